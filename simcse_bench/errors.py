@@ -1,0 +1,31 @@
+"""The one exception a user is meant to see, and the sentence for a name that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: printed without a traceback, exit code 2.
+
+    Each problem says what was wrong (with the value), what was expected and what to do;
+    all problems found are given at once.
+    """
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest known name, else an empty string."""
+    by_lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Error for a name that is not among the known ones of its kind (task, suite, pooling, ...)."""
+    names = list(known)
+    return UserError(f"unknown {kind} {name!r}{suggestion(name, names)} Known: {', '.join(names) or 'none'}.")
