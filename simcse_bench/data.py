@@ -1,0 +1,247 @@
+"""Readers: task files -> Pairs, with every row checked; and the fingerprint of what was read."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_bench.errors import UserError
+from simcse_bench.task import Source, Task
+
+MAX_ROW_ERRORS = 5  # of one file; the rest are counted
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs with gold scores; all four fields have one entry per pair.
+
+    Rows of one subset stand together, in the order of the task file.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    gold: NDArray[np.float64]  # (n,)
+    subset: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def head(self, n: int) -> Pairs:
+        """The first ``n`` pairs of every subset."""
+        seen: dict[str, int] = {}
+        keep = []
+        for row, name in enumerate(self.subset):
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] <= n:
+                keep.append(row)
+        return Pairs(
+            tuple(self.left[i] for i in keep),
+            tuple(self.right[i] for i in keep),
+            self.gold[keep],
+            tuple(self.subset[i] for i in keep),
+        )
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over subset, gold and both sentences of every row."""
+        digest = hashlib.sha256()
+        for row in zip(self.subset, self.gold.tolist(), self.left, self.right, strict=True):
+            digest.update(("\t".join(map(str, row)) + "\n").encode())
+        return digest.hexdigest()[:16]
+
+    def duplicates(self) -> int:
+        """Number of rows whose two sentences (in either order) already stood in an earlier row."""
+        return len(self) - len({tuple(sorted(pair)) for pair in zip(self.left, self.right, strict=True)})
+
+
+def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs:
+    """Read one split of an STS task and check every row and count.
+
+    Args:
+        task: an STS task.
+        split: a key of ``task.splits``.
+        variant: text variant, "senteval" or "raw".
+        root: the data folder (None for a task that needs none: a user's own file, a Hub dataset).
+
+    Raises:
+        UserError: all problems of the files at once, each with file and line.
+    """
+    if task.kind != "sts":
+        raise UserError(f"task {task.name!r} is a {task.kind} task: its scoring is not built yet; use an STS task.")
+    if split not in task.splits:
+        raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
+    variant, source = task.source(variant)
+    # SentEval: ' '.join(line.split()); a raw text keeps its inner spaces
+    clean: Callable[[str], str] = (lambda s: " ".join(s.split())) if variant == "senteval" else str.strip
+    left: list[str] = []
+    right: list[str] = []
+    gold: list[float] = []
+    subset: list[str] = []
+    problems: list[str] = []
+    for name, expected in task.splits[split].items():
+        try:
+            rows = list(_READERS[source.format](source, _paths(task, source, split, name, root), split, name))
+        except UserError as error:
+            problems += error.problems
+            continue
+        row_errors = []
+        for where, score, a, b in rows:
+            try:
+                gold.append(_gold(score, task.gold))
+            except ValueError as error:
+                row_errors.append(f"{where}: {error}")
+            left.append(clean(a))
+            right.append(clean(b))
+        subset += [name] * len(rows)
+        problems += row_errors[:MAX_ROW_ERRORS]
+        if len(row_errors) > MAX_ROW_ERRORS:
+            problems.append(f"... and {len(row_errors) - MAX_ROW_ERRORS} more such lines in {name}")
+        if not rows or (expected is not None and len(rows) != expected):
+            problems.append(
+                f"{task.name}/{name}: {len(rows)} scored pairs in {_place(task, source, split, name, root)}, "
+                f"expected {expected or 'at least one'}. The file is not the one this task was made for, or is cut off."
+            )
+    if problems:
+        raise UserError(*problems)
+    return Pairs(tuple(left), tuple(right), np.array(gold, dtype=np.float64), tuple(subset))
+
+
+def needs_root(task: Task) -> bool:
+    """Whether any text of the task lies in the data folder (not in a user's own file or on the Hub)."""
+    return any(s.format != "hub" and not (task.folder / s.path).parent.is_dir() for s in task.sources.values())
+
+
+Row = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
+
+
+def _gold(found: Any, bounds: tuple[float, float]) -> float:
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        raise ValueError(f"gold score {found!r} is not a number") from None
+    if not bounds[0] <= value <= bounds[1]:  # also catches NaN
+        raise ValueError(f"gold score {value:g} is outside [{bounds[0]:g}, {bounds[1]:g}]")
+    return value
+
+
+def _paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
+    """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder."""
+    found = {}
+    for part in ("input", "gs") if source.format == "semeval" else ("",):
+        relative = Path(source.path.format(split=split, subset=subset, part=part))
+        beside = task.folder / relative
+        found[part] = beside if root is None or beside.exists() else root / relative
+    return found
+
+
+def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
+    if source.format == "hub":
+        return f"Hub dataset {source.dataset}"
+    return str(list(_paths(task, source, split, subset, root).values())[-1])
+
+
+def _lines(path: Path, encoding: str) -> list[str]:
+    """Lines split at newlines only: str.splitlines would also split at U+0085 and U+2028 inside a sentence."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, expected a file.") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not {encoding} text (byte {error.object[error.start]:#04x}).") from None
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
+def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """SemEval's two files: ``STS.input`` (two sentences a line) and ``STS.gs`` (a score; empty = unscored pair)."""
+    texts, golds = _lines(paths["input"], source.encoding), _lines(paths["gs"], source.encoding)
+    if len(texts) != len(golds):
+        raise UserError(
+            f"{paths['input']} has {len(texts)} lines but {paths['gs']} has {len(golds)}: "
+            "expected one score line per pair. Fetch the data again."
+        )
+    problems = []
+    for number, (text, gold) in enumerate(zip(texts, golds, strict=True), 1):
+        if not gold.strip():
+            continue
+        fields = text.split("\t")
+        if len(fields) < 2:
+            problems.append(f"{paths['input']}:{number}: expected two sentences with a tab between them.")
+            continue
+        yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
+    if problems:
+        raise UserError(*_shortened(problems))
+
+
+def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
+    path = paths[""]
+    lines = _lines(path, source.encoding)
+    if source.format == "tsv":
+        table = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
+    else:
+        reader = csv.reader(line + "\n" for line in lines)
+        table = ((reader.line_num, fields) for fields in reader)
+    columns = dict(source.columns)
+    if source.header:
+        header = next(table, (0, []))[1]
+        missing = [c for c in columns.values() if isinstance(c, str) and c not in header]
+        if missing:
+            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header)}.")
+        columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
+    index = {k: int(c) for k, c in columns.items()}
+    problems = []
+    for number, fields in table:
+        if len(fields) <= max(index.values()):
+            if any(fields):
+                problems.append(
+                    f"{path}:{number}: {len(fields)} fields, expected at least {max(index.values()) + 1} "
+                    f"(gold is field {index['gold'] + 1}, the sentences {index['left'] + 1} and {index['right'] + 1})."
+                )
+            continue
+        yield f"{path}:{number}", fields[index["gold"]], fields[index["left"]], fields[index["right"]]
+    if problems:
+        raise UserError(*_shortened(problems))
+
+
+def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """A dataset on the Hub (or anything ``datasets.load_dataset`` takes); ``subset`` is its split there."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(source.dataset, source.config, split=subset, revision=source.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
+        reason = str(error).splitlines()[0]
+        raise UserError(f"Hub dataset {source.dataset!r}, split {subset!r} could not be loaded: {reason}") from error
+    missing = [c for c in source.columns.values() if c not in table.column_names]
+    if missing:
+        raise UserError(
+            f"Hub dataset {source.dataset!r} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}."
+        )
+    gold, left, right = (table[source.columns[k]] for k in ("gold", "left", "right"))
+    for row, (g, a, b) in enumerate(zip(gold, left, right, strict=True)):
+        yield f"{source.dataset}[{subset}] row {row}", g, a or "", b or ""
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    rest = len(problems) - MAX_ROW_ERRORS
+    return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines"]
+
+
+_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[Row]]] = {
+    "semeval": _read_semeval,
+    "tsv": _read_table,
+    "csv": _read_table,
+    "hub": _read_hub,
+}
