@@ -1,0 +1,93 @@
+"""Everything that has a name: poolings, heads, and the models we know with the settings they were made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POOLINGS = {
+    "cls": "last layer at [CLS] (SimCSE evaluation.py: cls_before_pooler; with --head mlp: cls)",
+    "mean": "mean of the last layer over all tokens (avg)",
+    "first_last": "mean over tokens of (first layer + last layer) / 2 (avg_first_last since January 2022)",
+    "embedding_last": "mean over tokens of (embedding layer + last layer) / 2 (the paper's first-last avg.)",
+    "top2": "mean over tokens of the last two layers' average (avg_top2)",
+}
+DTYPES = ("float32", "bfloat16", "float16")
+HEADS = {
+    "none": "the pooled vector as it is",
+    "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a checkpoint is meant to be used. ``pooling=None``: its own ``modules.json`` decides."""
+
+    checkpoint: str  # Hub id
+    pooling: str | None
+    head: str = "none"
+    revision: str | None = None
+    max_length: int | None = None  # tokens; None: the model's own limit
+    preprocess: str | None = None  # "pyvi": Vietnamese word segmentation before the tokenizer
+    published: str | None = None  # its row in papers/*.csv
+    note: str = ""
+
+
+def _official(kind: str, backbone: str, row: str) -> ModelSpec:
+    # SimCSE README: unsup is trained with an MLP that is dropped at test; sup keeps it (its checkpoint's pooler).
+    # SimCSE evaluation.py does not truncate, so max_length is the model's own limit.
+    return ModelSpec(
+        f"princeton-nlp/{kind}-simcse-{backbone}", "cls", "mlp" if kind == "sup" else "none", published=row
+    )
+
+
+_SPECS = (
+    _official("unsup", "bert-base-uncased", "unsup SimCSE-BERT-base"),
+    _official("unsup", "bert-large-uncased", "unsup SimCSE-BERT-large"),
+    _official("unsup", "roberta-base", "unsup SimCSE-RoBERTa-base"),
+    _official("unsup", "roberta-large", "unsup SimCSE-RoBERTa-large"),
+    _official("sup", "bert-base-uncased", "sup SimCSE-BERT-base"),
+    _official("sup", "bert-large-uncased", "sup SimCSE-BERT-large"),
+    _official("sup", "roberta-base", "sup SimCSE-RoBERTa-base"),
+    _official("sup", "roberta-large", "sup SimCSE-RoBERTa-large"),
+    ModelSpec(
+        "google-bert/bert-base-uncased",
+        "embedding_last",
+        published="BERT-base (first-last avg.) (old definition, h[0]+h[-1])",
+        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+    ),
+    ModelSpec(
+        "FacebookAI/roberta-base",
+        "embedding_last",
+        published="RoBERTa-base (first-last avg.)",
+        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+    ),
+    ModelSpec("sentence-transformers/all-MiniLM-L6-v2", "mean", max_length=256, published="all-MiniLM-L6-v2"),
+    ModelSpec(
+        "dangvantuan/vietnamese-embedding", "mean", preprocess="pyvi", note="PhoBERT; trained on STSB-vn's train split"
+    ),
+    ModelSpec(
+        "VoVanPhuc/sup-SimCSE-VietNamese-phobert-base",
+        "cls",
+        "mlp",
+        preprocess="pyvi",
+        note="the card shows pooler_output (taken here) and plain sentence-transformers, which means mean pooling",
+    ),
+    ModelSpec(
+        "VoVanPhuc/unsup-SimCSE-VietNamese-phobert-base",
+        "cls",
+        preprocess="pyvi",
+        note="the paper's choice for unsup models; the card shows pooler_output",
+    ),
+    ModelSpec("cyclone/simcse-chinese-roberta-wwm-ext", None, note="its modules.json decides pooling and length"),
+    ModelSpec("demdecuong/stroke_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
+    ModelSpec("demdecuong/stroke_sup_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
+    ModelSpec("mrp/simcse-model-distil-m-bert", "cls", max_length=32, note="as the sister models' configs"),
+    ModelSpec("mrp/simcse-model-m-bert-thai-cased", "cls", max_length=32),
+    ModelSpec("mrp/simcse-model-roberta-base-thai", "cls", max_length=32),
+)
+MODELS = {spec.checkpoint: spec for spec in _SPECS}
+ALIASES = {  # the Hub's own short names for these repositories
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+}

@@ -1,0 +1,191 @@
+"""Checkpoints: find a model's files and decide pooling and head from what is known; nothing is loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import hub
+from simcse_bench.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
+from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.weights import read_json, sha256, shown_name, tensor_names, weight_files
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model", "bpe.codes")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk and how it will be used; nothing is loaded yet."""
+
+    name: str
+    folder: Path  # of the transformers files
+    spec: ModelSpec  # resolved: pooling is set
+    reason: str  # where pooling and head come from
+    revision: str | None = None  # commit, where the files came from the Hub
+    dense: Path | None = None  # a sentence-transformers Dense module
+    normalize: bool = False
+
+    def provenance(self) -> dict[str, Any]:
+        """What decides the embeddings, for the report: fingerprints of the files included."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "pooling": self.spec.pooling,
+            "head": self.spec.head,
+            "settings_from": self.reason,
+            "max_length": self.spec.max_length,
+            "preprocess": self.spec.preprocess,
+            "normalize": self.normalize,
+            "note": self.spec.note,
+            "files": {p.name: sha256(p) for p in self._files()},
+        }
+
+    def _files(self) -> list[Path]:
+        config = [self.folder / "config.json"]
+        tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
+        dense = weight_files(self.dense) if self.dense else []
+        return [p for p in dict.fromkeys(config + tokenizer + weight_files(self.folder) + dense) if p.is_file()]
+
+
+def resolve(
+    name: str,
+    revision: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    max_length: int | None = None,
+) -> Checkpoint:
+    """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
+
+    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``modules.json``.
+
+    Raises:
+        UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
+    """
+    for kind, value, known in (("pooling", pooling, POOLINGS), ("head", head, HEADS)):
+        if value is not None and value not in known:
+            raise unknown(kind, value, known)
+    if max_length is not None and max_length < 1:
+        raise UserError(f"--max-length {max_length}: expected at least 1 token.")
+    spec: ModelSpec | None
+    if Path(name).is_dir():
+        folder, commit, spec, shown = Path(name), None, None, shown_name(name)
+    elif _looks_like_path(name):
+        raise UserError(f"model {name!r}: no such folder.")
+    else:
+        hub_id = ALIASES.get(name, name)
+        spec, shown = MODELS.get(hub_id), hub_id
+        if spec is None and "/" not in name:
+            names = [*MODELS, *ALIASES]
+            short = suggestion(name, names) or suggestion(name, (n.split("/")[-1] for n in names))
+            raise UserError(
+                f"unknown model {name!r}{short} Expected a folder, a Hub id (owner/name), word-vectors:FILE, "
+                "or a name from `simcse-bench ls models`."
+            )
+        folder = _snapshot(hub_id, revision or (spec.revision if spec else None))
+        commit = folder.name
+    return _decide(
+        Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit), spec, pooling, head, max_length
+    )
+
+
+def _snapshot(hub_id: str, revision: str | None) -> Path:
+    try:
+        return hub.snapshot(hub_id, revision)
+    except UserError as error:
+        near = "" if hub_id in MODELS else suggestion(hub_id, MODELS)
+        raise UserError(*(p + near.replace("; did", " Did") for p in error.problems)) from error
+
+
+def _decide(
+    found: Checkpoint, known: ModelSpec | None, pooling: str | None, head: str | None, max_length: int | None
+) -> Checkpoint:
+    """Fill in pooling, head, length, and say where they come from."""
+    modules = _read_modules(found.folder) if (found.folder / "modules.json").is_file() else None
+    if modules is not None:
+        found = replace(found, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
+    if not (found.folder / "config.json").is_file():
+        raise UserError(f"{found.name}: no config.json in {found.folder}; expected a transformers checkpoint.")
+    if not weight_files(found.folder):
+        raise UserError(f"{found.name}: no model.safetensors or pytorch_model.bin in {found.folder}.")
+    spec, reason = found.spec, "catalog"
+    if known is None or known.pooling is None:
+        if modules is not None:
+            spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
+            spec = replace(spec, max_length=spec.max_length or modules.max_length)
+            reason = "modules.json"
+        elif pooling is None or (pooling == "cls" and head is None):
+            raise _undecided(found, pooling)
+    if pooling is not None:
+        # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
+        same = pooling == spec.pooling
+        spec = replace(spec, pooling=pooling, head=head or (spec.head if same else "none"))
+        reason = "--pooling" if head is None else "--pooling, --head"
+    elif head is not None:
+        spec, reason = replace(spec, head=head), f"{reason}, --head"
+    if max_length is not None:
+        spec = replace(spec, max_length=max_length)
+    return replace(found, spec=spec, reason=reason, dense=found.dense if spec.head == "mlp" else None)
+
+
+def _undecided(found: Checkpoint, pooling: str | None) -> UserError:
+    looked = "no modules.json (sentence-transformers) in it, and its name is not in `simcse-bench ls models`"
+    options = "\n".join(f"  --pooling {k:<15} {v}" for k, v in POOLINGS.items())
+    heads = "\n".join(f"  --head {k:<18} {v}" for k, v in HEADS.items())
+    if any(key.startswith("mlp.dense") for key in tensor_names(found.folder)):
+        looked += (
+            ".\nIt is an official SimCSE training checkpoint (mlp.dense): --pooling cls, with --head none for an "
+            "unsupervised model and --head mlp for a supervised one"
+        )
+    what = "pooling" if pooling is None else "head (cls needs one of the two)"
+    return UserError(f"{found.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
+
+
+@dataclass(frozen=True)
+class _Modules:
+    folder: Path
+    pooling: str
+    dense: Path | None
+    normalize: bool
+    max_length: int | None
+
+
+def _read_modules(folder: Path) -> _Modules:
+    """sentence-transformers' modules.json: Transformer, Pooling, Dense, Normalize, in its old and new layouts."""
+    transformer, pooling, dense, normalize = folder, None, None, False
+    for module in read_json(folder / "modules.json"):
+        kind, path = module["type"].split(".")[-1], folder / module["path"]
+        if kind == "Transformer":
+            transformer = path
+        elif kind == "Pooling":
+            config = read_json(path / "config.json")
+            modes = [config["pooling_mode"]] if "pooling_mode" in config else []
+            modes += [
+                k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+                for k, v in config.items()
+                if k.startswith("pooling_mode_") and v is True
+            ]
+            if modes not in (["cls"], ["mean"]):
+                raise UserError(
+                    f"{path}/config.json: pooling {' + '.join(map(str, modes))} is not supported; known: cls, mean."
+                )
+            pooling = modes[0]
+        elif kind == "Dense":
+            dense = path
+        elif kind == "Normalize":
+            normalize = True
+        else:
+            raise UserError(
+                f"{folder}/modules.json: module {kind!r} is not supported; "
+                "known: Transformer, Pooling, Dense, Normalize."
+            )
+    if pooling is None:
+        raise UserError(f"{folder}/modules.json: names no Pooling module.")
+    settings = transformer / "sentence_bert_config.json"
+    max_length = read_json(settings).get("max_seq_length") if settings.is_file() else None
+    return _Modules(transformer, pooling, dense, normalize, max_length)
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")

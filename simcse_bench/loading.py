@@ -1,0 +1,132 @@
+"""Load a resolved checkpoint: model, tokenizer, head; never with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from simcse_bench import kernels
+from simcse_bench.catalog import DTYPES
+from simcse_bench.checkpoints import Checkpoint
+from simcse_bench.encoders import Progress, TransformerEncoder
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.weights import dense_head, mlp_head
+
+
+def load_encoder(
+    checkpoint: Checkpoint,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> TransformerEncoder:
+    """Load model, tokenizer and head.
+
+    Raises:
+        UserError: weights missing from the checkpoint (they would be random), an architecture or tokenizer that
+            transformers cannot load, a length above the model's limit.
+    """
+    import transformers
+
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
+    torch_dtype, where = getattr(torch, dtype), torch_device(device)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    fast = where.type == "cpu" and kernels.supported(torch_dtype)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        if getattr(config, "is_encoder_decoder", False):
+            raise UserError(f"{checkpoint.name}: {config.model_type} is an encoder-decoder; expected an encoder.")
+        model, info = transformers.AutoModel.from_pretrained(
+            checkpoint.folder,
+            local_files_only=True,
+            dtype=torch_dtype,
+            output_loading_info=True,
+            **({"attn_implementation": kernels.register_attention()} if fast else {}),
+        )
+    # transformers and safetensors raise all of these for damaged or foreign files
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {error}") from error
+    # the pooling layer is ours (see weights.mlp_head), so that its absence is never filled with random weights
+    missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
+    missing += sorted(str(k) for k in info["mismatched_keys"])
+    if missing:
+        raise UserError(
+            f"{checkpoint.name}: {len(missing)} weights are missing from the checkpoint and would be random: "
+            f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Is it complete, and of this architecture?"
+        )
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    limit = _length_limit(model, tokenizer)
+    max_length = checkpoint.spec.max_length or limit
+    if max_length > limit:
+        raise UserError(f"--max-length {max_length}: {checkpoint.name} takes at most {limit} tokens.")
+    heads: dict[str, Any] = {"none": None}
+    if checkpoint.spec.head == "mlp":
+        heads["mlp"] = (
+            dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
+        ).to(where)
+    model = model.to(where)
+    if fast:
+        kernels.pack_linears(model)
+    return TransformerEncoder(
+        model,
+        tokenizer,
+        heads,
+        (str(checkpoint.spec.pooling), checkpoint.spec.head),
+        max_length,
+        preprocess=_preprocessor(checkpoint.spec.preprocess),
+        normalize=checkpoint.normalize,
+        batch_tokens=batch_tokens,
+        provenance={
+            **checkpoint.provenance(),
+            "max_length_used": max_length,
+            "dtype": dtype,
+            "device": str(where),
+            "kernels": "oneDNN" if fast else "torch",
+        },
+        progress=progress,
+    )
+
+
+def torch_device(device: str) -> Any:
+    """A torch device; "auto" is CUDA, else Apple's GPU, else the processor."""
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {device}: not available ({str(error).splitlines()[0]}). Known: auto, cpu, cuda, mps."
+        ) from error
+    return found
+
+
+def _length_limit(model: Any, tokenizer: Any) -> int:
+    """Most tokens the model takes: its position table (RoBERTa's starts after the padding index), the tokenizer."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    limit = int(getattr(model.config, "max_position_embeddings", 0) or 10**9)
+    if table is not None and hasattr(table, "num_embeddings"):
+        limit = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return min(limit, int(min(tokenizer.model_max_length, 10**9)))
+
+
+def _preprocessor(name: str | None) -> Callable[[str], str] | None:
+    if name is None:
+        return None
+    try:
+        from pyvi import ViTokenizer
+    except ImportError:
+        raise UserError(
+            'this model needs Vietnamese word segmentation: pip install "simcse-bench[vi]" (the package pyvi).'
+        ) from None
+    segment: Callable[[str], str] = ViTokenizer.tokenize
+    return segment

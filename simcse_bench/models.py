@@ -1,0 +1,77 @@
+"""--model NAME: a checkpoint or a baseline, known by its fingerprints before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench import baselines, checkpoints
+from simcse_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from simcse_bench.encoders import Encoder, Progress
+
+
+@dataclass(frozen=True)
+class Model:
+    """What will be evaluated: its provenance (for the report and its key) and how to load it."""
+
+    provenance: Mapping[str, Any]
+    load: Callable[[Progress | None], Encoder]
+
+    @property
+    def name(self) -> str:
+        """The name in reports and file names."""
+        return str(self.provenance["name"])
+
+
+def open_model(
+    model: str,
+    revision: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    max_length: int | None = None,
+    whiten: Path | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    name: str | None = None,
+) -> Model:
+    """Find a model and read its fingerprints.
+
+    Args:
+        model: folder, Hub id, catalog name, or ``word-vectors:FILE``.
+        revision, pooling, head, max_length: see ``checkpoints.resolve``; meaningless for word vectors.
+        whiten: text to fit BERT-whitening on.
+        dtype, device, batch_tokens: see ``checkpoints.load_encoder``.
+        name: another name for reports (the settings for a known model stay those of its own name).
+    """
+    if model.startswith(baselines.PREFIX):
+        given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision}
+        wrong = [option for option, value in given.items() if value is not None]
+        if wrong or dtype != "float32":
+            raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {baselines.PREFIX}FILE.")
+        words = baselines.WordVectors(Path(model.removeprefix(baselines.PREFIX)))
+        provenance = words.provenance
+    else:
+        words = None
+        checkpoint = checkpoints.resolve(model, revision, pooling, head, max_length)
+        provenance = checkpoint.provenance()
+    provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})
+    provenance["name"] = name or provenance["name"]
+
+    def load(progress: Progress | None) -> Encoder:
+        encoder: Any = words
+        if encoder is None:
+            from simcse_bench.loading import load_encoder
+
+            encoder = load_encoder(checkpoint, dtype, device, batch_tokens, progress)
+        if whiten is not None:
+            encoder = baselines.Whitened(encoder, whiten)
+        encoder.provenance = {**encoder.provenance, **provenance}
+        whole: Encoder = encoder
+        return whole
+
+    return Model(provenance, load)

@@ -1,0 +1,118 @@
+"""Files of a checkpoint: weights read without pickle, heads built from them, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simcse_bench.errors import UserError
+
+# heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
+MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
+
+
+def mlp_head(name: str, folder: Path) -> Any:
+    """SimCSE's head, dense + tanh, from a checkpoint's own weights; UserError where it has none."""
+    import torch
+
+    names = tensor_names(folder)
+    for key in MLP_KEYS:
+        if f"{key}.weight" in names:
+            weight, bias = (_tensor(names[f"{key}.{part}"], f"{key}.{part}") for part in ("weight", "bias"))
+            return _linear(weight, bias, torch.nn.Tanh())
+    raise UserError(
+        f"{name}: --head mlp needs {' or '.join(f'{k}.weight' for k in MLP_KEYS[:2])}, "
+        "and the checkpoint has neither: the head would be random. Use --head none."
+    )
+
+
+def dense_head(folder: Path) -> Any:
+    """A sentence-transformers Dense module with its activation."""
+    name = read_json(folder / "config.json").get("activation_function", "torch.nn.modules.activation.Tanh")
+    module, _, cls = name.rpartition(".")
+    if not module.startswith("torch.nn"):
+        raise UserError(f"{folder}/config.json: activation {name!r} is not one of torch's.")
+    names = tensor_names(folder)
+    bias = _tensor(names["linear.bias"], "linear.bias") if "linear.bias" in names else None
+    return _linear(
+        _tensor(names["linear.weight"], "linear.weight"), bias, getattr(importlib.import_module(module), cls)()
+    )
+
+
+def _linear(weight: Any, bias: Any, activation: Any) -> Any:
+    import torch
+
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}))
+    return torch.nn.Sequential(linear, activation).eval()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files, or where there are none the pickled ones (read with weights_only)."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def tensor_names(folder: Path) -> dict[str, Path]:
+    """Name of every tensor in a folder's weight files -> its file."""
+    from safetensors import SafetensorError, safe_open
+
+    names: dict[str, Path] = {}
+    for path in weight_files(folder):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt") as tensors:
+                    names |= dict.fromkeys(tensors.keys(), path)
+            else:
+                names |= dict.fromkeys(_load_bin(path), path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged or cut off ({error}).") from error
+    return names
+
+
+def _tensor(path: Path, name: str) -> Any:
+    from safetensors import safe_open
+
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as tensors:
+            return tensors.get_tensor(name)
+    return _load_bin(path)[name]
+
+
+def _load_bin(path: Path) -> Mapping[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{path}: refused or damaged, not a plain file of weights ({str(error).splitlines()[0]})."
+        ) from error
+    return state
+
+
+def shown_name(name: str) -> str:
+    """A folder's name in reports: as given when relative, without the machine's own path when absolute."""
+    path = Path(name)
+    return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; UserError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable JSON ({error}).") from error
+
+
+def sha256(path: Path) -> str:
+    """First 16 hex digits of a file's SHA-256."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
