@@ -1,0 +1,239 @@
+"""The command line: resolve names, call one function, print. Everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simcse_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from simcse_bench.report import Report
+    from simcse_bench.tables import Table
+
+app = typer.Typer(
+    name="simcse-bench",
+    help="SimCSE evaluation that equals the official one: STS12-16, STS-B, SICK-R, with intervals and provenance.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+FORMATS = ("table", "md", "csv", "latex", "json")
+PROGRESS = ("auto", "bar", "plain", "none")
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub).")
+]
+DataRevision = Annotated[str, typer.Option(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of your own (see tasks/README.md).")]
+
+
+@app.command("eval")
+def evaluate_command(
+    model: Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")],
+    suite: Annotated[str | None, typer.Option(help="Suite of tasks (default: sts); see `ls suites`.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated.")] = None,
+    protocol: Annotated[str, typer.Option(help="simcse (the paper's) or mteb (raw text, all of SICK-R).")] = "simcse",
+    split: Annotated[str | None, typer.Option(help="dev or test (default: the protocol's, test).")] = None,
+    aggregate: Annotated[str, typer.Option(help="Shown for tasks with subsets: all, mean or wmean.")] = "all",
+    metric: Annotated[str, typer.Option(help="Shown: spearman or pearson.")] = "spearman",
+    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")] = None,
+    head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Truncate after so many tokens.")] = None,
+    whiten: Annotated[Path | None, typer.Option(help="Fit BERT-whitening on this text, a sentence a line.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch (default: 2048 CPU, 32768 GPU).")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N pairs of every subset, to try things out.")
+    ] = None,
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="Name of the model in reports and file names.")] = None,
+    format: Annotated[str, typer.Option(help="What is printed: table, md, csv, latex or json.")] = "table",
+    force: Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain (a line every 10 %) or none.")] = "auto",
+) -> None:
+    """Evaluate a model and print one table beside the published numbers.
+
+    \b
+    simcse-bench eval --model princeton-nlp/sup-simcse-bert-base-uncased
+    simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
+    simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
+    """
+    from simcse_bench.metrics import AGGREGATES, METRICS
+
+    problems = [
+        str(unknown(kind, value, known))
+        for kind, value, known in (
+            ("aggregation", aggregate, AGGREGATES),
+            ("metric", metric, METRICS),
+            ("format", format, FORMATS),
+            ("progress", progress, PROGRESS),
+        )
+        if value not in known
+    ]
+    if suite and task:
+        problems.append("--suite and --task exclude each other; name the suite, or the tasks.")
+    if limit is not None and limit < 2:
+        problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
+    if problems:
+        raise UserError(*problems)
+    from simcse_bench.bench import Settings, run_evaluation
+    from simcse_bench.models import open_model
+    from simcse_bench.progress import progress_shown
+
+    settings = Settings(
+        suite=suite or ("" if task else "sts"), tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit,
+        tasks_dir=tasks_dir, data_dir=data_dir, data_revision=data_revision, out=out, force=force,
+    )  # fmt: skip
+    opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
+    with progress_shown("none" if quiet else progress) as show:
+        report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate))
+    _print_report(report, metric, aggregate, format)
+    if not quiet:
+        typer.echo(f"{'already there, printed again' if reused else 'written'}: {path} (.md, .csv)", err=True)
+
+
+@app.command("ls")
+def list_command(
+    what: Annotated[str, typer.Argument(help="tasks, suites, models, poolings or protocols")] = "tasks",
+    tasks_dir: TasksDir = None,
+) -> None:
+    """List what has a name: tasks, suites, models, poolings, protocols."""
+    from simcse_bench import listing
+
+    listings = {
+        "tasks": lambda: listing.tasks(tasks_dir),
+        "suites": lambda: listing.suites(tasks_dir),
+        "models": listing.models,
+        "poolings": listing.poolings,
+        "protocols": listing.protocols,
+    }
+    if what not in listings:
+        raise unknown("list", what, listings)
+    _print_table(listings[what]())
+
+
+@data_app.command("where")
+def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -> None:
+    """Say which folder the data is read from; download nothing."""
+    from simcse_bench.archive import find_root
+
+    root = find_root(data_dir, data_revision, download=False)
+    typer.echo(f"{root.path} ({root.origin})")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    data_revision: DataRevision = "main",
+    force: Annotated[bool, typer.Option("--force", help="Download and unpack again.")] = False,
+) -> None:
+    """Download the official archive (senteval.tar, 90 MB) from the Hub into the cache."""
+    from simcse_bench.archive import fetch
+
+    root = fetch(data_revision, force)
+    typer.echo(f"{root.path} ({root.origin})")
+
+
+@data_app.command("check")
+def data_check(
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+) -> None:
+    """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry."""
+    from simcse_bench import listing
+    from simcse_bench.archive import find_root
+    from simcse_bench.data import needs_root
+    from simcse_bench.task import load_task, task_names
+
+    tasks = [load_task(name, tasks_dir) for name in (task or task_names(tasks_dir))]
+    root = find_root(data_dir, data_revision) if any(needs_root(t) for t in tasks) else None
+    table, problems = listing.check(tasks, root.path if root else None)
+    if root:
+        typer.echo(f"{root.path} ({root.origin})", err=True)
+    _print_table(table)
+    if problems:
+        raise UserError(*problems)
+
+
+@app.command("report")
+def report_command(
+    results: Annotated[Path, typer.Argument(help="Folder with reports.")] = Path("results"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 2 if a table is stale.")] = False,
+) -> None:
+    """Draw every table below a results folder anew from its JSON reports."""
+    from simcse_bench.regenerate import regenerate
+
+    files = regenerate(results, check)
+    typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
+
+
+def _print_report(report: Report, metric: str, aggregate: str, format: str) -> None:
+    import dataclasses
+    import json
+
+    from simcse_bench import tables
+
+    if format == "table":
+        table = tables.score_table(report, metric, aggregate, narrow=True)
+        _print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
+    elif format == "csv":
+        typer.echo(tables.csv_text(tables.long_rows(report)), nl=False)
+    elif format == "json":
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
+    else:
+        draw = tables.markdown if format == "md" else tables.latex
+        typer.echo(draw(tables.score_table(report, metric, aggregate)), nl=False)
+
+
+def _print_table(table: Table) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from simcse_bench.tables import text_columns
+
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
+    drawn.title = Text(table.title)
+    left = text_columns(table)
+    for i, column in enumerate(table.header):
+        drawn.add_column(column, justify="left" if i in left else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(drawn)
+    for note in table.notes:
+        console.print(Text(note))
+
+
+def main() -> None:
+    """Entry point: a UserError is printed without a traceback and exits with 2."""
+    try:
+        app()
+    except UserError as error:
+        for problem in error.problems:
+            typer.echo(f"error: {problem}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing half-written", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `simcse-bench ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""One evaluation from names to a saved report; finished work is found again by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.archive import find_root
+from simcse_bench.data import needs_root
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.evaluate import read_all, score_all
+from simcse_bench.models import Model
+from simcse_bench.regenerate import write_tables
+from simcse_bench.report import Report, evaluation_key, report_path
+from simcse_bench.task import PROTOCOLS, EvalProtocol, Task, load_suite, load_task
+
+if TYPE_CHECKING:
+    from simcse_bench.encoders import Progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate on, and where the report goes."""
+
+    suite: str = "sts"  # empty: the single tasks below
+    tasks: tuple[str, ...] = ()
+    protocol: str = "simcse"
+    split: str | None = None
+    limit: int | None = None
+    tasks_dir: Path | None = None
+    data_dir: Path | None = None
+    data_revision: str = "main"
+    out: Path = Path("results")
+    force: bool = False
+
+
+def run_evaluation(
+    model: Model, settings: Settings, progress: Progress | None = None, shown: tuple[str, str] = ("spearman", "all")
+) -> tuple[Report, Path, bool]:
+    """Evaluate, or find the report of the same evaluation.
+
+    Returns:
+        The report, its JSON file, and whether it was there already.
+
+    Raises:
+        UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
+    """
+    if settings.protocol not in PROTOCOLS:
+        raise unknown("protocol", settings.protocol, PROTOCOLS)
+    protocol = PROTOCOLS[settings.protocol]
+    if settings.split:
+        protocol = replace(protocol, split=settings.split, task_splits={})
+    tasks = _tasks(settings)
+    root = None
+    if any(needs_root(t) for t in tasks):
+        root = find_root(settings.data_dir, settings.data_revision).path
+    pairs, skipped = read_all(tasks, protocol, root, settings.limit)
+    fingerprints = {name: p.fingerprint() for name, p in pairs.items()}
+    key = evaluation_key(model.provenance, asdict(protocol), fingerprints, settings.limit)
+    suite = settings.suite or "tasks"
+    path = report_path(settings.out, suite, model.name, _variant(model.provenance, protocol, settings))
+    if path.exists() and not settings.force:
+        report = Report.load(path)
+        if report.key == key:
+            return report, path, True
+        raise UserError(
+            f"{path} holds another evaluation ({_difference(report, model.provenance, fingerprints)}). "
+            "Use --force to replace it, or another --out or --name."
+        )
+    report = score_all(model.load(progress), tasks, pairs, skipped, protocol, settings.limit, suite)
+    if report.key != key:
+        raise AssertionError(f"the loaded model's key {report.key} is not the expected {key}")
+    report.save(path)
+    write_tables(report, path, *shown)
+    return report, path, False
+
+
+def _tasks(settings: Settings) -> list[Task]:
+    if settings.suite:
+        return load_suite(settings.suite, settings.tasks_dir)
+    problems: list[str] = []
+    tasks: list[Task] = []
+    for name in dict.fromkeys(settings.tasks):
+        try:
+            tasks.append(load_task(name, settings.tasks_dir))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return tasks
+
+
+def _variant(model: Mapping[str, Any], protocol: EvalProtocol, settings: Settings) -> str:
+    """What sets this evaluation apart from the default one, for the file name."""
+    parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
+    parts += [protocol.name] if protocol.name != "simcse" else []
+    parts += [protocol.split] if protocol.split != "test" else []
+    parts += [f"first{settings.limit}"] if settings.limit else []
+    if "--" in str(model.get("settings_from")):
+        parts.append(f"{model['pooling']}-{model['head']}")
+    parts += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
+    parts += ["whitened"] if model.get("whiten") else []
+    return "".join(f"--{p}" for p in parts)
+
+
+def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+    """Which setting of a saved report is not the one asked for."""
+    fields = ("pooling", "head", "max_length", "dtype", "preprocess", "whiten")
+    there, here = report.model, model
+    found = [f"{f} {there.get(f)} there, {here.get(f)} here" for f in fields if there.get(f) != here.get(f)]
+    files = report.model.get("files") or {}
+    changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
+    found += [f"{', '.join(changed)} differ"] if changed else []
+    data = [
+        n for n, digest in fingerprints.items() if report.tasks.get(n, {}).get("data", {}).get("fingerprint") != digest
+    ]
+    found += [f"the data of {', '.join(data)} differ"] if data else []
+    return "; ".join(found) or "other protocol settings"

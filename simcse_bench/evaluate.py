@@ -1,0 +1,204 @@
+"""evaluate(): read the tasks, embed every distinct sentence once, score."""
+
+from __future__ import annotations
+
+import datetime
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simcse_bench.data import Pairs, read_pairs
+from simcse_bench.errors import UserError
+from simcse_bench.metrics import AGGREGATES, METRICS, Floats, aggregate, correlation, paired_cosine
+from simcse_bench.report import Report, environment, evaluation_key
+from simcse_bench.stats import bootstrap, percentile_interval
+from simcse_bench.task import SIMCSE, EvalProtocol, Task
+
+if TYPE_CHECKING:  # torch is not needed to read, score or print
+    from simcse_bench.encoders import Array, Encoder
+
+
+def evaluate(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    protocol: EvalProtocol = SIMCSE,
+    root: Path | None = None,
+    limit: int | None = None,
+    suite: str = "custom",
+) -> Report:
+    """Evaluate an encoder on STS tasks.
+
+    Args:
+        encoder: anything with ``encode(sentences) -> (n, d)``.
+        tasks: from ``task.load_suite`` or ``task.load_task``.
+        protocol: ``task.SIMCSE`` (the paper's) or ``task.MTEB``, or your own.
+        root: data folder (``archive.find_root().path``); None for tasks that bring their own files.
+        limit: only the first pairs of every subset, for trying out.
+        suite: name in the report.
+
+    Raises:
+        UserError: unreadable data, NaN or constant embeddings.
+    """
+    pairs, skipped = read_all(tasks, protocol, root, limit)
+    return score_all(encoder, tasks, pairs, skipped, protocol, limit, suite)
+
+
+def read_all(
+    tasks: Sequence[Task], protocol: EvalProtocol, root: Path | None, limit: int | None = None
+) -> tuple[dict[str, Pairs], dict[str, str]]:
+    """The pairs of every task, and the tasks that have no such split with the reason; UserError if none has it."""
+    pairs: dict[str, Pairs] = {}
+    skipped: dict[str, str] = {}
+    problems: list[str] = []
+    for task in tasks:
+        split = protocol.split_of(task)
+        if task.kind == "sts" and split not in task.splits:
+            skipped[task.name] = f"has no {split} split"
+            continue
+        try:
+            pairs[task.name] = read_pairs(task, split, protocol.text, root)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    if not pairs:
+        raise UserError(*(f"task {name!r} {why}." for name, why in skipped.items()))
+    return {name: p.head(limit) if limit else p for name, p in pairs.items()}, skipped
+
+
+def score_all(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    pairs: Mapping[str, Pairs],
+    skipped: Mapping[str, str],
+    protocol: EvalProtocol,
+    limit: int | None,
+    suite: str,
+) -> Report:
+    """Embed the distinct sentences of all pairs in one go and score every task."""
+    start = time.perf_counter()
+    sentences = distinct_sentences(pairs.values())
+    embeddings = embed(encoder, sentences)
+    embedded = time.perf_counter()
+    row = {s: i for i, s in enumerate(sentences)}
+    results: dict[str, dict[str, Any]] = {}
+    replicates: dict[str, dict[str, dict[str, Floats]]] = {}
+    for task in tasks:
+        if task.name not in pairs:
+            continue
+        p = pairs[task.name]
+        left, right = ([row[s] for s in side] for side in (p.left, p.right))
+        try:
+            scored, replicates[task.name] = score_sts(
+                paired_cosine(embeddings[left], embeddings[right]), p, protocol, task.name
+            )
+        except UserError as error:
+            raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
+        results[task.name] = {
+            "title": task.title,
+            "n": len(p),
+            **scored,
+            "data": {
+                "split": protocol.split_of(task),
+                "text": task.source(protocol.text)[0],
+                "fingerprint": p.fingerprint(),
+            },
+        }
+    model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
+    stats = dict(getattr(encoder, "stats", {}))
+    stats |= {"distinct_sentences": len(sentences), "empty_sentences": int("" in row)}
+    return Report(
+        key=evaluation_key(model, asdict(protocol), {n: r["data"]["fingerprint"] for n, r in results.items()}, limit),
+        suite=suite,
+        model=dict(model) | {"dimension": int(embeddings.shape[1])},
+        protocol=asdict(protocol),
+        tasks=results,
+        average=None if skipped else _average(results, replicates),
+        skipped=dict(skipped),
+        limit=limit,
+        stats=stats,
+        environment=environment(str(model.get("device", "cpu"))),
+        seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def distinct_sentences(pairs: Iterable[Pairs]) -> list[str]:
+    """Every sentence once, in the order of first appearance.
+
+    An empty sentence stays "" and is encoded as such. # differs from SentEval: its example scripts (bow.py) put "."
+    in its place; SimCSE's batcher does not, and the published numbers come from SimCSE's.
+    """
+    return list(dict.fromkeys(s for p in pairs for pair in zip(p.left, p.right, strict=True) for s in pair))
+
+
+def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
+    """Embeddings (n, d), checked: right shape, finite, not all the same.
+
+    # differs from SentEval: sts.py turns NaN embeddings into 0 and goes on; here they are an error.
+    """
+    embeddings = np.asarray(encoder.encode(sentences), dtype=np.float32)
+    if embeddings.ndim != 2 or len(embeddings) != len(sentences):
+        raise UserError(
+            f"the encoder returned an array of shape {embeddings.shape} for {len(sentences)} sentences; "
+            "expected one row per sentence."
+        )
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"the encoder returned NaN or infinite values for {int(bad.sum())} of {len(sentences)} sentences, "
+            f"first for {sentences[int(np.argmax(bad))][:80]!r}. No score is given; try --dtype float32."
+        )
+    if len(embeddings) > 1 and np.all(embeddings == embeddings[0]):
+        raise UserError(f"the encoder returned the same vector for all {len(sentences)} sentences: no score exists.")
+    return embeddings
+
+
+def score_sts(
+    similarity: Floats, pairs: Pairs, protocol: EvalProtocol, name: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """All scores of one task with their intervals, and the bootstrap replicates by metric and aggregate."""
+    # a stream of draws per task: tasks are independent of each other, and two models meet the same draws
+    seed = [protocol.bootstrap_seed, zlib.crc32(name.encode())]
+    subset = np.array(pairs.subset)
+    sizes = {str(name): int((subset == name).sum()) for name in dict.fromkeys(pairs.subset)}
+    boot, boot_subset = bootstrap(similarity, pairs.gold, sizes, protocol.resamples, seed)
+    scores: dict[str, dict[str, Any]] = {}
+    subsets: dict[str, dict[str, Any]] = {name: {"n": n} for name, n in sizes.items()}
+    for metric in METRICS:
+        by_subset = {n: correlation(metric, similarity[subset == n], pairs.gold[subset == n]) for n in sizes}
+        union = correlation(metric, similarity, pairs.gold)
+        scores[metric] = {how: _score(aggregate(how, union, by_subset, sizes), boot[metric][how]) for how in AGGREGATES}
+        for name, value in by_subset.items():
+            subsets[name][metric] = _score(value, boot_subset[metric][name])
+    return {"scores": scores, "subsets": subsets}, boot
+
+
+def _average(
+    results: Mapping[str, Mapping[str, Any]], replicates: Mapping[str, Mapping[str, Mapping[str, Floats]]]
+) -> dict[str, Any]:
+    """Mean over the tasks; its interval from the means of the tasks' independent replicates.
+
+    # differs from SimCSE: evaluation.py averages numbers already rounded to two decimals, and counts a missing
+    # task as 0.00
+    """
+    return {
+        metric: {
+            how: _score(
+                float(np.mean([r["scores"][metric][how]["value"] for r in results.values()])),
+                np.mean([replicates[name][metric][how] for name in results], axis=0),
+            )
+            for how in AGGREGATES
+        }
+        for metric in METRICS
+    }
+
+
+def _score(value: float, replicates: Floats) -> dict[str, Any]:
+    interval = percentile_interval(replicates)
+    return {"value": round(value, 6), "interval": None if interval is None else [round(x, 6) for x in interval]}

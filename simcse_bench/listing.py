@@ -1,0 +1,76 @@
+"""Listings for `ls` and `data check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from simcse_bench.catalog import HEADS, MODELS, POOLINGS
+from simcse_bench.data import read_pairs
+from simcse_bench.errors import UserError
+from simcse_bench.tables import Table
+from simcse_bench.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
+
+
+def tasks(tasks_dir: Path | None = None) -> Table:
+    """Every task with its rows; those without scoring yet say so."""
+    rows = []
+    for name in task_names(tasks_dir):
+        task = load_task(name, tasks_dir)
+        known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
+        counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
+        rows.append([name, task.title, task.kind, counts, "" if task.kind == "sts" else "not scored yet"])
+    return Table("tasks", ["name", "title", "kind", "rows", "state"], rows)
+
+
+def suites(tasks_dir: Path | None = None) -> Table:
+    """Every suite with its tasks."""
+    return Table("suites", ["name", "tasks"], [[n, ", ".join(t)] for n, t in load_suites(tasks_dir).items()])
+
+
+def models() -> Table:
+    """Models whose settings are known."""
+    rows = [
+        [m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or "model's"), m.preprocess or "", m.note]
+        for m in MODELS.values()
+    ]
+    return Table("models with known settings; any other checkpoint works with its own modules.json or --pooling",
+                 ["name", "pooling", "head", "max length", "needs", "note"], rows)  # fmt: skip
+
+
+def poolings() -> Table:
+    """Poolings and heads."""
+    rows = [["--pooling", k, v] for k, v in POOLINGS.items()] + [["--head", k, v] for k, v in HEADS.items()]
+    return Table("poolings and heads", ["option", "value", "meaning"], rows)
+
+
+def protocols() -> Table:
+    """Protocols and what they decide."""
+    rows = []
+    for p in PROTOCOLS.values():
+        differs = ", ".join(f"{t}: {s}" for t, s in p.task_splits.items())
+        rows.append([p.name, p.text, p.split + (f" ({differs})" if differs else ""), str(p.resamples)])
+    return Table("protocols", ["name", "text", "split", "bootstrap resamples"], rows)
+
+
+def check(tasks: Sequence[Task], root: Path | None) -> tuple[Table, list[str]]:
+    """Read every split and text variant of the STS tasks; the table of what was found, and all problems."""
+    rows: list[list[str]] = []
+    problems: list[str] = []
+    for task in tasks:
+        if task.kind != "sts":
+            rows.append([task.name, "", "", "", "", "", "not read yet"])
+            continue
+        for variant in task.sources if "only" in task.sources else TEXT_VARIANTS:
+            for split in task.splits:
+                try:
+                    pairs = read_pairs(task, split, variant, root)
+                except UserError as error:
+                    problems += error.problems
+                    rows.append([task.name, split, variant, "", "", "", "FAILED"])
+                    continue
+                gold = f"{pairs.gold.min():g}–{pairs.gold.max():g}"
+                cells = [str(len(pairs)), gold, str(pairs.duplicates()), pairs.fingerprint()]
+                rows.append([task.name, split, variant, *cells])
+    header = ["task", "split", "text", "pairs", "gold", "repeated", "fingerprint"]
+    return Table("data", header, rows, ["repeated: pairs whose two sentences stood in an earlier row"]), problems

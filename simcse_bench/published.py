@@ -1,0 +1,56 @@
+"""The papers' tables (papers/*.csv) and the row that a model's numbers are compared with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from simcse_bench.catalog import MODELS
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a paper's table, in percent."""
+
+    source: str  # such as "SimCSE Table 5"
+    row: str
+    scores: Mapping[str, float]  # task -> score
+    average: float | None
+
+
+_TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how its row names end
+    ("simcse", "all", "sts"): ("simcse_2021_table5_sts", "SimCSE Table 5", ""),
+    ("simcse", "wmean", "sts"): ("simcse_2021_tables_b_c_wmean", "SimCSE Tables B-C", " (wmean)"),
+    ("mteb", "all", "sts"): ("mteb_minilm_l6_v2", "MTEB", ""),
+}
+_RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
+
+
+def find(model: str, protocol: str, aggregate: str, metric: str, split: str, suite: str) -> Published | None:
+    """The published row of a catalog model under the same protocol, aggregation, metric and split; else None."""
+    spec = MODELS.get(model)
+    table = _TABLES.get((protocol, aggregate, suite))
+    if spec is None or spec.published is None or table is None or metric != "spearman" or split != "test":
+        return None
+    file, source, suffix = table
+    for fields in _read(file):
+        if fields["model"] == spec.published + suffix:
+            scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
+            scores.pop("sickr_test", None)
+            return Published(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
+    if aggregate == "all" and protocol == "simcse":  # BERT-large stands in the repository's list only
+        for fields in _read("simcse_2021_model_list"):
+            if fields["model"] == model:
+                return Published("SimCSE README", model, {}, float(fields["avg"]))
+    return None
+
+
+@cache
+def _read(file: str) -> tuple[Mapping[str, str], ...]:
+    path = Path(__file__).parent / "papers" / f"{file}.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = (line for line in stream if not line.startswith("#"))
+        return tuple(csv.DictReader(lines))

@@ -1,0 +1,56 @@
+"""Draw the tables of a results folder from its JSON reports; or check that they are up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simcse_bench import tables
+from simcse_bench.errors import UserError
+from simcse_bench.report import Report, write_text
+
+
+def write_tables(report: Report, path: Path, metric: str = "spearman", aggregate: str = "all") -> None:
+    """The Markdown page and the CSV beside a report's JSON."""
+    for file, text in drawn(report, path, metric, aggregate).items():
+        write_text(file, text)
+
+
+def drawn(report: Report, path: Path, metric: str = "spearman", aggregate: str = "all") -> dict[Path, str]:
+    """File -> content of all that is drawn from one report."""
+    return {
+        path.with_name(path.stem + ".md"): tables.report_markdown(report, metric, aggregate),
+        path.with_name(path.stem + ".csv"): tables.csv_text(tables.long_rows(report)),
+    }
+
+
+def regenerate(results: Path, check: bool = False) -> list[Path]:
+    """Write (or with ``check`` compare) every table below ``results``, and a leaderboard per suite.
+
+    Raises:
+        UserError: damaged reports (the others are still written), or with ``check`` the stale files.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
+    problems: list[str] = []
+    wanted: dict[Path, str] = {}
+    for folder in sorted({p.parent for p in results.rglob("*.json") if p.parent.name != "speed"}):
+        reports = []
+        for path in sorted(folder.glob("*.json")):
+            try:
+                reports.append(Report.load(path))
+            except UserError as error:
+                problems += error.problems
+                continue
+            wanted |= drawn(reports[-1], path)
+        if reports:
+            board = tables.leaderboard(reports)
+            wanted[folder / "leaderboard.md"] = tables.markdown(board)
+            wanted[folder / "leaderboard.csv"] = tables.table_csv(board)
+    for path, text in wanted.items():
+        if not check:
+            write_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
+    if problems:
+        raise UserError(*problems)
+    return list(wanted)

@@ -1,0 +1,121 @@
+"""Report: every number with what it came from, as JSON; saved whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from simcse_bench.errors import UserError
+
+SCHEMA = 1
+_DECIDES = ("pooling", "head", "max_length", "preprocess", "normalize", "files", "dtype", "whiten")
+_PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation of one model.
+
+    ``tasks[name]`` holds ``scores[metric][aggregate] = {value, interval}`` in percent, ``subsets``, ``n`` and ``data``
+    (split, text variant, fingerprint); ``average[metric][aggregate]`` exists only if no task of the suite is missing.
+    """
+
+    key: str  # fingerprint of all that decides the numbers
+    suite: str
+    model: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    tasks: Mapping[str, Mapping[str, Any]]
+    average: Mapping[str, Any] | None
+    skipped: Mapping[str, str]  # tasks of the suite without a score, and why
+    limit: int | None  # first pairs of each subset only: such numbers compare with nothing
+    stats: Mapping[str, int]
+    environment: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    created: str
+    schema: int = SCHEMA
+
+    def save(self, path: Path) -> None:
+        """Write the JSON, whole or not at all."""
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> Report:
+        """Read a saved report; UserError where the file is no report of this version."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not a readable report ({error}). Move it away or evaluate again.") from error
+        names = {f.name for f in fields(Report)}
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
+            raise UserError(f"{path}: not a report of this version of simcse-bench (schema {SCHEMA}).")
+        return Report(**content)
+
+
+def evaluation_key(
+    model: Mapping[str, Any], protocol: Mapping[str, Any], fingerprints: Mapping[str, str], limit: int | None
+) -> str:
+    """Fingerprint of all that decides an evaluation's numbers; batch size, device and versions are recorded only."""
+    identity = {k: model.get(k) for k in _DECIDES}
+    if model.get("files") is None:  # an encoder of the user's own: nothing but its name tells it apart
+        identity["name"] = model.get("name")
+    # what is printed is chosen from a report that holds all of them
+    protocol = {k: v for k, v in protocol.items() if k not in ("aggregate", "metric")}
+    content = json.dumps([identity, protocol, fingerprints, limit], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
+    """``<out>/<suite>/<model>[--variant].json``; "/" in a model's name becomes "__"."""
+    slug = re.sub(r"[^\w.+-]+", "-", name.replace("/", "__")).strip("-.") or "model"
+    return out / suite / f"{slug}{variant}.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary one that is renamed; UserError where the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another --out.") from error
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    return {"python": platform.python_version(), "system": platform.system(), **machine, "versions": versions}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
