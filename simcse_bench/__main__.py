@@ -206,14 +206,14 @@ def _print_table(table: Table) -> None:
 
     from simcse_bench.tables import text_columns
 
-    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left", title_style="bold")
-    drawn.title = Text(table.title)
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left = text_columns(table)
     for i, column in enumerate(table.header):
-        drawn.add_column(column, justify="left" if i in left else "right", overflow="fold")
+        drawn.add_column(column, justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
+    console.print(Text(table.title, style="bold"))
     console.print(drawn)
     for note in table.notes:
         console.print(Text(note))

@@ -118,6 +118,7 @@ def unpack(archive: Path, target: Path) -> None:
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with destination.open("wb") as out:
                     shutil.copyfileobj(stream, out)
+            _require_end_marker(tar)
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
@@ -129,6 +130,16 @@ def unpack(archive: Path, target: Path) -> None:
         raise UserError(f"cannot unpack {archive.name} to {target}: {error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_end_marker(tar: tarfile.TarFile) -> None:
+    """tarfile takes an archive that is cut off inside a later header for a whole one: look for the closing zeros."""
+    stream = tar.fileobj
+    if stream is None:
+        raise tarfile.ReadError("no file")
+    stream.seek(tar.offset)
+    if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("no end marker")
 
 
 def _download(revision: str) -> Path:

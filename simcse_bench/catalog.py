@@ -91,3 +91,8 @@ ALIASES = {  # the Hub's own short names for these repositories
     "roberta-base": "FacebookAI/roberta-base",
     "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
 }
+
+
+def known_model(name: str) -> ModelSpec | None:
+    """The catalog's entry for a Hub id or its short name, else None."""
+    return MODELS.get(ALIASES.get(name, name))

@@ -73,11 +73,15 @@ def short_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention as two batched products with the softmax between them in float32; (B, n, H, d).
 
+    As in transformers' own eager attention, the logits are rounded to the model's type before the softmax.
+
     Takes the unpadded case in a half-precision type; everything else goes to torch's fused attention.
     """
     batch, heads, n, d = query.shape
-    plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not kwargs.get("is_causal")
-    if not plain or n > MAX_SHORT or query.dtype is torch.float32 or getattr(module, "is_causal", False):
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal  # transformers' own rule
+    plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not causal
+    if not plain or n > MAX_SHORT or query.dtype is torch.float32:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(

@@ -8,7 +8,7 @@ from pathlib import Path
 from simcse_bench.catalog import HEADS, MODELS, POOLINGS
 from simcse_bench.data import read_pairs
 from simcse_bench.errors import UserError
-from simcse_bench.tables import Table
+from simcse_bench.tables import MISSING, Table
 from simcse_bench.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 
 
@@ -30,12 +30,13 @@ def suites(tasks_dir: Path | None = None) -> Table:
 
 def models() -> Table:
     """Models whose settings are known."""
-    rows = [
-        [m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or "model's"), m.preprocess or "", m.note]
-        for m in MODELS.values()
-    ]
-    return Table("models with known settings; any other checkpoint works with its own modules.json or --pooling",
-                 ["name", "pooling", "head", "max length", "needs", "note"], rows)  # fmt: skip
+    rows, notes = [], []
+    for m in MODELS.values():
+        rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING)])
+        note = [m.note] * bool(m.note) + [f"needs {m.preprocess}"] * bool(m.preprocess)
+        notes += [f"{m.checkpoint}: {'; '.join(note)}."] if note else []
+    title = "models with known settings; others work with their own modules.json or --pooling"
+    return Table(title, ["name", "pooling", "head", "length"], rows, notes)
 
 
 def poolings() -> Table:

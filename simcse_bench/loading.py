@@ -12,7 +12,7 @@ from simcse_bench.catalog import DTYPES
 from simcse_bench.checkpoints import Checkpoint
 from simcse_bench.encoders import Progress, TransformerEncoder
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.weights import dense_head, mlp_head
+from simcse_bench.weights import DAMAGED, dense_head, mlp_head
 
 
 def load_encoder(
@@ -48,14 +48,16 @@ def load_encoder(
             local_files_only=True,
             dtype=torch_dtype,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **({"attn_implementation": kernels.register_attention()} if fast else {}),
         )
-    # transformers and safetensors raise all of these for damaged or foreign files
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
-        raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {error}") from error
+    # all of these come from damaged or foreign files
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, *DAMAGED) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {reason}") from error
     # the pooling layer is ours (see weights.mlp_head), so that its absence is never filled with random weights
     missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
-    missing += sorted(str(k) for k in info["mismatched_keys"])
+    missing += sorted(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])
     if missing:
         raise UserError(
             f"{checkpoint.name}: {len(missing)} weights are missing from the checkpoint and would be random: "

@@ -42,10 +42,11 @@ def progress_shown(how: str) -> Iterator[Progress | None]:
 
 
 def _plain_lines() -> Progress:
-    start, printed = time.perf_counter(), 0
+    start, printed = 0.0, 0
 
     def update(done: int, total: int) -> None:
-        nonlocal printed
+        nonlocal printed, start
+        start = start or time.perf_counter()
         tenth = 10 * done // total
         if tenth > printed:
             printed = tenth

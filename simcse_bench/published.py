@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from simcse_bench.catalog import MODELS
+from simcse_bench.catalog import known_model
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ _RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under
 
 def find(model: str, protocol: str, aggregate: str, metric: str, split: str, suite: str) -> Published | None:
     """The published row of a catalog model under the same protocol, aggregation, metric and split; else None."""
-    spec = MODELS.get(model)
+    spec = known_model(model)
     table = _TABLES.get((protocol, aggregate, suite))
     if spec is None or spec.published is None or table is None or metric != "spearman" or split != "test":
         return None
@@ -43,8 +43,8 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
             return Published(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
     if aggregate == "all" and protocol == "simcse":  # BERT-large stands in the repository's list only
         for fields in _read("simcse_2021_model_list"):
-            if fields["model"] == model:
-                return Published("SimCSE README", model, {}, float(fields["avg"]))
+            if fields["model"] == spec.checkpoint:
+                return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simcse_bench import published
-from simcse_bench.catalog import MODELS
+from simcse_bench.catalog import known_model
 from simcse_bench.report import Report
 
 MISSING = "–"
@@ -211,7 +211,7 @@ def _published(report: Report, metric: str, aggregate: str) -> published.Publish
         return None
     found = published.find(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
     # the published number belongs to the model's own pooling and head
-    spec = MODELS.get(report.model["name"])
+    spec = known_model(report.model["name"])
     same = spec is not None and (spec.pooling, spec.head) == (report.model.get("pooling"), report.model.get("head"))
     return found if same else None
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from simcse_bench.errors import UserError
 
+DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
 # heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
 MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
 
@@ -58,8 +62,6 @@ def weight_files(folder: Path) -> list[Path]:
 
 def tensor_names(folder: Path) -> dict[str, Path]:
     """Name of every tensor in a folder's weight files -> its file."""
-    from safetensors import SafetensorError, safe_open
-
     names: dict[str, Path] = {}
     for path in weight_files(folder):
         try:
@@ -74,8 +76,6 @@ def tensor_names(folder: Path) -> dict[str, Path]:
 
 
 def _tensor(path: Path, name: str) -> Any:
-    from safetensors import safe_open
-
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as tensors:
             return tensors.get_tensor(name)
@@ -83,13 +83,11 @@ def _tensor(path: Path, name: str) -> Any:
 
 
 def _load_bin(path: Path) -> Mapping[str, Any]:
-    import pickle
-
     import torch
 
     try:
         state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (*DAMAGED, RuntimeError) as error:
         raise UserError(
             f"{path}: refused or damaged, not a plain file of weights ({str(error).splitlines()[0]})."
         ) from error

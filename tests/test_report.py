@@ -1,0 +1,191 @@
+import dataclasses
+import json
+
+import pytest
+
+from simcse_bench import published, tables
+from simcse_bench.errors import UserError
+from simcse_bench.regenerate import regenerate
+from simcse_bench.report import SCHEMA, Report, evaluation_key, report_path, write_text
+
+
+def entry(value):
+    return {"value": value, "interval": [value - 1, value + 1]}
+
+
+def scores(value):
+    return {
+        m: {"all": entry(value), "mean": entry(value - 10), "wmean": entry(value - 20)} for m in ("spearman", "pearson")
+    }
+
+
+@pytest.fixture
+def report():
+    data = {"split": "test", "text": "senteval", "fingerprint": "f"}
+    task = {"title": "STS12", "n": 5, "scores": scores(75.304), "data": data,
+            "subsets": {"a": {"n": 2} | {m: entry(60.0) for m in ("spearman", "pearson")},
+                        "b": {"n": 3} | {m: entry(70.0) for m in ("spearman", "pearson")}}}  # fmt: skip
+    name = "princeton-nlp/sup-simcse-bert-base-uncased"
+    return Report(
+        key="k", suite="sts", limit=None, skipped={}, average=scores(75.304), tasks={"sts12": task}, stats={},
+        model={"name": name, "pooling": "cls", "head": "mlp", "dtype": "float32"},
+        protocol={"name": "simcse", "text": "senteval", "split": "test"}, seconds={"embedding": 1, "scoring": 1},
+        environment={"processor": "p", "cores": 2, "versions": {}}, created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def test_saved_and_loaded_whole(report, tmp_path):
+    report.save(tmp_path / "deep" / "r.json")
+    assert Report.load(tmp_path / "deep" / "r.json") == report
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.json"]
+
+
+def test_nothing_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+    path.write_text("old")
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fdopen", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_nan_never_reaches_a_report(report, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataclasses.replace(report, seconds={"embedding": float("nan")}).save(tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 99}', "\xff"])
+def test_damaged_reports_are_named(tmp_path, content):
+    (tmp_path / "r.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"r\.json: not a"):
+        Report.load(tmp_path / "r.json")
+    assert SCHEMA == 1
+
+
+def test_key_follows_what_decides_the_numbers():
+    model = {"name": "m", "files": {"w": "1"}, "pooling": "cls", "head": "none", "dtype": "float32", "note": "x"}
+    protocol = {"name": "simcse", "aggregate": "all", "metric": "spearman", "resamples": 10}
+    key = evaluation_key(model, protocol, {"a": "1"}, None)
+    same = [
+        ({"name": "n"}, {}),
+        ({"note": "y"}, {}),
+        ({"device": "cuda"}, {}),
+        ({}, {"aggregate": "mean"}),
+        ({}, {"metric": "pearson"}),
+    ]
+    for m, p in same:
+        assert evaluation_key(model | m, protocol | p, {"a": "1"}, None) == key
+    other = [({"files": {"w": "2"}}, {}), ({"pooling": "mean"}, {}), ({"head": "mlp"}, {}), ({"dtype": "bfloat16"}, {}),
+             ({"max_length": 32}, {}), ({"whiten": {"t": "1"}}, {}), ({}, {"resamples": 20})]  # fmt: skip
+    keys = {evaluation_key(model | m, protocol | p, {"a": "1"}, None) for m, p in other}
+    keys |= {evaluation_key(model, protocol, {"a": "2"}, None), evaluation_key(model, protocol, {"a": "1"}, 5)}
+    assert len(keys | {key}) == 10
+
+
+def test_file_names(tmp_path):
+    assert report_path(tmp_path, "sts", "a/b-c", "--mteb").name == "a__b-c--mteb.json"
+    assert report_path(tmp_path, "sts", "../../etc/x").parent == tmp_path / "sts"
+    assert report_path(tmp_path, "sts", "???").name == "model.json"
+
+
+def test_score_table_known_answer(report):
+    table = tables.score_table(report, "spearman", "all")
+    assert table.header == ["", "STS12", "Avg."]
+    assert table.rows == [
+        ["princeton-nlp/sup-simcse-bert-base-uncased", "75.30", "75.30"],
+        ["95 % interval", "74.3–76.3", "74.3–76.3"],
+        ["published (SimCSE Table 5)", "75.30", "81.57"],
+        ["difference", "+0.00", "-6.27"],
+    ]
+    assert tables.score_table(report, "spearman", "wmean").rows[0][1:] == ["55.30", "55.30"]
+    narrow = tables.score_table(report, "spearman", "all", narrow=True)
+    assert [row[0] for row in narrow.rows] == ["score", "95 % from", "95 % to", "published", "difference"]
+
+
+def test_published_rows_only_for_the_same_protocol():
+    name = "princeton-nlp/unsup-simcse-bert-base-uncased"
+    found = published.find(name, "simcse", "all", "spearman", "test", "sts")
+    assert (found.scores["sickr"], found.average) == (72.23, 76.25)
+    assert published.find(name, "simcse", "wmean", "spearman", "test", "sts").average == 76.46
+    for wrong in (("mteb", "all", "spearman", "test"), ("simcse", "mean", "spearman", "test"),
+                  ("simcse", "all", "pearson", "test"), ("simcse", "all", "spearman", "dev")):  # fmt: skip
+        assert published.find(name, *wrong, "sts") is None
+    assert published.find("somebody/else", "simcse", "all", "spearman", "test", "sts") is None
+    large = published.find("princeton-nlp/sup-simcse-bert-large-uncased", "simcse", "all", "spearman", "test", "sts")
+    assert (large.scores, large.average) == ({}, 82.21)
+    mini = published.find("all-MiniLM-L6-v2", "mteb", "all", "spearman", "test", "sts")
+    assert mini.scores["sickr"] == 77.58
+    assert "sickr_test" not in mini.scores
+
+
+def test_every_published_row_of_the_catalog_exists():
+    from simcse_bench.catalog import MODELS
+
+    for name, spec in MODELS.items():
+        if spec.published:
+            protocol = "mteb" if "MiniLM" in name else "simcse"
+            assert published.find(name, protocol, "all", "spearman", "test", "sts") is not None, name
+
+
+def test_no_published_row_beside_another_pooling_or_a_part_of_the_data(report):
+    for changed in (
+        dataclasses.replace(report, model=report.model | {"pooling": "mean", "head": "none"}),
+        dataclasses.replace(report, limit=10),
+        dataclasses.replace(report, model=report.model | {"whiten": {"t": "1"}}),
+    ):
+        assert len(tables.score_table(changed, "spearman", "all").rows) == 2
+    assert (
+        "comparable with nothing" in tables.score_table(dataclasses.replace(report, limit=10), "spearman", "all").title
+    )
+
+
+def test_a_missing_task_is_a_dash_and_takes_the_average(report):
+    table = tables.score_table(
+        dataclasses.replace(report, skipped={"sts13": "has no dev split"}, average=None), "spearman", "all"
+    )
+    assert table.header == ["", "STS12", "STS13", "Avg."]
+    assert table.rows[0][1:] == ["75.30", "–", "–"]
+    assert any("No average" in note for note in table.notes)
+
+
+def test_markdown_csv_and_latex(report):
+    table = tables.score_table(report, "spearman", "all")
+    lines = tables.markdown(table).splitlines()
+    assert len({len(line) for line in lines[2:8]}) == 1
+    assert lines[4].startswith("| princeton-nlp/sup-simcse-bert-base-uncased |")
+    latex = tables.latex(table)
+    assert r"95 \% interval & 74.3--76.3 & 74.3--76.3 \\" in latex
+    assert r"\begin{tabular}{lrr}" in latex
+    rows = tables.long_rows(report)
+    assert len(rows) == 2 * (3 + 2 + 3)  # metrics x (aggregates + subsets + averages)
+    assert {"task": "sts12", "subset": "b", "metric": "pearson", "value": 70.0}.items() <= rows[9].items()
+    assert tables.csv_text(rows).splitlines()[0].startswith("model,protocol,split,task,subset,pairs,metric")
+
+
+def test_regenerate_and_its_check(report, tmp_path):
+    report.save(tmp_path / "sts" / "a.json")
+    better = dataclasses.replace(report, model=report.model | {"name": "better"}, average=scores(90.0))
+    better.save(tmp_path / "sts" / "b.json")
+    with pytest.raises(UserError, match=r"leaderboard\.md is stale: run `simcse-bench report"):
+        regenerate(tmp_path, check=True)
+    assert len(regenerate(tmp_path)) == 6
+    regenerate(tmp_path, check=True)
+    board = (tmp_path / "sts" / "leaderboard.md").read_text()
+    assert board.index("better") < board.index("princeton-nlp")
+    edited = json.loads((tmp_path / "sts" / "a.json").read_text())
+    edited["tasks"]["sts12"]["scores"]["spearman"]["all"]["value"] = 10.0
+    (tmp_path / "sts" / "a.json").write_text(json.dumps(edited))
+    with pytest.raises(UserError) as error:
+        regenerate(tmp_path, check=True)
+    assert "a.md is stale" in str(error.value)
+    assert "b.md" not in str(error.value)
+    (tmp_path / "sts" / "b.json").write_text("{")
+    with pytest.raises(UserError, match=r"b\.json: not a readable report"):
+        regenerate(tmp_path)
+    assert "10.00" in (tmp_path / "sts" / "a.md").read_text()  # the others are still written
