@@ -7,6 +7,7 @@ from pathlib import Path
 from simcse_bench import tables
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, write_text
+from simcse_bench.weights import read_json
 
 
 def write_tables(report: Report, path: Path, metric: str = "spearman", aggregate: str = "all") -> None:
@@ -46,6 +47,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             board = tables.leaderboard(reports)
             wanted[folder / "leaderboard.md"] = tables.markdown(board)
             wanted[folder / "leaderboard.csv"] = tables.table_csv(board)
+    for path in sorted(results.glob("speed/*.json")):
+        wanted[path.with_suffix(".md")] = tables.markdown(tables.speed_table(read_json(path)))
     for path, text in wanted.items():
         if not check:
             write_text(path, text)

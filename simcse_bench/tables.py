@@ -97,6 +97,27 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     return Table(f"{metric} ×100, aggregation {aggregate!r}", header, rows)
 
 
+def speed_table(content: Mapping[str, Any]) -> Table:
+    """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32."""
+    rows, theirs = content["rows"], content["reference"]
+    medians = {(r["what"], r["dtype"]): r["median"] for r in rows}
+
+    def ratio(row: Mapping[str, Any], dtype: str) -> str:
+        base = medians.get((theirs, dtype))
+        return MISSING if base is None else f"{row['median'] / base:.2f}"
+
+    cells = [
+        [r["what"], r["dtype"], f"{r['median']:.1f}", ", ".join(f"{s:.1f}" for s in r["seconds"]),
+         ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"])]
+        for r in rows
+    ]  # fmt: skip
+    header = ["", "dtype", "median s", "runs s", f"× {theirs}", f"× {theirs} float32", "sentences", "peak MB"]
+    machine = content["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    where = f"{machine['processor']}, {machine['cores']} cores" + (f", {machine['gpu']}" if "gpu" in machine else "")
+    return Table(content["title"], header, cells, [content["note"], f"Machine: {where}; {versions}."])
+
+
 def long_rows(report: Report) -> list[dict[str, Any]]:
     """Every number of a report as tidy rows: one per task, subset, metric and aggregation."""
     rows: list[dict[str, Any]] = []
