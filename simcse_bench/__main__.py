@@ -12,8 +12,8 @@ import typer
 from simcse_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from simcse_bench.render import Table
     from simcse_bench.report import Report
-    from simcse_bench.tables import Table
 
 app = typer.Typer(
     name="simcse-bench",
@@ -36,9 +36,12 @@ TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of y
 @app.command("eval")
 def evaluate_command(
     model: Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")],
-    suite: Annotated[str | None, typer.Option(help="Suite of tasks (default: sts); see `ls suites`.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Suite of tasks: sts (default), transfer, all, or your own; see `ls suites`.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated.")] = None,
     protocol: Annotated[str, typer.Option(help="simcse (the paper's) or mteb (raw text, all of SICK-R).")] = "simcse",
+    probe: Annotated[str | None, typer.Option(help="Classifier of transfer tasks: exact, fast or sklearn.")] = None,
     split: Annotated[str | None, typer.Option(help="dev or test (default: the protocol's, test).")] = None,
     aggregate: Annotated[str, typer.Option(help="Shown for tasks with subsets: all, mean or wmean.")] = "all",
     metric: Annotated[str, typer.Option(help="Shown: spearman or pearson.")] = "spearman",
@@ -68,6 +71,7 @@ def evaluate_command(
     \b
     simcse-bench eval --model princeton-nlp/sup-simcse-bert-base-uncased
     simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
+    simcse-bench eval --model runs/mine --suite transfer --probe fast
     simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
     """
     from simcse_bench.metrics import AGGREGATES, METRICS
@@ -92,16 +96,19 @@ def evaluate_command(
     from simcse_bench.models import open_model
     from simcse_bench.progress import progress_shown
 
-    settings = Settings(
-        suite=suite or ("" if task else "sts"), tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit,
-        tasks_dir=tasks_dir, data_dir=data_dir, data_revision=data_revision, out=out, force=force,
-    )  # fmt: skip
     opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
-    with progress_shown("none" if quiet else progress) as show:
-        report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate))
-    _print_report(report, metric, aggregate, format)
-    if not quiet:
-        typer.echo(f"{'already there, printed again' if reused else 'written'}: {path} (.md, .csv)", err=True)
+    suites = ("sts", "transfer") if suite == "all" else (suite or ("" if task else "sts"),)
+    for one in suites:
+        settings = Settings(
+            suite=one, tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, tasks_dir=tasks_dir,
+            probe=None if suite == "all" and one == "sts" else probe,
+            data_dir=data_dir, data_revision=data_revision, out=out, force=force,
+        )  # fmt: skip
+        with progress_shown("none" if quiet else progress) as show:
+            report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate))
+        _print_report(report, metric, aggregate, format)
+        if not quiet:
+            typer.echo(f"{'already there, printed again' if reused else 'written'}: {path} (.md, .csv)", err=True)
 
 
 @app.command("ls")
@@ -184,17 +191,17 @@ def _print_report(report: Report, metric: str, aggregate: str, format: str) -> N
     import dataclasses
     import json
 
-    from simcse_bench import tables
+    from simcse_bench import render, tables
 
     if format == "table":
         table = tables.score_table(report, metric, aggregate, narrow=True)
         _print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
     elif format == "csv":
-        typer.echo(tables.csv_text(tables.long_rows(report)), nl=False)
+        typer.echo(render.csv_text(tables.long_rows(report)), nl=False)
     elif format == "json":
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
     else:
-        draw = tables.markdown if format == "md" else tables.latex
+        draw = render.markdown if format == "md" else render.latex
         typer.echo(draw(tables.score_table(report, metric, aggregate)), nl=False)
 
 
@@ -204,7 +211,7 @@ def _print_table(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from simcse_bench.tables import text_columns
+    from simcse_bench.render import text_columns
 
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left = text_columns(table)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench.archive import find_root
 from simcse_bench.data import needs_root
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluate import read_all, score_all
+from simcse_bench.evaluate import protocol_fields, read_all, score_all
 from simcse_bench.models import Model
 from simcse_bench.regenerate import write_tables
 from simcse_bench.report import Report, evaluation_key, report_path
-from simcse_bench.task import PROTOCOLS, EvalProtocol, Task, load_suite, load_task
+from simcse_bench.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
 
 if TYPE_CHECKING:
     from simcse_bench.encoders import Progress
@@ -28,6 +28,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     protocol: str = "simcse"
     split: str | None = None
+    probe: str | None = None
     limit: int | None = None
     tasks_dir: Path | None = None
     data_dir: Path | None = None
@@ -47,20 +48,17 @@ def run_evaluation(
     Raises:
         UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
     """
-    if settings.protocol not in PROTOCOLS:
-        raise unknown("protocol", settings.protocol, PROTOCOLS)
-    protocol = PROTOCOLS[settings.protocol]
-    if settings.split:
-        protocol = replace(protocol, split=settings.split, task_splits={})
     tasks = _tasks(settings)
+    protocol = _protocol(settings, tasks)
     root = None
     if any(needs_root(t) for t in tasks):
         root = find_root(settings.data_dir, settings.data_revision).path
-    pairs, skipped = read_all(tasks, protocol, root, settings.limit)
-    fingerprints = {name: p.fingerprint() for name, p in pairs.items()}
-    key = evaluation_key(model.provenance, asdict(protocol), fingerprints, settings.limit)
+    data, skipped = read_all(tasks, protocol, root, settings.limit)
+    fields = protocol_fields(protocol, tasks)
+    fingerprints = {name: p.fingerprint() for name, p in data.items()}
+    key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
     suite = settings.suite or "tasks"
-    path = report_path(settings.out, suite, model.name, _variant(model.provenance, protocol, settings))
+    path = report_path(settings.out, suite, model.name, _variant(model.provenance, fields, settings))
     if path.exists() and not settings.force:
         report = Report.load(path)
         if report.key == key:
@@ -69,12 +67,32 @@ def run_evaluation(
             f"{path} holds another evaluation ({_difference(report, model.provenance, fingerprints)}). "
             "Use --force to replace it, or another --out or --name."
         )
-    report = score_all(model.load(progress), tasks, pairs, skipped, protocol, settings.limit, suite)
+    report = score_all(model.load(progress), tasks, data, skipped, protocol, settings.limit, suite)
     if report.key != key:
         raise AssertionError(f"the loaded model's key {report.key} is not the expected {key}")
     report.save(path)
     write_tables(report, path, *shown)
     return report, path, False
+
+
+def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
+    if settings.protocol not in PROTOCOLS:
+        raise unknown("protocol", settings.protocol, PROTOCOLS)
+    protocol = PROTOCOLS[settings.protocol]
+    transfer = [t.name for t in tasks if t.kind == "transfer"]
+    if transfer and protocol.name == "mteb":
+        raise UserError(f"protocol mteb has none of {', '.join(transfer)}: its classification tasks are others.")
+    if settings.probe is not None and not transfer:
+        raise UserError(f"--probe {settings.probe}: STS tasks have no classifier; it applies to --suite transfer.")
+    if settings.split:
+        protocol = replace(protocol, split=settings.split, task_splits={})
+    if transfer and protocol.split not in ("dev", "test"):
+        raise UserError(f"--split {protocol.split}: transfer tasks have dev and test accuracies.")
+    # SimCSE evaluation.py, mode dev: the fast settings
+    probe = settings.probe or ("fast" if protocol.split == "dev" else "exact")
+    if probe not in PROBE_NAMES:
+        raise unknown("probe", probe, PROBE_NAMES)
+    return replace(protocol, probe=probe)
 
 
 def _tasks(settings: Settings) -> list[Task]:
@@ -92,11 +110,12 @@ def _tasks(settings: Settings) -> list[Task]:
     return tasks
 
 
-def _variant(model: Mapping[str, Any], protocol: EvalProtocol, settings: Settings) -> str:
+def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Settings) -> str:
     """What sets this evaluation apart from the default one, for the file name."""
     parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
-    parts += [protocol.name] if protocol.name != "simcse" else []
-    parts += [protocol.split] if protocol.split != "test" else []
+    parts += [protocol["name"]] if protocol["name"] != "simcse" else []
+    parts += [protocol["split"]] if protocol["split"] != "test" else []
+    parts += [protocol["probe"]] if protocol.get("probe", "exact") != "exact" else []
     parts += [f"first{settings.limit}"] if settings.limit else []
     if "--" in str(model.get("settings_from")):
         parts.append(f"{model['pooling']}-{model['head']}")

@@ -58,7 +58,8 @@ def resolve(
 ) -> Checkpoint:
     """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
 
-    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``modules.json``.
+    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``modules.json``; a
+    Normalize module there is followed unless ``pooling`` is given (it changes transfer scores, never cosines).
 
     Raises:
         UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
@@ -122,6 +123,7 @@ def _decide(
         same = pooling == spec.pooling
         spec = replace(spec, pooling=pooling, head=head or (spec.head if same else "none"))
         reason = "--pooling" if head is None else "--pooling, --head"
+        found = replace(found, normalize=False)  # the pooled vector as it is, like SimCSE evaluation.py's --pooler
     elif head is not None:
         spec, reason = replace(spec, head=head), f"{reason}, --head"
     if max_length is not None:

@@ -73,7 +73,7 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         UserError: all problems of the files at once, each with file and line.
     """
     if task.kind != "sts":
-        raise UserError(f"task {task.name!r} is a {task.kind} task: its scoring is not built yet; use an STS task.")
+        raise UserError(f"task {task.name!r} is a {task.kind} task; pairs are read from STS tasks.")
     if split not in task.splits:
         raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
     variant, source = task.source(variant)
@@ -86,7 +86,7 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
     problems: list[str] = []
     for name, expected in task.splits[split].items():
         try:
-            rows = list(_READERS[source.format](source, _paths(task, source, split, name, root), split, name))
+            rows = list(_READERS[source.format](source, file_paths(task, source, split, name, root), split, name))
         except UserError as error:
             problems += error.problems
             continue
@@ -130,7 +130,7 @@ def _gold(found: Any, bounds: tuple[float, float]) -> float:
     return value
 
 
-def _paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
+def file_paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
     """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder."""
     found = {}
     for part in ("input", "gs") if source.format == "semeval" else ("",):
@@ -143,10 +143,10 @@ def _paths(task: Task, source: Source, split: str, subset: str, root: Path | Non
 def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
     if source.format == "hub":
         return f"Hub dataset {source.dataset}"
-    return str(list(_paths(task, source, split, subset, root).values())[-1])
+    return str(list(file_paths(task, source, split, subset, root).values())[-1])
 
 
-def _lines(path: Path, encoding: str) -> list[str]:
+def read_lines(path: Path, encoding: str) -> list[str]:
     """Lines split at newlines only: str.splitlines would also split at U+0085 and U+2028 inside a sentence."""
     try:
         text = path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
@@ -164,7 +164,7 @@ def _lines(path: Path, encoding: str) -> list[str]:
 
 def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
     """SemEval's two files: ``STS.input`` (two sentences a line) and ``STS.gs`` (a score; empty = unscored pair)."""
-    texts, golds = _lines(paths["input"], source.encoding), _lines(paths["gs"], source.encoding)
+    texts, golds = read_lines(paths["input"], source.encoding), read_lines(paths["gs"], source.encoding)
     if len(texts) != len(golds):
         raise UserError(
             f"{paths['input']} has {len(texts)} lines but {paths['gs']} has {len(golds)}: "
@@ -180,13 +180,13 @@ def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset:
             continue
         yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
     if problems:
-        raise UserError(*_shortened(problems))
+        raise UserError(*shortened(problems))
 
 
 def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
     """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
     path = paths[""]
-    lines = _lines(path, source.encoding)
+    lines = read_lines(path, source.encoding)
     if source.format == "tsv":
         table = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
     else:
@@ -211,7 +211,7 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
             continue
         yield f"{path}:{number}", fields[index["gold"]], fields[index["left"]], fields[index["right"]]
     if problems:
-        raise UserError(*_shortened(problems))
+        raise UserError(*shortened(problems))
 
 
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
@@ -234,7 +234,8 @@ def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str
         yield f"{source.dataset}[{subset}] row {row}", g, a or "", b or ""
 
 
-def _shortened(problems: list[str]) -> list[str]:
+def shortened(problems: list[str]) -> list[str]:
+    """The first few problems, and how many more there are."""
     rest = len(problems) - MAX_ROW_ERRORS
     return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines"]
 

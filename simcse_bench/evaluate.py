@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ import numpy as np
 
 from simcse_bench.data import Pairs, read_pairs
 from simcse_bench.errors import UserError
+from simcse_bench.labelled import Labelled, read_labelled
 from simcse_bench.metrics import AGGREGATES, METRICS, Floats, aggregate, correlation, paired_cosine
 from simcse_bench.report import Report, environment, evaluation_key
 from simcse_bench.stats import bootstrap, percentile_interval
 from simcse_bench.task import SIMCSE, EvalProtocol, Task
 
+Data = Pairs | Labelled
 if TYPE_CHECKING:  # torch is not needed to read, score or print
     from simcse_bench.encoders import Array, Encoder
 
@@ -31,7 +33,7 @@ def evaluate(
     limit: int | None = None,
     suite: str = "custom",
 ) -> Report:
-    """Evaluate an encoder on STS tasks.
+    """Evaluate an encoder on STS or transfer tasks.
 
     Args:
         encoder: anything with ``encode(sentences) -> (n, d)``.
@@ -44,97 +46,115 @@ def evaluate(
     Raises:
         UserError: unreadable data, NaN or constant embeddings.
     """
-    pairs, skipped = read_all(tasks, protocol, root, limit)
-    return score_all(encoder, tasks, pairs, skipped, protocol, limit, suite)
+    data, skipped = read_all(tasks, protocol, root, limit)
+    return score_all(encoder, tasks, data, skipped, protocol, limit, suite)
 
 
 def read_all(
     tasks: Sequence[Task], protocol: EvalProtocol, root: Path | None, limit: int | None = None
-) -> tuple[dict[str, Pairs], dict[str, str]]:
-    """The pairs of every task, and the tasks that have no such split with the reason; UserError if none has it."""
-    pairs: dict[str, Pairs] = {}
+) -> tuple[dict[str, Data], dict[str, str]]:
+    """The data of every task, and the tasks that have no such split with the reason; UserError if none has it."""
+    data: dict[str, Data] = {}
     skipped: dict[str, str] = {}
     problems: list[str] = []
     for task in tasks:
         split = protocol.split_of(task)
-        if task.kind == "sts" and split not in task.splits:
-            skipped[task.name] = f"has no {split} split"
-            continue
         try:
-            pairs[task.name] = read_pairs(task, split, protocol.text, root)
+            if task.kind == "transfer":
+                data[task.name] = read_labelled(task, root, limit)
+            elif split in task.splits:
+                pairs = read_pairs(task, split, protocol.text, root)
+                data[task.name] = pairs.head(limit) if limit else pairs
+            else:
+                skipped[task.name] = f"has no {split} split"
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(*problems)
-    if not pairs:
+    if not data:
         raise UserError(*(f"task {name!r} {why}." for name, why in skipped.items()))
-    return {name: p.head(limit) if limit else p for name, p in pairs.items()}, skipped
+    return data, skipped
 
 
 def score_all(
     encoder: Encoder,
     tasks: Sequence[Task],
-    pairs: Mapping[str, Pairs],
+    data: Mapping[str, Data],
     skipped: Mapping[str, str],
     protocol: EvalProtocol,
     limit: int | None,
     suite: str,
 ) -> Report:
-    """Embed the distinct sentences of all pairs in one go and score every task."""
+    """Embed the distinct sentences of all tasks in one go and score every task."""
     start = time.perf_counter()
-    sentences = distinct_sentences(pairs.values())
+    sentences = distinct_sentences(data.values())
     embeddings = embed(encoder, sentences)
     embedded = time.perf_counter()
     row = {s: i for i, s in enumerate(sentences)}
+    model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
+    device = str(model.get("device", "cpu"))
     results: dict[str, dict[str, Any]] = {}
     replicates: dict[str, dict[str, dict[str, Floats]]] = {}
-    for task in tasks:
-        if task.name not in pairs:
-            continue
-        p = pairs[task.name]
-        left, right = ([row[s] for s in side] for side in (p.left, p.right))
+    for task in (t for t in tasks if t.name in data):
+        found = data[task.name]
         try:
-            scored, replicates[task.name] = score_sts(
-                paired_cosine(embeddings[left], embeddings[right]), p, protocol, task.name
-            )
+            if isinstance(found, Pairs):
+                left, right = (embeddings[[row[s] for s in side]] for side in (found.left, found.right))
+                scored, replicates[task.name] = score_sts(paired_cosine(left, right), found, protocol, task.name)
+            else:
+                from simcse_bench.transfer import score_transfer
+
+                first, second = (embeddings[[row[s] for s in side]] for side in (found.texts, found.seconds))
+                scored, replicates[task.name] = score_transfer(task, found, first, second, protocol, device)
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
-        results[task.name] = {
-            "title": task.title,
-            "n": len(p),
-            **scored,
-            "data": {
-                "split": protocol.split_of(task),
-                "text": task.source(protocol.text)[0],
-                "fingerprint": p.fingerprint(),
-            },
-        }
-    model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
+        text = task.source(protocol.text)[0]
+        origin = {"split": protocol.split_of(task), "text": text, "fingerprint": found.fingerprint()}
+        results[task.name] = {"title": task.title, "kind": task.kind, "n": len(found), **scored, "data": origin}
     stats = dict(getattr(encoder, "stats", {}))
     stats |= {"distinct_sentences": len(sentences), "empty_sentences": int("" in row)}
+    one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
+    fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
     return Report(
-        key=evaluation_key(model, asdict(protocol), {n: r["data"]["fingerprint"] for n, r in results.items()}, limit),
+        key=evaluation_key(model, protocol_fields(protocol, tasks), fingerprints, limit),
         suite=suite,
         model=dict(model) | {"dimension": int(embeddings.shape[1])},
-        protocol=asdict(protocol),
+        protocol=protocol_fields(protocol, tasks),
         tasks=results,
-        average=None if skipped else _average(results, replicates),
+        average=_average(results, replicates) if one_kind and not skipped else None,
         skipped=dict(skipped),
         limit=limit,
         stats=stats,
-        environment=environment(str(model.get("device", "cpu"))),
+        environment=environment(device),
         seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
 
-def distinct_sentences(pairs: Iterable[Pairs]) -> list[str]:
+def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The protocol for a report; the probe only where a task has one."""
+    fields = asdict(protocol)
+    if not any(task.kind == "transfer" for task in tasks):
+        del fields["probe"]
+    return fields
+
+
+def distinct_sentences(data: Iterable[Data]) -> list[str]:
     """Every sentence once, in the order of first appearance.
 
     An empty sentence stays "" and is encoded as such. # differs from SentEval: its example scripts (bow.py) put "."
     in its place; SimCSE's batcher does not, and the published numbers come from SimCSE's.
     """
-    return list(dict.fromkeys(s for p in pairs for pair in zip(p.left, p.right, strict=True) for s in pair))
+    return list(dict.fromkeys(s for d in data for s in _sentences(d)))
+
+
+def _sentences(data: Data) -> Iterator[str]:
+    if isinstance(data, Labelled):
+        yield from data.texts
+        yield from data.seconds
+    else:
+        for pair in zip(data.left, data.right, strict=True):
+            yield from pair
 
 
 def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
@@ -187,18 +207,24 @@ def _average(
     # differs from SimCSE: evaluation.py averages numbers already rounded to two decimals, and counts a missing
     # task as 0.00
     """
+    metrics = next(iter(results.values()))["scores"]
+
+    def replicates_of(metric: str, how: str) -> Floats | None:
+        rows = [replicates[name][metric][how] for name in results if how in replicates[name][metric]]
+        return np.mean(rows, axis=0) if len(rows) == len(results) else None
+
     return {
         metric: {
             how: _score(
                 float(np.mean([r["scores"][metric][how]["value"] for r in results.values()])),
-                np.mean([replicates[name][metric][how] for name in results], axis=0),
+                replicates_of(metric, how),
             )
-            for how in AGGREGATES
+            for how in by_aggregate
         }
-        for metric in METRICS
+        for metric, by_aggregate in metrics.items()
     }
 
 
-def _score(value: float, replicates: Floats) -> dict[str, Any]:
-    interval = percentile_interval(replicates)
+def _score(value: float, replicates: Floats | None) -> dict[str, Any]:
+    interval = None if replicates is None else percentile_interval(replicates)
     return {"value": round(value, 6), "interval": None if interval is None else [round(x, 6) for x in interval]}

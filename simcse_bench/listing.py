@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from simcse_bench.catalog import HEADS, MODELS, POOLINGS
-from simcse_bench.data import read_pairs
+from simcse_bench.data import Pairs, read_pairs
 from simcse_bench.errors import UserError
-from simcse_bench.tables import MISSING, Table
+from simcse_bench.labelled import Labelled, read_labelled
+from simcse_bench.render import MISSING, Table
 from simcse_bench.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 
 
 def tasks(tasks_dir: Path | None = None) -> Table:
-    """Every task with its rows; those without scoring yet say so."""
+    """Every task with its rows, and how it is scored."""
     rows = []
     for name in task_names(tasks_dir):
         task = load_task(name, tasks_dir)
         known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
         counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
-        rows.append([name, task.title, task.kind, counts, "" if task.kind == "sts" else "not scored yet"])
-    return Table("tasks", ["name", "title", "kind", "rows", "state"], rows)
+        scored = "correlation" if task.kind == "sts" else f"accuracy, {task.probe}"
+        rows.append([name, task.title, task.kind, counts, scored])
+    return Table("tasks", ["name", "title", "kind", "rows", "score"], rows)
 
 
 def suites(tasks_dir: Path | None = None) -> Table:
@@ -55,23 +58,27 @@ def protocols() -> Table:
 
 
 def check(tasks: Sequence[Task], root: Path | None) -> tuple[Table, list[str]]:
-    """Read every split and text variant of the STS tasks; the table of what was found, and all problems."""
+    """Read every split and text variant of every task; the table of what was found, and all problems."""
     rows: list[list[str]] = []
     problems: list[str] = []
+
+    def attempt(name: str, split: str, text: str, read: Callable[[], Pairs | Labelled]) -> None:
+        try:
+            found = read()
+        except UserError as error:
+            problems.extend(error.problems)
+            rows.append([name, split, text, "", "", "", "FAILED"])
+            return
+        values = found.gold if isinstance(found, Pairs) else found.labels
+        span = f"{values.min():g}–{values.max():g}"
+        rows.append([name, split, text, str(len(found)), span, str(found.duplicates()), found.fingerprint()])
+
     for task in tasks:
-        if task.kind != "sts":
-            rows.append([task.name, "", "", "", "", "", "not read yet"])
+        if task.kind == "transfer":
+            attempt(task.name, " + ".join(task.splits), "only", partial(read_labelled, task, root))
             continue
-        for variant in task.sources if "only" in task.sources else TEXT_VARIANTS:
+        for text in task.sources if "only" in task.sources else TEXT_VARIANTS:
             for split in task.splits:
-                try:
-                    pairs = read_pairs(task, split, variant, root)
-                except UserError as error:
-                    problems += error.problems
-                    rows.append([task.name, split, variant, "", "", "", "FAILED"])
-                    continue
-                gold = f"{pairs.gold.min():g}–{pairs.gold.max():g}"
-                cells = [str(len(pairs)), gold, str(pairs.duplicates()), pairs.fingerprint()]
-                rows.append([task.name, split, variant, *cells])
-    header = ["task", "split", "text", "pairs", "gold", "repeated", "fingerprint"]
-    return Table("data", header, rows, ["repeated: pairs whose two sentences stood in an earlier row"]), problems
+                attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
+    header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
+    return Table("data", header, rows, ["repeated: rows whose text stood in an earlier row"]), problems

@@ -24,6 +24,7 @@ class Published:
 _TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how its row names end
     ("simcse", "all", "sts"): ("simcse_2021_table5_sts", "SimCSE Table 5", ""),
     ("simcse", "wmean", "sts"): ("simcse_2021_tables_b_c_wmean", "SimCSE Tables B-C", " (wmean)"),
+    ("simcse", "all", "transfer"): ("simcse_2021_table_e1_transfer", "SimCSE Table E.1", ""),
     ("mteb", "all", "sts"): ("mteb_minilm_l6_v2", "MTEB", ""),
 }
 _RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
@@ -33,7 +34,9 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
     """The published row of a catalog model under the same protocol, aggregation, metric and split; else None."""
     spec = known_model(model)
     table = _TABLES.get((protocol, aggregate, suite))
-    if spec is None or spec.published is None or table is None or metric != "spearman" or split != "test":
+    if spec is None or spec.published is None or table is None or split != "test":
+        return None
+    if metric != ("accuracy" if suite == "transfer" else "spearman"):
         return None
     file, source, suffix = table
     for fields in _read(file):
@@ -41,7 +44,9 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
             scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
             scores.pop("sickr_test", None)
             return Published(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
-    if aggregate == "all" and protocol == "simcse":  # BERT-large stands in the repository's list only
+    if (
+        aggregate == "all" and protocol == "simcse" and suite == "sts"
+    ):  # BERT-large stands in the repository's list only
         for fields in _read("simcse_2021_model_list"):
             if fields["model"] == spec.checkpoint:
                 return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))

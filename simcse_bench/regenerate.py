@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from simcse_bench import tables
+from simcse_bench import render, tables
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, write_text
 from simcse_bench.weights import read_json
@@ -20,7 +21,7 @@ def drawn(report: Report, path: Path, metric: str = "spearman", aggregate: str =
     """File -> content of all that is drawn from one report."""
     return {
         path.with_name(path.stem + ".md"): tables.report_markdown(report, metric, aggregate),
-        path.with_name(path.stem + ".csv"): tables.csv_text(tables.long_rows(report)),
+        path.with_name(path.stem + ".csv"): render.csv_text(tables.long_rows(report)),
     }
 
 
@@ -44,11 +45,12 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
                 continue
             wanted |= drawn(reports[-1], path)
         if reports:
-            board = tables.leaderboard(reports)
-            wanted[folder / "leaderboard.md"] = tables.markdown(board)
-            wanted[folder / "leaderboard.csv"] = tables.table_csv(board)
+            boards = leaderboards(reports)
+            wanted[folder / "leaderboard.md"] = "\n".join(map(render.markdown, boards))
+            rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+            wanted[folder / "leaderboard.csv"] = render.csv_text(rows)
     for path in sorted(results.glob("speed/*.json")):
-        wanted[path.with_suffix(".md")] = tables.markdown(tables.speed_table(read_json(path)))
+        wanted[path.with_suffix(".md")] = render.markdown(tables.speed_table(read_json(path)))
     for path, text in wanted.items():
         if not check:
             write_text(path, text)
@@ -57,3 +59,13 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if problems:
         raise UserError(*problems)
     return list(wanted)
+
+
+def leaderboards(reports: Sequence[Report]) -> list[render.Table]:
+    """A leaderboard per protocol, split, probe and set of tasks: other numbers never share a column."""
+    groups: dict[tuple[object, ...], list[Report]] = {}
+    for report in reports:
+        p = report.protocol
+        key = (p["name"] != "simcse", p["name"], p["split"] != "test", p["split"], p.get("probe", ""), *report.tasks)
+        groups.setdefault(key, []).append(report)
+    return [tables.leaderboard(groups[key]) for key in sorted(groups)]

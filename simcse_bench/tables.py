@@ -1,28 +1,14 @@
-"""Tables drawn from reports, and their forms: terminal, Markdown, CSV, LaTeX."""
+"""Tables drawn from reports: one report, a leaderboard, a benchmark."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simcse_bench import published
 from simcse_bench.catalog import known_model
+from simcse_bench.render import MISSING, Table, markdown
 from simcse_bench.report import Report
-
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, the first of each row being its label."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def score_table(report: Report, metric: str, aggregate: str, narrow: bool = False) -> Table:
@@ -30,14 +16,15 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
 
     ``narrow`` fits a terminal of 80 columns: short labels, and the interval's ends in two rows.
     """
-    entries = {name: task["scores"][metric][aggregate] for name, task in report.tasks.items()}
+    entries: dict[str, Mapping[str, Any] | None] = {}
+    entries |= {name: _entry(task["scores"], metric, aggregate) for name, task in report.tasks.items()}
     entries |= dict.fromkeys(report.skipped)
-    average = report.average[metric][aggregate] if report.average else None
+    average = _entry(report.average, metric, aggregate) if report.average else None
     columns = [*entries.values(), average]
     titles = [report.tasks[n]["title"] if n in report.tasks else n.upper() for n in entries]
-    scores = [_number(e and e["value"]) for e in columns]
+    scores = [_number(e["value"] if e else None) for e in columns]
     if narrow:
-        ends = [(e and e["interval"]) or (None, None) for e in columns]
+        ends = [(e["interval"] if e else None) or (None, None) for e in columns]
         rows = [
             ["score", *scores],
             *([f"95 % {word}", *(_number(e[i]) for e in ends)] for i, word in enumerate(("from", "to"))),
@@ -62,39 +49,48 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
 
 
 def subset_table(report: Report, metric: str) -> Table:
-    """Scores of every subset, and the three aggregations of each task."""
+    """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks."""
     rows = []
     for task in report.tasks.values():
-        scores = task["scores"][metric]
-        for how, entry in scores.items():
-            rows.append([task["title"], how, str(task["n"]), _number(entry["value"]), _interval(entry)])
+        shown = metric if metric in task["scores"] else "accuracy"
+        for how, entry in task["scores"][shown].items():
+            rows.append([task["title"], how if shown == metric else shown, str(task["n"]), *_cells(entry)])
         if len(task["subsets"]) > 1:
             for name, subset in task["subsets"].items():
                 rows.append([task["title"], f"· {name}", str(subset["n"]), *_cells(subset[metric])])
-    return Table(f"{metric} ×100 by subset", ["task", "part", "pairs", "score", "95 % interval"], rows)
+        if "probe" in task:
+            p = task["probe"]
+            extra = [("· test", p["test"]), ("· dev", p["dev"])]
+            extra += [("· test F1", p["test_f1"])] if "test_f1" in p else []
+            if len(p["folds"]) > 1:
+                extra += [
+                    (f"· fold {i}, L2 {v:g}", s) for i, (s, v) in enumerate(zip(p["folds"], p["l2"], strict=True), 1)
+                ]
+            rows += [[task["title"], name, "", _number(value), MISSING] for name, value in extra]
+    return Table("in parts, ×100", ["task", "part", "rows", "score", "95 % interval"], rows)
 
 
 def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all") -> Table:
-    """One row per report of a suite, best average first; the protocol and dtype stand in the row."""
+    """One row per report of one suite under one protocol, best average first."""
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
 
     def value(report: Report, name: str) -> float | None:
-        return report.tasks[name]["scores"][metric][aggregate]["value"] if name in report.tasks else None
+        return _entry(report.tasks[name]["scores"], metric, aggregate)["value"] if name in report.tasks else None
 
     def mean(report: Report) -> float | None:
-        return report.average[metric][aggregate]["value"] if report.average else None
+        return _entry(report.average, metric, aggregate)["value"] if report.average else None
 
     rows = []
     for r in sorted(reports, key=lambda r: (-(mean(r) or -1e9), r.model["name"], r.key)):
-        interval = _interval(r.average[metric][aggregate] if r.average else None)
-        settings = f"{r.protocol['name']}, {r.protocol['split']}, {r.model.get('dtype', 'float32')}"
+        interval = _interval(_entry(r.average, metric, aggregate) if r.average else None)
+        settings = r.model.get("dtype", "float32")
         how = " + ".join([str(r.model.get("pooling")), *([r.model["head"]] if r.model.get("head") == "mlp" else [])])
         how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
         rows.append([r.model["name"], how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
-    header = ["model", "pooling", "protocol", *(titles.get(n, n) for n in names), "Avg.", "95 % interval"]
-    return Table(f"{metric} ×100, aggregation {aggregate!r}", header, rows)
+    header = ["model", "pooling", "dtype", *(titles.get(n, n) for n in names), "Avg.", "95 % interval"]
+    return Table(_title(reports[0], metric, aggregate, limit=False), header, rows)
 
 
 def speed_table(content: Mapping[str, Any]) -> Table:
@@ -162,74 +158,14 @@ def report_markdown(report: Report, metric: str, aggregate: str) -> str:
     )
 
 
-def markdown(table: Table) -> str:
-    """GitHub's table form, numbers to the right."""
-    cells = [[c.replace("|", "\\|") for c in row] for row in (table.header, *table.rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.header))]
-    text = text_columns(table)
-
-    def line(row: Sequence[str]) -> str:
-        padded = (c.ljust(w) if i in text else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        return "| " + " | ".join(padded) + " |"
-
-    rule = [":" + "-" * (w - 1) if i in text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = [f"**{table.title}**", "", line(cells[0]), "| " + " | ".join(rule) + " |", *map(line, cells[1:]), ""]
-    return "\n".join(lines + [f"{note}\n" for note in table.notes])
-
-
-def latex(table: Table) -> str:
-    """A booktabs table."""
-    special = {
-        "&": r"\&",
-        "%": r"\%",
-        "_": r"\_",
-        "#": r"\#",
-        "$": r"\$",
-        "×": r"$\times$",
-        "–": "--",
-        "±": r"$\pm$",
-        "−": "$-$",
-    }
-
-    def line(row: Iterable[str]) -> str:
-        return " & ".join("".join(special.get(ch, ch) for ch in cell) for cell in row) + r" \\"
-
-    text = text_columns(table)
-    columns = "".join("l" if i in text else "r" for i in range(len(table.header)))
-    body = [rf"% {table.title}", *(f"% {n}" for n in table.notes), rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return "\n".join(
-        [*body, line(table.header), r"\midrule", *map(line, table.rows), r"\bottomrule", r"\end{tabular}", ""]
-    )
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with a header; empty for no rows."""
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return stream.getvalue()
-
-
-def table_csv(table: Table) -> str:
-    """A drawn table as CSV."""
-    return csv_text([dict(zip(table.header, row, strict=True)) for row in table.rows])
-
-
-def text_columns(table: Table) -> set[int]:
-    """Columns that hold words: aligned to the left."""
-
-    def textual(cell: str) -> bool:
-        return cell != MISSING and any(ch.isalpha() for ch in cell)
-
-    return {0} | {i for i in range(len(table.header)) if any(textual(row[i]) for row in table.rows)}
-
-
 def _published(report: Report, metric: str, aggregate: str) -> published.Published | None:
     p = report.protocol
     if report.limit or report.model.get("whiten"):
         return None
+    if p.get("probe", "exact") != "exact":
+        return None
+    if report.suite == "transfer":
+        metric, aggregate = "accuracy", "all"
     found = published.find(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
     # the published number belongs to the model's own pooling and head
     spec = known_model(report.model["name"])
@@ -237,16 +173,28 @@ def _published(report: Report, metric: str, aggregate: str) -> published.Publish
     return found if same else None
 
 
-def _title(report: Report, metric: str, aggregate: str) -> str:
+def _title(report: Report, metric: str, aggregate: str, limit: bool = True) -> str:
     p = report.protocol
-    limited = f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing" if report.limit else ""
-    return f"{metric} ×100, protocol {p['name']}, {p['split']}, aggregation {aggregate!r}{limited}"
+    kinds = {task.get("kind", "sts") for task in report.tasks.values()}
+    parts = [f"{metric} ×100"] * ("sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
+    parts += [f"protocol {p['name']}, {p['split']}"] + [f"aggregation {aggregate!r}"] * ("sts" in kinds)
+    parts += [f"probe {p['probe']!r}"] if "probe" in p else []
+    limited = (
+        f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
+        if report.limit and limit
+        else ""
+    )
+    return ", ".join(parts) + limited
 
 
 def _notes(report: Report, metric: str, aggregate: str) -> list[str]:
     paper = _published(report, metric, aggregate)
     notes = [f"Published: {paper.row}, {paper.source}."] if paper else []
     notes += [f"{name}: not scored, it {why}." for name, why in report.skipped.items()]
+    if any("dev" in t.get("probe", {}) for t in report.tasks.values()) and report.protocol["split"] == "dev":
+        notes.append("Dev accuracies have no interval: they are the best of several, on the folds that chose them.")
+    if report.average is None and not report.skipped:
+        notes.append("No average: a correlation and an accuracy have none.")
     if report.skipped:
         notes.append("No average: it exists only if every task of the suite has a score.")
     if report.stats.get("truncated"):
@@ -255,6 +203,13 @@ def _notes(report: Report, metric: str, aggregate: str) -> list[str]:
     if report.stats.get("zero_vectors"):
         notes.append(f"{report.stats['zero_vectors']} sentences hold no known word: zero vectors, cosine 0.")
     return notes
+
+
+def _entry(scores: Mapping[str, Any], metric: str, aggregate: str) -> Mapping[str, Any]:
+    """The score that is shown: of the metric asked for on STS, the accuracy on a transfer task."""
+    by_aggregate: Mapping[str, Any] = scores.get(metric) or scores["accuracy"]
+    entry: Mapping[str, Any] = by_aggregate.get(aggregate) or by_aggregate["all"]
+    return entry
 
 
 def _cells(entry: Mapping[str, Any]) -> tuple[str, str]:

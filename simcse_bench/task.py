@@ -18,6 +18,7 @@ KINDS = ("sts", "transfer")
 READABLE_FORMATS = ("semeval", "tsv", "csv", "hub")
 TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
 TEXT_VARIANTS = ("senteval", "raw")
+PROBE_NAMES = ("exact", "fast", "sklearn")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class EvalProtocol:
     task_splits: Mapping[str, str] = field(default_factory=dict)  # task -> split, where it differs
     aggregate: str = "all"  # of a task's subsets: all (one correlation over the union), mean, wmean
     metric: str = "spearman"
+    probe: str = "exact"  # classifier of transfer tasks: exact, fast or sklearn (probe.PROBES)
     resamples: int = 1000  # of the bootstrap
     bootstrap_seed: int = 0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "task", "hub", "archive", "data", "metrics", "stats", "weights", "kernels",
-    "checkpoints", "encoders", "loading", "baselines", "models", "report", "published", "tables", "regenerate",
-    "evaluate", "bench", "listing", "progress", "__main__",
+    "__init__", "errors", "catalog", "task", "hub", "archive", "data", "labelled", "metrics", "stats", "classifiers",
+    "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines", "models", "report",
+    "published", "render", "tables", "regenerate", "evaluate", "bench", "listing", "progress", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 

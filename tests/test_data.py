@@ -149,8 +149,8 @@ def test_builtin_layouts(senteval):
     assert len(read_pairs(load_task("sickr"), "all", "raw", senteval)) == 9927
 
 
-def test_transfer_tasks_say_that_they_are_not_scored_yet():
-    with pytest.raises(UserError, match="transfer task: its scoring is not built yet"):
+def test_wrong_kind_and_split():
+    with pytest.raises(UserError, match="'mr' is a transfer task; pairs are read from STS tasks"):
         read_pairs(load_task("mr"), "all", "senteval", None)
     with pytest.raises(UserError, match="no split 'dev'; it has: test"):
         read_pairs(load_task("sts12"), "dev", "senteval", None)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from simcse_bench import published, tables
+from simcse_bench import published, render, tables
 from simcse_bench.errors import UserError
 from simcse_bench.regenerate import regenerate
 from simcse_bench.report import SCHEMA, Report, evaluation_key, report_path, write_text
@@ -156,16 +156,16 @@ def test_a_missing_task_is_a_dash_and_takes_the_average(report):
 
 def test_markdown_csv_and_latex(report):
     table = tables.score_table(report, "spearman", "all")
-    lines = tables.markdown(table).splitlines()
+    lines = render.markdown(table).splitlines()
     assert len({len(line) for line in lines[2:8]}) == 1
     assert lines[4].startswith("| princeton-nlp/sup-simcse-bert-base-uncased |")
-    latex = tables.latex(table)
+    latex = render.latex(table)
     assert r"95 \% interval & 74.3--76.3 & 74.3--76.3 \\" in latex
     assert r"\begin{tabular}{lrr}" in latex
     rows = tables.long_rows(report)
     assert len(rows) == 2 * (3 + 2 + 3)  # metrics x (aggregates + subsets + averages)
     assert {"task": "sts12", "subset": "b", "metric": "pearson", "value": 70.0}.items() <= rows[9].items()
-    assert tables.csv_text(rows).splitlines()[0].startswith("model,protocol,split,task,subset,pairs,metric")
+    assert render.csv_text(rows).splitlines()[0].startswith("model,protocol,split,task,subset,pairs,metric")
 
 
 def test_regenerate_and_its_check(report, tmp_path):
