@@ -8,6 +8,7 @@ one batched product serve all of them. Equal to its loop but for the order of fl
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,9 +98,13 @@ def train_all(
 def _train_sklearn(
     x: NDArray[np.float32], y: Ints, fits: Sequence[Fit], probe: Probe
 ) -> tuple[NDArray[np.float64], Predict]:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    models = [LogisticRegression(C=f.l2, random_state=probe.seed).fit(x[f.train], y[f.train]) for f in fits]
+    # SentEval's call, scikit-learn's default of 100 iterations: not all converge, there as here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        models = [LogisticRegression(C=f.l2, random_state=probe.seed).fit(x[f.train], y[f.train]) for f in fits]
     scores = [m.score(x[f.dev], y[f.dev]) if len(f.dev) else np.nan for m, f in zip(models, fits, strict=True)]
     return np.array(scores), lambda c, rows: models[c].predict(x[rows])
 

@@ -104,7 +104,7 @@ def speed_table(content: Mapping[str, Any]) -> Table:
 
     cells = [
         [r["what"], r["dtype"], f"{r['median']:.1f}", ", ".join(f"{s:.1f}" for s in r["seconds"]),
-         ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"])]
+         ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
         for r in rows
     ]  # fmt: skip
     header = ["", "dtype", "median s", "runs s", f"× {theirs}", f"× {theirs} float32", "sentences", "peak MB"]
