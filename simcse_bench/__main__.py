@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="simcse-bench",
-    help="SimCSE evaluation that equals the official one: STS12-16, STS-B, SICK-R, with intervals and provenance.",
+    help="SimCSE evaluation that equals the official one: STS and transfer tasks, with intervals and provenance.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
