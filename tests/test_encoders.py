@@ -127,3 +127,37 @@ def test_unknown_head_of_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="has no head 'mlp'; it has: none"):
         encoder.encode_views(["a"], [("cls", "mlp")])
     assert encoders.POOLINGS is POOLINGS
+
+
+SIZES = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def architectures():
+    import transformers as t
+
+    yield t.RobertaModel(t.RobertaConfig(**SIZES, max_position_embeddings=50, pad_token_id=1, initializer_range=0.2))
+    yield t.DistilBertModel(t.DistilBertConfig(vocab_size=40, dim=32, n_layers=3, n_heads=4, hidden_dim=64))
+    yield t.MPNetModel(t.MPNetConfig(**SIZES, max_position_embeddings=50, initializer_range=0.2))
+    yield t.ElectraModel(t.ElectraConfig(**SIZES, embedding_size=16, initializer_range=0.2))
+    yield t.AlbertModel(t.AlbertConfig(**SIZES, embedding_size=16))
+
+
+@pytest.mark.parametrize("model", architectures(), ids=lambda m: type(m).__name__)
+def test_other_architectures_equal_transformers(tmp_path, model):
+    from tiny import write_tokenizer
+
+    model.eval().save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    texts = sentences(20)
+    encoder = load_encoder(resolve(str(tmp_path), pooling="first_last"))
+    found = dict(
+        zip(("cls", "first_last"), encoder.encode_views(texts, [("cls", "none"), ("first_last", "none")]), strict=True)
+    )
+    plain = AutoModel.from_pretrained(tmp_path).eval()
+    for i, text in enumerate(texts):
+        ids = torch.tensor(encoder.tokenizer([text])["input_ids"])
+        with torch.no_grad():
+            out = plain(input_ids=ids, output_hidden_states=True)
+        np.testing.assert_allclose(found["cls"][i], out.last_hidden_state[0, 0], atol=1e-4)
+        both = (out.hidden_states[1] + out.hidden_states[-1])[0] / 2
+        np.testing.assert_allclose(found["first_last"][i], both.mean(0), atol=1e-4)
