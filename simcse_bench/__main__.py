@@ -97,6 +97,8 @@ def evaluate_command(
     from simcse_bench.progress import progress_shown
 
     opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
+    silent = quiet or progress == "none"
+    say = (lambda line: None) if silent else (lambda line: typer.echo(line, err=True))
     suites = ("sts", "transfer") if suite == "all" else (suite or ("" if task else "sts"),)
     for one in suites:
         settings = Settings(
@@ -105,7 +107,7 @@ def evaluate_command(
             data_dir=data_dir, data_revision=data_revision, out=out, force=force,
         )  # fmt: skip
         with progress_shown("none" if quiet else progress) as show:
-            report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate))
+            report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate), say)
         _print_report(report, metric, aggregate, format)
         if not quiet:
             typer.echo(f"{'already there, printed again' if reused else 'written'}: {path} (.md, .csv)", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,13 @@ class Settings:
 
 
 def run_evaluation(
-    model: Model, settings: Settings, progress: Progress | None = None, shown: tuple[str, str] = ("spearman", "all")
+    model: Model,
+    settings: Settings,
+    progress: Progress | None = None,
+    shown: tuple[str, str] = ("spearman", "all"),
+    notify: Callable[[str], None] = lambda line: None,
 ) -> tuple[Report, Path, bool]:
-    """Evaluate, or find the report of the same evaluation.
+    """Evaluate, or find the report of the same evaluation; ``notify`` gets a line per transfer task.
 
     Returns:
         The report, its JSON file, and whether it was there already.
@@ -67,7 +71,7 @@ def run_evaluation(
             f"{path} holds another evaluation ({_difference(report, model.provenance, fingerprints)}). "
             "Use --force to replace it, or another --out or --name."
         )
-    report = score_all(model.load(progress), tasks, data, skipped, protocol, settings.limit, suite)
+    report = score_all(model.load(progress), tasks, data, skipped, protocol, settings.limit, suite, notify)
     if report.key != key:
         raise AssertionError(f"the loaded model's key {report.key} is not the expected {key}")
     report.save(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ def score_all(
     protocol: EvalProtocol,
     limit: int | None,
     suite: str,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Embed the distinct sentences of all tasks in one go and score every task."""
     start = time.perf_counter()
@@ -106,6 +107,7 @@ def score_all(
 
                 first, second = (embeddings[[row[s] for s in side]] for side in (found.texts, found.seconds))
                 scored, replicates[task.name] = score_transfer(task, found, first, second, protocol, device)
+                notify(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]

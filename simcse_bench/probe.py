@@ -65,7 +65,8 @@ def kfold(x: NDArray[np.float32], y: Ints, n_train: int, probe: Probe, device: s
     """TREC, MRPC: k-fold on the training rows for L2, refit, fixed test rows (SentEval KFoldClassifier)."""
     train, test = np.arange(n_train), np.arange(n_train, len(y))
     grid = SKLEARN_KFOLD_C if probe.optimizer == "sklearn" else probe.l2
-    fits = [Fit(a, b, l2) for l2 in grid for a, b in stratified_folds(y[train], probe.folds, probe.seed)]
+    folds = stratified_folds(y[train], probe.folds, probe.seed)
+    fits = [Fit(a, b, l2) for l2 in grid for a, b in folds]
     accuracy, _ = train_all(x, y, fits, probe, device)
     l2, dev = choose(accuracy.reshape(len(grid), -1), grid)
     return _fixed_test(x, y, test, refit(train, l2, probe), dev, probe, device)
