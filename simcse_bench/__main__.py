@@ -92,7 +92,7 @@ def evaluate_command(
         problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
     if problems:
         raise UserError(*problems)
-    from simcse_bench.bench import Settings, run_evaluation
+    from simcse_bench.bench import Settings, prepare, run
     from simcse_bench.models import open_model
     from simcse_bench.progress import progress_shown
 
@@ -100,17 +100,26 @@ def evaluate_command(
     silent = quiet or progress == "none"
     say = (lambda line: None) if silent else (lambda line: typer.echo(line, err=True))
     suites = ("sts", "transfer") if suite == "all" else (suite or ("" if task else "sts"),)
-    for one in suites:
+    plans = []
+    for one in suites:  # all input is checked before anything is computed
         settings = Settings(
             suite=one, tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, tasks_dir=tasks_dir,
             probe=None if suite == "all" and one == "sts" else probe,
             data_dir=data_dir, data_revision=data_revision, out=out, force=force,
         )  # fmt: skip
+        plans.append(prepare(opened, settings))
+    reports = []
+    for plan in plans:
         with progress_shown("none" if quiet else progress) as show:
-            report, path, reused = run_evaluation(opened, settings, show, (metric, aggregate), say)
-        _print_report(report, metric, aggregate, format)
+            reports.append(run(plan, show, say))
+        if format not in ("csv", "json"):
+            _print_reports(reports[-1:], metric, aggregate, format)
         if not quiet:
-            typer.echo(f"{'already there, printed again' if reused else 'written'}: {path} (.md, .csv)", err=True)
+            typer.echo(
+                f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)", err=True
+            )
+    if format in ("csv", "json"):  # one document, however many suites
+        _print_reports(reports, metric, aggregate, format)
 
 
 @app.command("ls")
@@ -189,22 +198,25 @@ def report_command(
     typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
 
 
-def _print_report(report: Report, metric: str, aggregate: str, format: str) -> None:
+def _print_reports(reports: list[Report], metric: str, aggregate: str, format: str) -> None:
     import dataclasses
     import json
 
     from simcse_bench import render, tables
 
-    if format == "table":
-        table = tables.score_table(report, metric, aggregate, narrow=True)
-        _print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
-    elif format == "csv":
-        typer.echo(render.csv_text(tables.long_rows(report)), nl=False)
-    elif format == "json":
-        typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
-    else:
-        draw = render.markdown if format == "md" else render.latex
-        typer.echo(draw(tables.score_table(report, metric, aggregate)), nl=False)
+    if format == "csv":
+        typer.echo(render.csv_text([row for report in reports for row in tables.long_rows(report)]), nl=False)
+        return
+    if format == "json":
+        content = [dataclasses.asdict(report) for report in reports]
+        typer.echo(json.dumps(content if len(content) > 1 else content[0], indent=1, ensure_ascii=False))
+        return
+    for report in reports:
+        table = tables.score_table(report, metric, aggregate, narrow=format == "table")
+        if format == "table":
+            _print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
+        else:
+            typer.echo((render.markdown if format == "md" else render.latex)(table), nl=False)
 
 
 def _print_table(table: Table) -> None:

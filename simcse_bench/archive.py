@@ -83,7 +83,7 @@ def fetch(revision: str = "main", force: bool = False) -> DataRoot:
         raise UserError(f"cannot make the cache folder {target.parent}: {error}. Set {ENV_CACHE}.") from error
     with filelock.FileLock(target.with_suffix(".lock")):
         if force or locate(target) is None:
-            archive = _download(revision)
+            archive = _download(revision, force)
             unpack(archive, target)
     found = locate(target)
     if found is None:
@@ -142,13 +142,13 @@ def _require_end_marker(tar: tarfile.TarFile) -> None:
         raise tarfile.ReadError("no end marker")
 
 
-def _download(revision: str) -> Path:
+def _download(revision: str, force: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     from simcse_bench.hub import hub_errors
 
     with hub_errors(f"dataset {REPO}@{revision}", advice=_nothing_found(f"{ARCHIVE} could not be downloaded")):
-        return Path(hf_hub_download(REPO, ARCHIVE, repo_type="dataset", revision=revision, force_download=False))
+        return Path(hf_hub_download(REPO, ARCHIVE, repo_type="dataset", revision=revision, force_download=force))
 
 
 def _nothing_found(what: str) -> str:

@@ -43,7 +43,9 @@ class WordVectors:
         """Embeddings (n, d); only the vectors that the sentences need are read."""
         pieces = {w: _spellings(w) for s in sentences for w in s.split()}
         vectors = self._read({form for forms in pieces.values() for form in forms})
-        dimension = len(next(iter(vectors.values()), np.zeros(1)))
+        if not vectors:
+            raise UserError(f"{PREFIX}{self.file}: it holds none of the words of the sentences.")
+        dimension = len(next(iter(vectors.values())))
         out = np.zeros((len(sentences), dimension), dtype=np.float32)
         unknown_words: set[str] = set()
         for row, sentence in zip(out, sentences, strict=True):
@@ -61,8 +63,11 @@ class WordVectors:
 
     def _read(self, wanted: set[str]) -> dict[str, NDArray[np.float32]]:
         if self.words is not None:
-            table = np.load(self.file, mmap_mode="r", allow_pickle=False)
-            words = self.words.read_text(encoding="utf-8").split("\n")
+            try:
+                table = np.load(self.file, mmap_mode="r", allow_pickle=False)
+                words = self.words.read_text(encoding="utf-8").split("\n")
+            except ValueError as error:  # UnicodeDecodeError is one
+                raise UserError(f"{self.file} or {self.words}: not readable ({error}).") from error
             words = words[:-1] if words and not words[-1] else words
             if table.ndim != 2 or len(words) != len(table):
                 raise UserError(f"{self.file} has shape {table.shape}, {self.words} has {len(words)} words.")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from simcse_bench.archive import find_root
 from simcse_bench.data import needs_root
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluate import protocol_fields, read_all, score_all
+from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.models import Model
 from simcse_bench.regenerate import write_tables
-from simcse_bench.report import Report, evaluation_key, report_path
+from simcse_bench.report import Report, evaluation_key, report_path, require_writable
 from simcse_bench.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
 
 if TYPE_CHECKING:
@@ -37,46 +37,62 @@ class Settings:
     force: bool = False
 
 
-def run_evaluation(
-    model: Model,
-    settings: Settings,
-    progress: Progress | None = None,
-    shown: tuple[str, str] = ("spearman", "all"),
-    notify: Callable[[str], None] = lambda line: None,
-) -> tuple[Report, Path, bool]:
-    """Evaluate, or find the report of the same evaluation; ``notify`` gets a line per transfer task.
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation whose input has been read and checked whole; nothing is computed yet."""
 
-    Returns:
-        The report, its JSON file, and whether it was there already.
+    model: Model
+    suite: str
+    tasks: Sequence[Task]
+    protocol: EvalProtocol
+    data: Mapping[str, Data]
+    skipped: Mapping[str, str]
+    limit: int | None
+    key: str
+    path: Path
+    existing: Report | None  # the report of the same evaluation, where there is one
+
+
+def prepare(model: Model, settings: Settings) -> Plan:
+    """Read and check all input of an evaluation.
 
     Raises:
         UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
     """
     tasks = _tasks(settings)
     protocol = _protocol(settings, tasks)
+    suite = settings.suite or "tasks"
+    fields = protocol_fields(protocol, tasks)
+    path = report_path(settings.out, suite, model.name, _variant(model.provenance, fields, settings))
+    require_writable(path)
     root = None
     if any(needs_root(t) for t in tasks):
         root = find_root(settings.data_dir, settings.data_revision).path
     data, skipped = read_all(tasks, protocol, root, settings.limit)
-    fields = protocol_fields(protocol, tasks)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
-    suite = settings.suite or "tasks"
-    path = report_path(settings.out, suite, model.name, _variant(model.provenance, fields, settings))
+    existing = None
     if path.exists() and not settings.force:
-        report = Report.load(path)
-        if report.key == key:
-            return report, path, True
-        raise UserError(
-            f"{path} holds another evaluation ({_difference(report, model.provenance, fingerprints)}). "
-            "Use --force to replace it, or another --out or --name."
-        )
-    report = score_all(model.load(progress), tasks, data, skipped, protocol, settings.limit, suite, notify)
-    if report.key != key:
-        raise AssertionError(f"the loaded model's key {report.key} is not the expected {key}")
-    report.save(path)
-    write_tables(report, path, *shown)
-    return report, path, False
+        existing = Report.load(path)
+        if existing.key != key:
+            raise UserError(
+                f"{path} holds another evaluation ({_difference(existing, model.provenance, fingerprints)}). "
+                "Use --force to replace it, or another --out or --name."
+            )
+    return Plan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
+
+
+def run(plan: Plan, progress: Progress | None = None, notify: Callable[[str], None] = lambda line: None) -> Report:
+    """Evaluate and save, or give the report that is there already; ``notify`` gets a line per transfer task."""
+    report = plan.existing
+    if report is None:
+        encoder = plan.model.load(progress)
+        report = score_all(encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, notify)
+        if report.key != plan.key:
+            raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
+        report.save(plan.path)
+    write_tables(report, plan.path)
+    return report
 
 
 def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
@@ -88,7 +104,7 @@ def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
         raise UserError(f"protocol mteb has none of {', '.join(transfer)}: its classification tasks are others.")
     if settings.probe is not None and not transfer:
         raise UserError(f"--probe {settings.probe}: STS tasks have no classifier; it applies to --suite transfer.")
-    if settings.split:
+    if settings.split and settings.split != protocol.split:  # else the protocol's own, SICK-R's under mteb included
         protocol = replace(protocol, split=settings.split, task_splits={})
     if transfer and protocol.split not in ("dev", "test"):
         raise UserError(f"--split {protocol.split}: transfer tasks have dev and test accuracies.")

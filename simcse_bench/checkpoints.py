@@ -12,7 +12,15 @@ from simcse_bench.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.weights import read_json, sha256, shown_name, tensor_names, weight_files
 
-_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model", "bpe.codes")
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+    "bpe.codes",
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,16 @@ class Checkpoint:
             "preprocess": self.spec.preprocess,
             "normalize": self.normalize,
             "note": self.spec.note,
-            "files": {p.name: sha256(p) for p in self._files()},
+            "files": {name: sha256(p) for name, p in self._files().items()},
         }
 
-    def _files(self) -> list[Path]:
-        config = [self.folder / "config.json"]
+    def _files(self) -> dict[str, Path]:
         tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
-        dense = weight_files(self.dense) if self.dense else []
-        return [p for p in dict.fromkeys(config + tokenizer + weight_files(self.folder) + dense) if p.is_file()]
+        found = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
+        if self.dense:
+            dense = (self.dense / "config.json", *weight_files(self.dense))
+            found |= {f"{self.dense.name}/{p.name}": p for p in dense}
+        return {name: p for name, p in found.items() if p.is_file()}
 
 
 def resolve(
@@ -70,7 +80,9 @@ def resolve(
     if max_length is not None and max_length < 1:
         raise UserError(f"--max-length {max_length}: expected at least 1 token.")
     spec: ModelSpec | None
-    if Path(name).is_dir():
+    if len(name) < 4096 and "\0" not in name and os.path.isdir(name):  # noqa: PTH112 (Path raises for long names)
+        if revision is not None:
+            raise UserError(f"--revision {revision}: {name} is a folder; a revision belongs to a model on the Hub.")
         folder, commit, spec, shown = Path(name), None, None, shown_name(name)
     elif _looks_like_path(name):
         raise UserError(f"model {name!r}: no such folder.")
@@ -103,7 +115,12 @@ def _decide(
     found: Checkpoint, known: ModelSpec | None, pooling: str | None, head: str | None, max_length: int | None
 ) -> Checkpoint:
     """Fill in pooling, head, length, and say where they come from."""
-    modules = _read_modules(found.folder) if (found.folder / "modules.json").is_file() else None
+    modules = None
+    if (found.folder / "modules.json").is_file():
+        try:
+            modules = _read_modules(found.folder)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{found.folder}/modules.json: not in sentence-transformers' form ({error!r}).") from error
     if modules is not None:
         found = replace(found, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
     if not (found.folder / "config.json").is_file():
@@ -186,7 +203,7 @@ def _read_modules(folder: Path) -> _Modules:
         raise UserError(f"{folder}/modules.json: names no Pooling module.")
     settings = transformer / "sentence_bert_config.json"
     max_length = read_json(settings).get("max_seq_length") if settings.is_file() else None
-    return _Modules(transformer, pooling, dense, normalize, max_length)
+    return _Modules(transformer, pooling, dense, normalize, None if max_length is None else int(max_length))
 
 
 def _looks_like_path(name: str) -> bool:

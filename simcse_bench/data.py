@@ -114,7 +114,14 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
 
 def needs_root(task: Task) -> bool:
     """Whether any text of the task lies in the data folder (not in a user's own file or on the Hub)."""
-    return any(s.format != "hub" and not (task.folder / s.path).parent.is_dir() for s in task.sources.values())
+    return any(
+        not path.exists()
+        for source in task.sources.values()
+        if source.format != "hub"
+        for split, subsets in task.splits.items()
+        for subset in subsets
+        for path in file_paths(task, source, split, subset, None).values()
+    )
 
 
 Row = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
@@ -154,8 +161,8 @@ def read_lines(path: Path, encoding: str) -> list[str]:
         raise UserError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a file.") from None
-    except PermissionError:
-        raise UserError(f"{path}: no permission to read it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not {encoding} text (byte {error.object[error.start]:#04x}).") from None
@@ -188,10 +195,9 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
     path = paths[""]
     lines = read_lines(path, source.encoding)
     if source.format == "tsv":
-        table = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
+        table: Iterator[tuple[int, list[str]]] = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
     else:
-        reader = csv.reader(line + "\n" for line in lines)
-        table = ((reader.line_num, fields) for fields in reader)
+        table = _csv_rows(path, lines)
     columns = dict(source.columns)
     if source.header:
         header = next(table, (0, []))[1]
@@ -214,6 +220,15 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         raise UserError(*shortened(problems))
 
 
+def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(line + "\n" for line in lines)
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not readable as comma-separated text ({error}).") from error
+
+
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
     """A dataset on the Hub (or anything ``datasets.load_dataset`` takes); ``subset`` is its split there."""
     import datasets
@@ -222,7 +237,7 @@ def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str
     try:
         table = datasets.load_dataset(source.dataset, source.config, split=subset, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"Hub dataset {source.dataset!r}, split {subset!r} could not be loaded: {reason}") from error
     missing = [c for c in source.columns.values() if c not in table.column_names]
     if missing:

@@ -136,9 +136,11 @@ def score_all(
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
     """The protocol for a report; the probe only where a task has one."""
     fields = asdict(protocol)
-    if not any(task.kind == "transfer" for task in tasks):
+    probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
+    if not probes:
         del fields["probe"]
-    return fields
+        return fields
+    return fields | {"task_probes": probes}
 
 
 def distinct_sentences(data: Iterable[Data]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
 
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()  # its retries and fallbacks are told by the error below
-    disable_progress_bars()
+    if not sys.stderr.isatty():  # in a terminal, a download of 440 MB shows its bar
+        disable_progress_bars()
     try:
         yield
     except errors.GatedRepoError as error:

@@ -28,8 +28,8 @@ class Labelled:
         return len(self.texts)
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over labels and sentences of every row."""
-        digest = hashlib.sha256()
+        """First 16 hex digits of the SHA-256 over the splits' sizes, labels and sentences."""
+        digest = hashlib.sha256(repr(dict(self.sizes)).encode())
         seconds = self.seconds or ("",) * len(self)
         for row in zip(self.labels.tolist(), self.texts, seconds, strict=True):
             digest.update(("\t".join(map(str, row)) + "\n").encode())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from simcse_bench import kernels
 from simcse_bench.catalog import DTYPES
@@ -13,6 +14,10 @@ from simcse_bench.checkpoints import Checkpoint
 from simcse_bench.encoders import Progress, TransformerEncoder
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.weights import DAMAGED, dense_head, mlp_head
+
+# what transformers raises for damaged or foreign files
+_BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, ImportError,
+           StrictDataclassError)  # fmt: skip
 
 
 def load_encoder(
@@ -52,9 +57,10 @@ def load_encoder(
             **({"attn_implementation": kernels.register_attention()} if fast else {}),
         )
     # all of these come from damaged or foreign files
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, *DAMAGED) as error:
+    except (*_BROKEN, *DAMAGED) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {reason}") from error
+    _check_vocabulary(checkpoint, tokenizer, model)
     # the pooling layer is ours (see weights.mlp_head), so that its absence is never filled with random weights
     missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
     missing += sorted(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])
@@ -69,11 +75,19 @@ def load_encoder(
     max_length = checkpoint.spec.max_length or limit
     if max_length > limit:
         raise UserError(f"--max-length {max_length}: {checkpoint.name} takes at most {limit} tokens.")
+    special = tokenizer.num_special_tokens_to_add()
+    if max_length <= special:
+        raise UserError(
+            f"--max-length {max_length}: {special} of them are special tokens; expected at least {special + 1}."
+        )
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
-        heads["mlp"] = (
-            dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
-        ).to(where)
+        made = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
+        if made[0].in_features != config.hidden_size:
+            raise UserError(
+                f"{checkpoint.name}: its head takes {made[0].in_features} values, not {config.hidden_size}."
+            )
+        heads["mlp"] = made.to(where)
     model = model.to(where)
     if fast:
         kernels.pack_linears(model)
@@ -97,11 +111,28 @@ def load_encoder(
     )
 
 
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
+    """transformers makes an empty tokenizer where the files are missing: every word would be unknown."""
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) <= len(set(tokenizer.all_special_tokens)):
+        raise UserError(
+            f"{checkpoint.name}: no vocabulary in {checkpoint.folder}; expected tokenizer.json or vocab.txt."
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if max(vocabulary.values()) >= rows:
+        raise UserError(
+            f"{checkpoint.name}: its tokenizer numbers up to {max(vocabulary.values())}, but the model has "
+            f"{rows} embeddings; the tokenizer belongs to another model."
+        )
+
+
 def torch_device(device: str) -> Any:
     """A torch device; "auto" is CUDA, else Apple's GPU, else the processor."""
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {device}: not available. Known: auto, cpu, cuda, cuda:1, mps.")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

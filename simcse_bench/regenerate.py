@@ -10,17 +10,19 @@ from simcse_bench.errors import UserError
 from simcse_bench.report import Report, write_text
 from simcse_bench.weights import read_json
 
+_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
 
-def write_tables(report: Report, path: Path, metric: str = "spearman", aggregate: str = "all") -> None:
+
+def write_tables(report: Report, path: Path) -> None:
     """The Markdown page and the CSV beside a report's JSON."""
-    for file, text in drawn(report, path, metric, aggregate).items():
+    for file, text in drawn(report, path).items():
         write_text(file, text)
 
 
-def drawn(report: Report, path: Path, metric: str = "spearman", aggregate: str = "all") -> dict[Path, str]:
+def drawn(report: Report, path: Path) -> dict[Path, str]:
     """File -> content of all that is drawn from one report."""
     return {
-        path.with_name(path.stem + ".md"): tables.report_markdown(report, metric, aggregate),
+        path.with_name(path.stem + ".md"): tables.report_markdown(report, "spearman", "all"),
         path.with_name(path.stem + ".csv"): render.csv_text(tables.long_rows(report)),
     }
 
@@ -39,22 +41,30 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         reports = []
         for path in sorted(folder.glob("*.json")):
             try:
-                reports.append(Report.load(path))
+                report = Report.load(path)
+                wanted |= drawn(report, path)
             except UserError as error:
                 problems += error.problems
-                continue
-            wanted |= drawn(reports[-1], path)
+            except _FOREIGN as error:
+                problems.append(f"{path}: not a whole report ({error!r}).")
+            else:
+                reports.append(report)
         if reports:
             boards = leaderboards(reports)
             wanted[folder / "leaderboard.md"] = "\n".join(map(render.markdown, boards))
             rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
             wanted[folder / "leaderboard.csv"] = render.csv_text(rows)
     for path in sorted(results.glob("speed/*.json")):
-        wanted[path.with_suffix(".md")] = render.markdown(tables.speed_table(read_json(path)))
+        try:
+            wanted[path.with_suffix(".md")] = render.markdown(tables.speed_table(read_json(path)))
+        except UserError as error:
+            problems += error.problems
+        except _FOREIGN as error:
+            problems.append(f"{path}: not a benchmark's figures ({error!r}).")
     for path, text in wanted.items():
         if not check:
             write_text(path, text)
-        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        elif not path.is_file() or path.read_bytes() != text.encode():
             problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
     if problems:
         raise UserError(*problems)

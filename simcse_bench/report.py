@@ -52,7 +52,7 @@ class Report:
         """Read a saved report; UserError where the file is no report of this version."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path}: not a readable report ({error}). Move it away or evaluate again.") from error
         names = {f.name for f in fields(Report)}
         if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
@@ -74,9 +74,38 @@ def evaluation_key(
 
 
 def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
-    """``<out>/<suite>/<model>[--variant].json``; "/" in a model's name becomes "__"."""
-    slug = re.sub(r"[^\w.+-]+", "-", name.replace("/", "__")).strip("-.") or "model"
-    return out / suite / f"{slug}{variant}.json"
+    """``<out>/<suite>/<model>[--variant].json``; "/" in a model's name becomes "__".
+
+    Raises:
+        UserError: a name that makes no file name, or one that the drawn tables need.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"name {name!r}: not valid unicode; give another --name.") from None
+    file, folder = _slug(name, "model") + _slug(variant, ""), _slug(suite, "tasks")
+    if len(file) > 200:
+        raise UserError(f"name {name[:60]!r}...: too long for a file name; give a shorter --name.")
+    if file == "leaderboard" or folder == "speed":
+        raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
+    return out / folder / f"{file}.json"
+
+
+def _slug(text: str, otherwise: str) -> str:
+    found = re.sub(r"[^\w.+-]+", "-", text.replace("/", "__"))
+    return (found if found.startswith("--") else found.strip("-.")) or otherwise
+
+
+def require_writable(path: Path) -> None:
+    """UserError if a file could not be written there; tried before the work, leaving nothing behind."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another --out.") from error
 
 
 def write_text(path: Path, text: str) -> None:

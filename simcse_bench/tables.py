@@ -167,9 +167,10 @@ def _published(report: Report, metric: str, aggregate: str) -> published.Publish
     if report.suite == "transfer":
         metric, aggregate = "accuracy", "all"
     found = published.find(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
-    # the published number belongs to the model's own pooling and head
+    # the published number belongs to the model's own settings
     spec = known_model(report.model["name"])
-    same = spec is not None and (spec.pooling, spec.head) == (report.model.get("pooling"), report.model.get("head"))
+    fields = ("pooling", "head", "max_length", "preprocess")
+    same = spec is not None and all(getattr(spec, f) == report.model.get(f) for f in fields)
     return found if same else None
 
 

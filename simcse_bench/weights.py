@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from simcse_bench.errors import UserError
 
+_ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")  # the second holds Identity
 DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
 # heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
 MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
@@ -36,15 +36,17 @@ def mlp_head(name: str, folder: Path) -> Any:
 
 def dense_head(folder: Path) -> Any:
     """A sentence-transformers Dense module with its activation."""
-    name = read_json(folder / "config.json").get("activation_function", "torch.nn.modules.activation.Tanh")
-    module, _, cls = name.rpartition(".")
-    if not module.startswith("torch.nn"):
-        raise UserError(f"{folder}/config.json: activation {name!r} is not one of torch's.")
+    import torch
+
+    name = str(read_json(folder / "config.json").get("activation_function", "torch.nn.modules.activation.Tanh"))
+    kind = getattr(torch.nn, name.rpartition(".")[2], None)
+    if not name.startswith("torch.nn.") or kind is None or kind.__module__ not in _ACTIVATIONS:
+        raise UserError(f"{folder}/config.json: {name!r} is not one of torch's activations.")
     names = tensor_names(folder)
+    if "linear.weight" not in names:
+        raise UserError(f"{folder}: no linear.weight in its weights; expected a sentence-transformers Dense module.")
     bias = _tensor(names["linear.bias"], "linear.bias") if "linear.bias" in names else None
-    return _linear(
-        _tensor(names["linear.weight"], "linear.weight"), bias, getattr(importlib.import_module(module), cls)()
-    )
+    return _linear(_tensor(names["linear.weight"], "linear.weight"), bias, kind())
 
 
 def _linear(weight: Any, bias: Any, activation: Any) -> Any:
@@ -104,9 +106,9 @@ def read_json(path: Path) -> Any:
     """Content of a JSON file; UserError where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable JSON ({error}).") from error
 
 
