@@ -5,7 +5,8 @@ A task is one YAML file in ``tasks/`` (its file name is its name; fields in ``ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import codecs
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import yaml
 from simcse_bench.errors import UserError, unknown
 
 KINDS = ("sts", "transfer")
-READABLE_FORMATS = ("semeval", "tsv", "csv", "hub")
+STS_FORMATS = ("semeval", "tsv", "csv", "hub")
 TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
+PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3}  # of a transfer task -> its number of splits
 TEXT_VARIANTS = ("senteval", "raw")
 PROBE_NAMES = ("exact", "fast", "sklearn")
 
@@ -109,7 +111,7 @@ def task_names(tasks_dir: Path | None = None) -> list[str]:
 
 def load_suites(tasks_dir: Path | None = None) -> dict[str, list[str]]:
     """Suite name -> task names; a user's folder may add suites of its own in ``suites.yaml``."""
-    return _suites(builtin_tasks_dir()) | (_suites(tasks_dir) if tasks_dir else {})
+    return _suites(builtin_tasks_dir()) | (_suites(_require_folder(tasks_dir)) if tasks_dir else {})
 
 
 def load_suite(name: str, tasks_dir: Path | None = None) -> list[Task]:
@@ -122,8 +124,8 @@ def load_suite(name: str, tasks_dir: Path | None = None) -> list[Task]:
 
 def load_task(name: str, tasks_dir: Path | None = None) -> Task:
     """Read ``<name>.yaml`` from the user's folder, else from the built-in ones."""
-    if tasks_dir is not None and not tasks_dir.is_dir():
-        raise UserError(f"--tasks-dir {tasks_dir} is not a folder; give one that holds task files such as mytask.yaml.")
+    if tasks_dir is not None:
+        _require_folder(tasks_dir)
     for folder in (*([tasks_dir] if tasks_dir else []), builtin_tasks_dir()):
         path = folder / f"{name}.yaml"
         if name != "suites" and path.is_file():
@@ -145,24 +147,34 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         problems.append(str(unknown("kind", str(kind), KINDS)))
     if ("source" in fields) == ("sources" in fields):
         problems.append("exactly one of 'source' (one text) and 'sources' (one per text variant) is needed.")
-    raw_sources = {"only": fields["source"]} if "source" in fields else fields.get("sources") or {}
+    raw_sources = {"only": fields["source"]} if "source" in fields else fields.get("sources")
     sources = {}
+    if not isinstance(raw_sources, Mapping) or not raw_sources:
+        problems.append("source: expected fields such as {format: tsv, path: pairs.tsv}.")
+        raw_sources = {}
     for variant, entry in raw_sources.items():
-        try:
+        found = _source_problems(entry, str(kind))
+        problems += [f"source {variant!r}: {p}" for p in found]
+        if not found:
             sources[str(variant)] = Source(**entry)
-        except TypeError as error:
-            problems.append(f"source {variant!r}: {error}; known fields: {', '.join(Source.__dataclass_fields__)}.")
-            continue
-        if sources[variant].format not in READABLE_FORMATS + TRANSFER_FORMATS:
-            problems.append(str(unknown("format", sources[variant].format, READABLE_FORMATS + TRANSFER_FORMATS)))
     gold = fields.get("gold", [0, 5])
-    if not (isinstance(gold, Sequence) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)):
+    numbers = isinstance(gold, list) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)
+    if not numbers or not gold[0] < gold[1]:
         problems.append(f"gold: expected [lowest, highest], found {gold!r}.")
-        gold = (0, 5)
+        gold = [0, 5]
     splits = fields.get("splits")
-    if not isinstance(splits, Mapping) or not splits or not all(isinstance(s, Mapping) for s in splits.values()):
+    if not isinstance(splits, Mapping) or not splits or not all(_is_split(s) for s in splits.values()):
         problems.append("splits: expected 'split: {subset: rows}', rows empty where unknown, such as 'test: {test: }'.")
         splits = {}
+    labels, probe = fields.get("labels") or [], fields.get("probe")
+    if kind == "transfer":
+        if not isinstance(labels, list) or len(labels) < 2:
+            problems.append(f"labels: expected a list of at least two, found {labels!r}.")
+            labels = []
+        if probe not in PROBE_SPLITS:
+            problems.append(str(unknown("probe", str(probe), PROBE_SPLITS)))
+        elif len(splits) != PROBE_SPLITS[probe]:
+            problems.append(f"splits: probe {probe} takes {PROBE_SPLITS[probe]}, found {len(splits)}.")
     if problems:
         raise UserError(*(f"{path}: {p}" for p in problems))
     return Task(
@@ -173,22 +185,80 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         sources=sources,
         splits={str(s): {str(k): v for k, v in subsets.items()} for s, subsets in splits.items()},
         gold=(float(gold[0]), float(gold[1])),
-        labels=tuple(str(label) for label in fields.get("labels", ())),
-        probe=str(fields.get("probe", "")),
+        labels=tuple(str(label) for label in labels),
+        probe=str(probe or ""),
         folder=path.parent,
+    )
+
+
+def _require_folder(tasks_dir: Path) -> Path:
+    if not tasks_dir.is_dir():
+        raise UserError(f"--tasks-dir {tasks_dir} is not a folder; give one that holds task files such as mytask.yaml.")
+    return tasks_dir
+
+
+def _source_problems(entry: Any, kind: str) -> list[str]:
+    """What is wrong with a source of a task of this kind, before it is built."""
+    if not isinstance(entry, Mapping):
+        return [f"expected fields such as {{format: tsv, path: pairs.tsv}}, found {entry!r}."]
+    problems = [
+        str(unknown("field", str(f), Source.__dataclass_fields__))
+        for f in entry
+        if f not in Source.__dataclass_fields__
+    ]
+    formats = TRANSFER_FORMATS if kind == "transfer" else STS_FORMATS
+    form = entry.get("format")
+    if form not in formats:
+        problems.append(str(unknown(f"format of {kind} tasks", str(form), formats)))
+    place = "dataset" if form == "hub" else "path"
+    if not isinstance(entry.get(place), str) or not entry[place]:
+        problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
+    elif place == "path":
+        try:
+            entry["path"].format(split="", subset="", part="")
+        except (KeyError, ValueError, IndexError):
+            problems.append(f"path {entry['path']!r}: only {{split}}, {{subset}} and {{part}} are filled in.")
+    try:
+        codecs.lookup(entry.get("encoding", "utf-8"))
+    except (LookupError, TypeError):
+        problems.append(f"encoding {entry.get('encoding')!r}: not known to Python; such as utf-8 or latin-1.")
+    columns = entry.get("columns", {"gold": 0, "left": 1, "right": 2})
+    if not isinstance(columns, Mapping) or set(columns) != {"gold", "left", "right"}:
+        return [*problems, f"columns: expected gold, left and right, found {columns!r}."]
+    named = form == "hub" or entry.get("header") is True
+    for name, column in columns.items():
+        number = isinstance(column, int) and not isinstance(column, bool) and column >= 0 and form != "hub"
+        if not number and not (named and isinstance(column, str)):
+            problems.append(
+                f"columns: {name} is {column!r}; expected a number from 0, or a name where there is a header."
+            )
+    return problems
+
+
+def _is_split(subsets: Any) -> bool:
+    return (
+        isinstance(subsets, Mapping)
+        and len(subsets) > 0
+        and all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in subsets.values())
     )
 
 
 def _suites(folder: Path) -> dict[str, list[str]]:
     path = folder / "suites.yaml"
-    return {str(k): list(v) for k, v in _read_yaml(path).items()} if path.is_file() else {}
+    suites = _read_yaml(path) if path.is_file() else {}
+    for name, tasks in suites.items():
+        if not isinstance(tasks, list) or not tasks or not all(isinstance(t, str) for t in tasks):
+            raise UserError(
+                f"{path}: suite {name!r}: expected a list of task names such as [mytask, stsb], found {tasks!r}."
+            )
+    return {str(name): tasks for name, tasks in suites.items()}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable YAML file: {error}") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
         raise UserError(f"{path}: expected fields such as 'title: ...', found {type(content).__name__}.")
     return content

@@ -142,7 +142,7 @@ def architectures():
     yield t.AlbertModel(t.AlbertConfig(**SIZES, embedding_size=16))
 
 
-@pytest.mark.parametrize("model", architectures(), ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("model", list(architectures()), ids=lambda m: type(m).__name__)
 def test_other_architectures_equal_transformers(tmp_path, model):
     from tiny import write_tokenizer
 

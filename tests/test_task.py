@@ -55,7 +55,12 @@ def test_all_problems_of_a_task_file_at_once(tmp_path):
     with pytest.raises(UserError) as error:
         load_task("bad", tmp_path)
     text = str(error.value)
-    for part in ("unknown kind 'stx'", "unknown format 'tsw'", "unknown field 'split'; did you mean 'splits'", "gold"):
+    for part in (
+        "unknown kind 'stx'",
+        "unknown format of stx tasks 'tsw'",
+        "unknown field 'split'; did you mean 'splits'",
+        "gold",
+    ):
         assert part in text, text
     (tmp_path / "worse.yaml").write_text("a: [1,\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"worse\.yaml: not a readable YAML"):
@@ -68,3 +73,55 @@ def test_text_variant_that_a_task_lacks():
     with pytest.raises(UserError, match="unknown text variant of task sts12 'cooked'"):
         load_task("sts12").source("cooked")
     assert load_task("sickr").source("raw")[0] == "only"
+
+
+GOOD = {"source": {"format": "tsv", "path": "x"}, "splits": {"test": {"test": 3}}}
+TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "source": {"format": "sst", "path": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (GOOD | {"source": None}, "expected fields such as {format: tsv"),
+        (GOOD | {"source": [1, 2]}, "expected fields such as {format: tsv"),
+        (GOOD | {"source": {"format": 5, "path": "x"}}, "unknown format of sts tasks '5'"),
+        (GOOD | {"source": {"format": "tsv"}}, "path: expected text, found None"),
+        (GOOD | {"source": {"format": "hub"}}, "dataset: expected text, found None"),
+        (GOOD | {"source": {"format": "tsv", "path": "{foo}"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "a{.tsv"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": "klingon"}}, "encoding 'klingon'"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0}}}, "expected gold, left and right"),
+        (
+            GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": "s", "left": 1, "right": 2}}},
+            "gold is 's'",
+        ),
+        (
+            GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0, "left": -1, "right": 2}}},
+            "left is -1",
+        ),
+        (GOOD | {"source": {"format": "sst", "path": "x"}}, "unknown format of sts tasks 'sst'"),
+        (GOOD | {"splits": {"test": {}}}, "splits: expected"),
+        (GOOD | {"splits": {"test": {"test": "3"}}}, "splits: expected"),
+        (GOOD | {"gold": [5, 0]}, "gold: expected [lowest, highest]"),
+        (TRANSFER, "splits: probe kfold takes 2, found 1"),
+        (TRANSFER | {"probe": "zork"}, "unknown probe 'zork'"),
+        (TRANSFER | {"labels": None}, "labels: expected a list of at least two"),
+        (TRANSFER | {"source": {"format": "tsv", "path": "x"}}, "unknown format of transfer tasks 'tsv'"),
+    ],
+)
+def test_bad_fields_of_a_task_file(tmp_path, fields, message):
+    import yaml
+
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.raises(UserError) as error:
+        load_task("bad", tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "suites", ["mine: []", "mine:", "mine: stsb", "mine: [[a]]", "[1]", "1: [stsb]", "x: 2024-13-45"]
+)
+def test_bad_suites(tmp_path, suites):
+    (tmp_path / "suites.yaml").write_text(suites + "\n")
+    with pytest.raises(UserError, match=r"suites\.yaml"):
+        load_suites(tmp_path)
