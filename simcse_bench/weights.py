@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 
 from simcse_bench.errors import UserError
 
-_ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")  # the second holds Identity
 DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
 # heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
 MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
@@ -39,14 +38,15 @@ def dense_head(folder: Path) -> Any:
     import torch
 
     name = str(read_json(folder / "config.json").get("activation_function", "torch.nn.modules.activation.Tanh"))
-    kind = getattr(torch.nn, name.rpartition(".")[2], None)
-    if not name.startswith("torch.nn.") or kind is None or kind.__module__ not in _ACTIVATIONS:
-        raise UserError(f"{folder}/config.json: {name!r} is not one of torch's activations.")
+    known = {"Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU"}
+    kind = name.rpartition(".")[2]
+    if not name.startswith("torch.nn.") or kind not in known:
+        raise UserError(f"{folder}/config.json: activation {name!r}; known: {', '.join(sorted(known))} of torch.nn.")
     names = tensor_names(folder)
     if "linear.weight" not in names:
         raise UserError(f"{folder}: no linear.weight in its weights; expected a sentence-transformers Dense module.")
     bias = _tensor(names["linear.bias"], "linear.bias") if "linear.bias" in names else None
-    return _linear(_tensor(names["linear.weight"], "linear.weight"), bias, kind())
+    return _linear(_tensor(names["linear.weight"], "linear.weight"), bias, getattr(torch.nn, kind)())
 
 
 def _linear(weight: Any, bias: Any, activation: Any) -> Any:

@@ -279,3 +279,50 @@ def test_fingerprints_follow_weights_and_tokenizer(tmp_path):
     assert files[0]["vocab.txt"] == files[1]["vocab.txt"]
     assert files[0]["model.safetensors"] != files[1]["model.safetensors"]
     assert resolve(str(a), pooling="mean").provenance()["name"] == "a"  # no path of this machine in a report
+
+
+def test_a_folder_without_vocabulary_is_refused(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    (folder / "vocab.txt").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    assert "no vocabulary in" in problem(str(folder), pooling="mean")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    (folder / "vocab.txt").write_text((folder / "vocab.txt").read_text() + "more\nwords\n")
+    assert "the tokenizer belongs to another model" in problem(str(folder), pooling="mean")
+
+
+def test_a_length_of_special_tokens_only_is_refused(bert):
+    assert "2 of them are special tokens; expected at least 3" in problem(str(bert), pooling="mean", max_length=2)
+
+
+def test_a_revision_of_a_folder_is_refused(bert):
+    assert "a revision belongs to a model on the Hub" in problem(str(bert), pooling="mean", revision="main")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dense_and_transformer_weights_have_fingerprints_of_their_own(bert, tmp_path):
+    save_with_sentence_transformers(bert, tmp_path / "st", "cls", dense=True, normalize=False)
+    files = resolve(str(tmp_path / "st")).provenance()["files"]
+    assert {"model.safetensors", "2_Dense/model.safetensors", "2_Dense/config.json"} <= set(files)
+    config = tmp_path / "st" / "2_Dense" / "config.json"
+    for activation in ("torch.nn.Linear", "torch.nn.modules.activation.Nothing", "os.system"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"activation_function": activation}))
+        assert f"activation '{activation}'; known: ELU" in problem(str(tmp_path / "st"))
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", '[{"idx": 0}]', "{"])
+def test_broken_modules_json(tmp_path, content):
+    folder = tiny_bert(tmp_path / "m")
+    (folder / "modules.json").write_text(content)
+    assert "modules.json" in problem(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": "abc"}, {"num_attention_heads": 0}, {"model_type": "klingon"}])
+def test_broken_config(tmp_path, change):
+    folder = tiny_bert(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    assert "cannot load" in problem(str(folder), pooling="mean")

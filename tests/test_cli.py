@@ -213,3 +213,71 @@ def test_interrupt(own, monkeypatch, tmp_path):
     run = own()
     assert run.code == 130
     assert nothing_written(tmp_path)
+
+
+def test_what_cannot_work_is_refused_before_the_work(cli, own, bert, senteval, tmp_path, monkeypatch):
+    monkeypatch.setattr("simcse_bench.bench.score_all", lambda *a, **k: pytest.fail("computed"))
+    (tmp_path / "file").write_text("")
+    for args, message in (
+        (["--out", "file"], "cannot write file/tasks"),
+        (["--name", "n" * 300], "too long for a file name"),
+        (["--name", "\udcff"], "not valid unicode"),
+    ):
+        run = own(*args)
+        assert (run.code, message in run.err) == (2, True), run.err
+    base = ("eval", "--model", bert, "--pooling", "mean", "--data-dir", senteval, "--suite", "all")
+    assert "unknown probe 'zork'" in cli(*base, "--probe", "zork").err
+    assert "protocol mteb has none of mr" in cli(*base, "--protocol", "mteb").err
+    assert "rt-polarity.pos: no such file" in cli(*base).err
+    assert nothing_written(tmp_path)
+
+
+def test_protocol_mteb_with_its_own_split_named_is_the_same_evaluation(cli, bert, senteval, tmp_path):
+    base = (
+        "eval",
+        "--model",
+        bert,
+        "--pooling",
+        "mean",
+        "--data-dir",
+        senteval,
+        "--protocol",
+        "mteb",
+        "--format",
+        "json",
+    )
+    assert json.loads(cli(*base, "--split", "test").out)["tasks"]["sickr"]["n"] == 9927
+    assert "printed again" in cli(*base).err
+
+
+def test_names_never_lead_out_of_the_results(cli, bert, tasks_dir, tmp_path):
+    (tasks_dir / "suites.yaml").write_text("../../esc: [own]\n")
+    run = cli(
+        "eval",
+        "--model",
+        bert,
+        "--pooling",
+        "mean",
+        "--tasks-dir",
+        tasks_dir,
+        "--suite",
+        "../../esc",
+        "--name",
+        "../x/y",
+    )
+    assert run.code == 0, run.err
+    found = list(tmp_path.rglob("*mean-none.json"))
+    assert len(found) == 1
+    assert found[0].parent.parent == tmp_path / "results"
+
+
+def test_tables_are_drawn_again_when_they_are_gone(own, cli, tmp_path):
+    own("--metric", "pearson")
+    page = tmp_path / "results" / "tasks" / "tiny-bert--own--mean-none.md"
+    page.unlink()
+    own()
+    assert page.is_file()
+    assert cli("report", "results").code == 0
+    drawn = page.read_text()
+    own("--metric", "pearson", "--force")
+    assert page.read_text().splitlines()[:6] == drawn.splitlines()[:6]  # what is printed does not change what is drawn

@@ -94,6 +94,28 @@ def test_file_names(tmp_path):
     assert report_path(tmp_path, "sts", "???").name == "model.json"
 
 
+@pytest.mark.parametrize(("suite", "name"), [("sts", "leaderboard"), ("speed", "m")])
+def test_names_that_the_tables_need_are_refused(tmp_path, suite, name):
+    with pytest.raises(UserError, match="taken by the tables"):
+        report_path(tmp_path, suite, name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {}}, {"protocol": {}}, {"environment": {}}, {"tasks": []}, {"seconds": "x"}]
+)
+def test_a_report_with_damaged_insides_does_not_stop_the_others(report, tmp_path, change):
+    report.save(tmp_path / "sts" / "a.json")
+    broken = json.loads((tmp_path / "sts" / "a.json").read_text()) | change
+    (tmp_path / "sts" / "b.json").write_text(json.dumps(broken))
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "x.json").write_text("{}")
+    with pytest.raises(UserError) as error:
+        regenerate(tmp_path)
+    assert "b.json: not a whole report" in str(error.value)
+    assert "x.json: not a benchmark's figures" in str(error.value)
+    assert (tmp_path / "sts" / "a.md").is_file()
+
+
 def test_score_table_known_answer(report):
     table = tables.score_table(report, "spearman", "all")
     assert table.header == ["", "STS12", "Avg."]

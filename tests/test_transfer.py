@@ -121,6 +121,17 @@ def test_bad_input(run, transfer_tasks, tmp_path):
     assert "2 rows in" in done.err
 
 
+def test_the_key_follows_the_probe_and_the_splits_of_a_task(run, transfer_tasks):
+    assert run().code == 0
+    task = (transfer_tasks / "mrpc.yaml").read_text()
+    (transfer_tasks / "mrpc.yaml").write_text(
+        task.replace("probe: kfold", "probe: split").replace("splits: {train", "splits: {dev: {test: 50}, train")
+    )
+    changed = run()
+    assert changed.code == 2
+    assert "holds another evaluation" in changed.err
+
+
 def test_a_nan_embedding_is_an_error(transfer_tasks):
     class Broken:
         def encode(self, texts):
