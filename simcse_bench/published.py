@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from simcse_bench.catalog import known_model
 
@@ -50,6 +51,20 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
         for fields in _read("simcse_2021_model_list"):
             if fields["model"] == spec.checkpoint:
                 return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
+    return None
+
+
+def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite: str) -> Published | None:
+    """The paper's GloVe row, to stand beside a word-vector baseline: other vectors, the same protocol."""
+    table = _TABLES.get((protocol["name"], "all" if suite == "transfer" else aggregate, suite))
+    same = protocol["split"] == "test" and protocol.get("probe", "exact") == "exact"
+    if table is None or not same or (suite == "sts" and metric != "spearman"):
+        return None
+    file, source, _ = table
+    for fields in _read(file):
+        if fields["model"].startswith("GloVe"):
+            scores = {k: float(v) for k, v in fields.items() if k not in ("model", "avg")}
+            return Published(source, fields["model"], scores, float(fields["avg"]))
     return None
 
 

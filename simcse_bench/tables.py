@@ -89,6 +89,10 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
         rows.append([r.model["name"], how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
+    baseline = published.word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
+    if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
+        scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), MISSING]
+        rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
     header = ["model", "pooling", "dtype", *(titles.get(n, n) for n in names), "Avg.", "95 % interval"]
     return Table(_title(reports[0], metric, aggregate, limit=False), header, rows)
 
@@ -107,11 +111,16 @@ def speed_table(content: Mapping[str, Any]) -> Table:
          ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
         for r in rows
     ]  # fmt: skip
-    header = ["", "dtype", "median s", "runs s", f"× {theirs}", f"× {theirs} float32", "sentences", "peak MB"]
+    header = ["", "dtype", "median s", "runs s", "ratio", "ratio to float32", "sentences", "peak MB"]
     machine = content["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     where = f"{machine['processor']}, {machine['cores']} cores" + (f", {machine['gpu']}" if "gpu" in machine else "")
-    return Table(content["title"], header, cells, [content["note"], f"Machine: {where}; {versions}."])
+    return Table(
+        content["title"],
+        header,
+        cells,
+        [f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}", f"Machine: {where}; {versions}."],
+    )
 
 
 def long_rows(report: Report) -> list[dict[str, Any]]:

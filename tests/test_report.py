@@ -211,3 +211,22 @@ def test_regenerate_and_its_check(report, tmp_path):
     with pytest.raises(UserError, match=r"b\.json: not a readable report"):
         regenerate(tmp_path)
     assert "10.00" in (tmp_path / "sts" / "a.md").read_text()  # the others are still written
+
+
+def test_the_papers_glove_row_stands_beside_word_vectors(report):
+    words = dataclasses.replace(
+        report, model=report.model | {"name": "word-vectors:x", "pooling": "mean of word vectors"}
+    )
+    rows = [row for row in tables.leaderboard([report, words]).rows if row[0].startswith("published: GloVe")]
+    assert [row[3:5] for row in rows] == [["55.14", "61.32"]]
+    assert not any(row[0].startswith("published") for row in tables.leaderboard([report]).rows)
+    dev = dataclasses.replace(words, protocol=words.protocol | {"split": "dev"})
+    assert len(tables.leaderboard([dev]).rows) == 1
+    transfer = published.word_vectors(
+        {"name": "simcse", "split": "test", "probe": "exact"}, "spearman", "all", "transfer"
+    )
+    assert (transfer.scores["trec"], transfer.average) == (83.00, 81.52)
+    assert (
+        published.word_vectors({"name": "simcse", "split": "test", "probe": "fast"}, "spearman", "all", "transfer")
+        is None
+    )
