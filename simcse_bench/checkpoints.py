@@ -91,7 +91,7 @@ def resolve(
         spec, shown = MODELS.get(hub_id), hub_id
         if spec is None and "/" not in name:
             names = [*MODELS, *ALIASES]
-            short = suggestion(name, names) or suggestion(name, (n.split("/")[-1] for n in names))
+            short = suggestion(name, names)
             raise UserError(
                 f"unknown model {name!r}{short} Expected a folder, a Hub id (owner/name), word-vectors:FILE, "
                 "or a name from `simcse-bench ls models`."
@@ -107,8 +107,9 @@ def _snapshot(hub_id: str, revision: str | None) -> Path:
     try:
         return hub.snapshot(hub_id, revision)
     except UserError as error:
-        near = "" if hub_id in MODELS else suggestion(hub_id, MODELS)
-        raise UserError(*(p + near.replace("; did", " Did") for p in error.problems)) from error
+        near = "." if hub_id in MODELS else suggestion(hub_id, MODELS)
+        near = near.replace("; did", " Did").removeprefix(".")
+        raise UserError(*(p.rstrip() + near for p in error.problems)) from error
 
 
 def _decide(

@@ -19,10 +19,10 @@ class UserError(Exception):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, else an empty string."""
+    """``"; did you mean 'x'?"`` for the closest known name, else a full stop."""
     by_lower = {str(k).lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else "."
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

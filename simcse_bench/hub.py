@@ -23,7 +23,8 @@ def snapshot(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     # without the Hub, snapshot_download gives the cached folder of that revision
-    with hub_errors(f"model {name!r}" + (f" at revision {revision!r}" if revision else "")):
+    what = f"model {name!r}" + (f" at revision {revision!r}" if revision else "")
+    with hub_errors(what, advice="Without the Hub, give --model a folder with the checkpoint."):
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_CONFIG_FILES, *_SAFETENSORS]))
         if not any(folder.glob("model*.safetensors")):
             snapshot_download(name, revision=revision, allow_patterns=[*_CONFIG_FILES, *_PICKLED])
