@@ -160,3 +160,14 @@ def test_minilm_equals_sentevals_own_run(cli, minilm, real_data, tmp_path):
     assert found["trec"] == pytest.approx((90.00, 85.23), abs=0.21)
     assert found["mrpc"] == pytest.approx((72.35, 74.16), abs=0.15)
     assert tasks["mrpc"]["probe"]["test_f1"] == pytest.approx(81.40, abs=0.15)
+
+
+@pytest.mark.data
+def test_minilm_fast_probe_equals_sentevals_own_run(cli, minilm, real_data):
+    """The same, modes fasttest and dev (5 folds, RMSprop), on MPQA."""
+    base = ("eval", "--model", minilm, "--pooling", "mean", "--name", "minilm", "--data-dir", real_data, "--quiet",
+            "--task", "mpqa", "--format", "json")  # fmt: skip
+    fast = json.loads(cli(*base, "--probe", "fast").out)["tasks"]["mpqa"]["probe"]
+    assert (fast["test"], fast["dev"]) == pytest.approx((86.96, 86.99), abs=0.15)
+    dev = json.loads(cli(*base, "--split", "dev").out)["tasks"]["mpqa"]["scores"]["accuracy"]["all"]["value"]
+    assert dev == fast["dev"]
