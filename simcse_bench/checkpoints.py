@@ -202,6 +202,12 @@ def _read_modules(folder: Path) -> _Modules:
             )
     if pooling is None:
         raise UserError(f"{folder}/modules.json: names no Pooling module.")
+    prompts = folder / "config_sentence_transformers.json"
+    prompt = read_json(prompts).get("default_prompt_name") if prompts.is_file() else None
+    if prompt is not None:
+        raise UserError(
+            f"{prompts}: the model puts the prompt {prompt!r} before every sentence; that is not supported."
+        )
     settings = transformer / "sentence_bert_config.json"
     max_length = read_json(settings).get("max_seq_length") if settings.is_file() else None
     return _Modules(transformer, pooling, dense, normalize, None if max_length is None else int(max_length))

@@ -326,3 +326,10 @@ def test_broken_config(tmp_path, change):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     assert "cannot load" in problem(str(folder), pooling="mean")
+
+
+def test_a_model_with_a_default_prompt_is_refused(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    write_old_layout(folder, ["mean_tokens"])
+    (folder / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query"}')
+    assert "puts the prompt 'query' before every sentence" in problem(str(folder))
