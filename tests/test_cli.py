@@ -281,3 +281,22 @@ def test_tables_are_drawn_again_when_they_are_gone(own, cli, tmp_path):
     drawn = page.read_text()
     own("--metric", "pearson", "--force")
     assert page.read_text().splitlines()[:6] == drawn.splitlines()[:6]  # what is printed does not change what is drawn
+
+
+def test_a_hub_dataset_as_a_task(cli, bert, tasks_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    rows = [line.split("\t") for line in (tasks_dir / "own.tsv").read_text().splitlines()]
+    repository = tmp_path / "somebody-sts"
+    repository.mkdir()
+    records = (json.dumps({"score": float(g), "sentence1": a, "sentence2": b}) for g, a, b in rows)
+    (repository / "test.jsonl").write_text("\n".join(records) + "\n")
+    (tasks_dir / "hubtask.yaml").write_text(
+        f"title: Hub\nsource: {{format: hub, dataset: {repository}, columns: {{gold: score, left: sentence1, right: sentence2}}}}\n"
+        "splits: {test: {test: 30}}\n"
+    )
+    base = ("eval", "--model", bert, "--pooling", "mean", "--tasks-dir", tasks_dir, "--format", "json")
+    run = cli(*base, "--task", "hubtask", "--task", "own")
+    assert run.code == 0, run.err
+    tasks = json.loads(run.out)["tasks"]
+    values = [tasks[t]["scores"]["spearman"]["all"]["value"] for t in ("hubtask", "own")]
+    assert values[0] == values[1]
