@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from simcse_bench.catalog import HEADS, POOLINGS
+from simcse_bench.catalog import POOLINGS
 from simcse_bench.errors import UserError, unknown
 
 Array = NDArray[np.float32]
@@ -201,6 +201,3 @@ class TransformerEncoder:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-__all__ = ["HEADS", "POOLINGS", "Array", "Encoder", "TransformerEncoder", "View", "plan_batches", "pool"]
