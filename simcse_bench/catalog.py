@@ -1,8 +1,10 @@
-"""Everything that has a name: poolings, heads, and the models we know with the settings they were made for."""
+"""Everything that has a name: poolings, heads, training choices and recipes, models with their settings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 POOLINGS = {
     "cls": "last layer at [CLS] (SimCSE evaluation.py: cls_before_pooler; with --head mlp: cls)",
@@ -15,6 +17,34 @@ DTYPES = ("float32", "bfloat16", "float16")
 HEADS = {
     "none": "the pooled vector as it is",
     "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",
+}
+MLPS = {
+    "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
+    "always": "in training and at test (supervised SimCSE)",
+    "none": "the pooled vector as it is",
+}
+SIMILARITIES = {"cosine": "cosine / temperature", "dot": "plain dot product, without a temperature"}
+SAME_MASKS = {
+    "no": "each of the two passes has its own dropout mask",
+    "copy": "one pass, z2 = z1: the authors' own way to 'Fixed 0.1'",
+    "replay": "two passes under the same random state: the same values and gradients as copy, up to rounding",
+}
+GATHERS = {
+    "exact": "gradients through all processes' embeddings: those of one process with the whole batch",
+    "simcse": "gradients through the own embeddings only (SimCSE models.py): 1 / processes of the exact ones",
+}
+OBJECTIVES = {
+    "self": "the sentence itself, through another dropout mask",
+    "next_sentence": "the next line of the text (which must be in document order; wiki1m is not)",
+    "next_3_sentences": "one of the next three lines, drawn at random",
+}
+AUGMENTATIONS = {
+    "none": "dropout alone: unsupervised SimCSE",
+    "crop": "a random stretch of (1 - rate) of the words",
+    "word_deletion": "rate of the words left out at random",
+    "delete_one_word": "one word left out",
+    "synonym": "one word replaced by a WordNet synonym",
+    "mlm": "rate of the tokens masked and filled in by a masked language model",
 }
 
 
@@ -96,3 +126,25 @@ ALIASES = {  # the Hub's own short names for these repositories
 def known_model(name: str) -> ModelSpec | None:
     """The catalog's entry for a Hub id or its short name, else None."""
     return MODELS.get(ALIASES.get(name, name))
+
+
+# Changed fields of config.TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, bfloat16
+# stands for the scripts' --fp16, the batch is the total over GPUs).
+_SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtype": "bfloat16"}
+_UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "bfloat16"}
+_ROBERTA = "FacebookAI/roberta"
+_BERT = "google-bert/bert"
+# all-MiniLM-L6-v2 is a sentence encoder already: its recipes show the trainer at work, not the paper's gain
+_MINI = {"model": "sentence-transformers/all-MiniLM-L6-v2", "max_steps": 200, "eval_every": 50, "dtype": "float32"}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "unsup-bert-base": _UNSUP | {"model": f"{_BERT}-base-uncased", "learning_rate": 3e-5},
+    "unsup-bert-large": _UNSUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
+    "unsup-roberta-base": _UNSUP | {"model": f"{_ROBERTA}-base", "learning_rate": 1e-5, "batch_size": 512},
+    "unsup-roberta-large": _UNSUP | {"model": f"{_ROBERTA}-large", "learning_rate": 3e-5, "batch_size": 512},
+    "sup-bert-base": _SUP | {"model": f"{_BERT}-base-uncased", "learning_rate": 5e-5},
+    "sup-bert-large": _SUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
+    "sup-roberta-base": _SUP | {"model": f"{_ROBERTA}-base", "learning_rate": 5e-5},
+    "sup-roberta-large": _SUP | {"model": f"{_ROBERTA}-large", "learning_rate": 1e-5},
+    "unsup-mini": _UNSUP | _MINI | {"learning_rate": 3e-5},
+    "sup-mini": _SUP | _MINI | {"learning_rate": 5e-5, "batch_size": 64},
+}

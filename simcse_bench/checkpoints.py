@@ -10,7 +10,7 @@ from typing import Any
 from simcse_bench import hub
 from simcse_bench.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
 from simcse_bench.errors import UserError, suggestion, unknown
-from simcse_bench.weights import read_json, sha256, shown_name, tensor_names, weight_files
+from simcse_bench.weights import SETTINGS_FILE, read_json, sha256, shown_name, tensor_names, weight_files
 
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -68,8 +68,9 @@ def resolve(
 ) -> Checkpoint:
     """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
 
-    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``modules.json``; a
-    Normalize module there is followed unless ``pooling`` is given (it changes transfer scores, never cosines).
+    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``simcse_bench.json``
+    (written by our trainer), else its ``modules.json``; a Normalize module there is followed unless ``pooling`` is
+    given (it changes transfer scores, never cosines).
 
     Raises:
         UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
@@ -116,8 +117,9 @@ def _decide(
     found: Checkpoint, known: ModelSpec | None, pooling: str | None, head: str | None, max_length: int | None
 ) -> Checkpoint:
     """Fill in pooling, head, length, and say where they come from."""
+    own = _own_settings(found.folder)
     modules = None
-    if (found.folder / "modules.json").is_file():
+    if own is None and (found.folder / "modules.json").is_file():
         try:
             modules = _read_modules(found.folder)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -130,7 +132,9 @@ def _decide(
         raise UserError(f"{found.name}: no model.safetensors or pytorch_model.bin in {found.folder}.")
     spec, reason = found.spec, "catalog"
     if known is None or known.pooling is None:
-        if modules is not None:
+        if own is not None:
+            spec, reason = replace(spec, pooling=own[0], head=own[1]), SETTINGS_FILE
+        elif modules is not None:
             spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
             spec = replace(spec, max_length=spec.max_length or modules.max_length)
             reason = "modules.json"
@@ -147,6 +151,18 @@ def _decide(
     if max_length is not None:
         spec = replace(spec, max_length=max_length)
     return replace(found, spec=spec, reason=reason, dense=found.dense if spec.head == "mlp" else None)
+
+
+def _own_settings(folder: Path) -> tuple[str, str] | None:
+    """Pooling and head that our trainer wrote beside a checkpoint."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
+    if pooling not in POOLINGS or head not in HEADS:
+        raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
+    return pooling, head
 
 
 def _undecided(found: Checkpoint, pooling: str | None) -> UserError:

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see, and the sentence for a name that does not exist."""
+"""The exceptions a user is meant to see, and the sentence for a name that does not exist."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ class UserError(Exception):
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class Stopped(Exception):  # noqa: N818 (no error)
+    """A signal ended the work after a checkpoint: what to do is the text, ``code`` the exit code."""
+
+    def __init__(self, text: str, code: int):
+        super().__init__(text)
+        self.code = code
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

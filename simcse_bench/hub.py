@@ -31,6 +31,15 @@ def snapshot(name: str, revision: str | None) -> Path:
     return folder
 
 
+def dataset_file(repo: str, filename: str, revision: str) -> Path:
+    """One file of a dataset repository, downloaded or from the Hub cache; its folder's name is the commit hash."""
+    from huggingface_hub import hf_hub_download
+
+    what = f"{filename} of dataset {repo!r} at revision {revision!r}"
+    with hub_errors(what, advice="Without the Hub, give the file itself."):
+        return Path(hf_hub_download(repo, filename, repo_type="dataset", revision=revision))
+
+
 @contextmanager
 def hub_errors(what: str, advice: str = "") -> Iterator[None]:
     """Turn every failure of huggingface_hub into a UserError that names the thing, the cause and the remedy."""

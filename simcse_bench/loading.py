@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,50 +21,69 @@ _BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeE
            StrictDataclassError)  # fmt: skip
 
 
-def load_encoder(
+@dataclass(frozen=True)
+class Backbone:
+    """A transformers encoder without a pooling layer, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    lm: Any = None  # the masked-language model around it, where that was asked for
+    random: tuple[str, ...] = ()  # weights of that model's head that the checkpoint lacks
+
+
+def load_backbone(
     checkpoint: Checkpoint,
-    dtype: str = "float32",
-    device: str = "auto",
-    batch_tokens: int | None = None,
-    progress: Progress | None = None,
-) -> TransformerEncoder:
-    """Load model, tokenizer and head.
+    dtype: torch.dtype,
+    attention: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    masked_lm: bool = False,
+) -> Backbone:
+    """Load a checkpoint's encoder and tokenizer onto the processor.
+
+    Args:
+        checkpoint: from ``checkpoints.resolve``.
+        dtype: of the weights.
+        attention: name of the attention implementation; None: transformers' choice.
+        overrides: fields of the model's config to change, dropout probabilities for example.
+        masked_lm: with the head for masked-language modelling.
 
     Raises:
         UserError: weights missing from the checkpoint (they would be random), an architecture or tokenizer that
-            transformers cannot load, a length above the model's limit.
+            transformers cannot load.
     """
     import transformers
 
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    if batch_tokens is not None and batch_tokens < 1:
-        raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
-    torch_dtype, where = getattr(torch, dtype), torch_device(device)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    fast = where.type == "cpu" and kernels.supported(torch_dtype)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
         config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         if getattr(config, "is_encoder_decoder", False):
             raise UserError(f"{checkpoint.name}: {config.model_type} is an encoder-decoder; expected an encoder.")
-        model, info = transformers.AutoModel.from_pretrained(
+        config.update(overrides or {})
+        kind = transformers.AutoModelForMaskedLM if masked_lm else transformers.AutoModel
+        whole, info = kind.from_pretrained(
             checkpoint.folder,
+            config=config,
             local_files_only=True,
-            dtype=torch_dtype,
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            **({"attn_implementation": kernels.register_attention()} if fast else {}),
+            **({"attn_implementation": attention} if attention else {}),
         )
     # all of these come from damaged or foreign files
     except (*_BROKEN, *DAMAGED) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {reason}") from error
+    model = whole.base_model if masked_lm else whole
+    head: tuple[str, ...] = ()
     _check_vocabulary(checkpoint, tokenizer, model)
+    absent = sorted([*info["missing_keys"], *(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])])
+    if masked_lm:
+        head = tuple(k for k in absent if not k.startswith(f"{whole.base_model_prefix}."))
+        absent = [k.removeprefix(f"{whole.base_model_prefix}.") for k in absent if k not in head]
     # the pooling layer is ours (see weights.mlp_head), so that its absence is never filled with random weights
-    missing = sorted(k for k in info["missing_keys"] if not k.startswith("pooler."))
-    missing += sorted(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])
+    missing = [k for k in absent if not k.startswith("pooler.")]
     if missing:
         raise UserError(
             f"{checkpoint.name}: {len(missing)} weights are missing from the checkpoint and would be random: "
@@ -71,7 +91,41 @@ def load_encoder(
         )
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    limit = _length_limit(model, tokenizer)
+    return Backbone(model, tokenizer, whole if masked_lm else None, head)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer alone; UserError where transformers cannot load it."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    except (*_BROKEN, *DAMAGED) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{checkpoint.name}: transformers cannot load its tokenizer: {reason}") from error
+
+
+def load_encoder(
+    checkpoint: Checkpoint,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> TransformerEncoder:
+    """Load model, tokenizer and head for encoding.
+
+    Raises:
+        UserError: whatever ``load_backbone`` refuses, a length above the model's limit.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
+    torch_dtype, where = getattr(torch, dtype), torch_device(device)
+    fast = where.type == "cpu" and kernels.supported(torch_dtype)
+    backbone = load_backbone(checkpoint, torch_dtype, kernels.register_attention() if fast else None)
+    model, tokenizer = backbone.model, backbone.tokenizer
+    limit = length_limit(model, tokenizer)
     max_length = checkpoint.spec.max_length or limit
     if max_length > limit:
         raise UserError(f"--max-length {max_length}: {checkpoint.name} takes at most {limit} tokens.")
@@ -83,9 +137,9 @@ def load_encoder(
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
         made = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
-        if made[0].in_features != config.hidden_size:
+        if made[0].in_features != model.config.hidden_size:
             raise UserError(
-                f"{checkpoint.name}: its head takes {made[0].in_features} values, not {config.hidden_size}."
+                f"{checkpoint.name}: its head takes {made[0].in_features} values, not {model.config.hidden_size}."
             )
         heads["mlp"] = made.to(where)
     model = model.to(where)
@@ -143,7 +197,7 @@ def torch_device(device: str) -> Any:
     return found
 
 
-def _length_limit(model: Any, tokenizer: Any) -> int:
+def length_limit(model: Any, tokenizer: Any) -> int:
     """Most tokens the model takes: its position table (RoBERTa's starts after the padding index), the tokenizer."""
     table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 10**9)
