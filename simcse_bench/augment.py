@@ -12,24 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.corpus import Row
+from simcse_bench.catalog import AUGMENTATIONS, OBJECTIVES
 from simcse_bench.data import read_lines, shortened
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.text_formats import Row
 from simcse_bench.weights import DAMAGED
 
-AUGMENTATIONS = {
-    "none": "the sentence as it is: only dropout tells the two apart",
-    "crop": "a contiguous span of (1 - rate) of the words",
-    "word_deletion": "rate of the words deleted",
-    "delete_one_word": "one word deleted",
-    "synonym": "one word replaced by a synonym: WordNet's, or of a file",
-    "mlm": "rate of the tokens masked and filled in by a masked language model",
-}
-OBJECTIVES = {
-    "self": "the sentence itself",
-    "next_sentence": "the next line of the same document",
-    "next_3_sentences": "one of the next three lines of the same document",
-}
 FILL_BATCH = 256  # texts handed to the masked language model at a time
 _RATED = ("crop", "word_deletion", "mlm")
 _REACH = {"next_sentence": 1, "next_3_sentences": 3}
@@ -56,8 +44,8 @@ def pairs(
 
     Args:
         rows: of one column. Rows with a positive of their own are passed on, if nothing is to be made of them.
-        objective: a key of ``OBJECTIVES``.
-        augmentation: a key of ``AUGMENTATIONS``.
+        objective: a key of ``catalog.OBJECTIVES``.
+        augmentation: a key of ``catalog.AUGMENTATIONS``.
         rate: share of the words or tokens that crop, word_deletion and mlm take away; the others ignore it.
         seed: of the run.
         synonyms: lines of a word, a tab, and its synonyms, separated by tabs or else by spaces. None takes WordNet.

@@ -78,7 +78,7 @@ class TrainConfig:
     mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")
     objective: str = _set("self", "positive of a one-column row: self, next_sentence, next_3_sentences; Table 2")
     encoders: int = _set(1, "2: anchors and positives have an encoder each (Table 2); the anchors' is saved")
-    augmentation: str = _set("none", "of the positive of a one-column row; see `ls augmentations`; Table 1")
+    augmentation: str = _set("none", "of the positive of a one-column row; see `ls settings`; Table 1")
     augmentation_rate: float = _set(0.1, "k of crop and word deletion; share of tokens for mlm")
     augmentation_file: str = _set("", "synonym: a file of word<TAB>synonyms; mlm: the language model; none: model")
 

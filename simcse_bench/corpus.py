@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import itertools
 import json
 import os
-import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from simcse_bench import hub
 from simcse_bench.archive import REPO
 from simcse_bench.data import MAX_ROW_ERRORS
 from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.text_formats import FORMATS, OPENERS, TEXT_TYPE, Row, file_errors, suffix_of, texts_of
 from simcse_bench.weights import sha256, shown_name
 
-Row = tuple[str, ...]
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
-FORMATS = {
-    ".txt": "one sentence a line, no header",
-    ".csv": "comma-separated with the usual quoting, under a header",
-    ".tsv": "tab-separated without quoting, under a header",
-    ".jsonl": "one object a line",
-    ".parquet": "text columns of a Parquet file",
-}
 MAX_COLUMNS = 3  # sentence, positive, hard negative
 
 
@@ -48,12 +37,6 @@ class Corpus:
     fingerprint: str  # 16 hex digits: the content, and the columns and row limit where they restrict it
     columns: int
     rows: Callable[[], Iterator[Row]]
-
-
-# what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
-_Rows = Callable[[Sequence[str]], Iterator[Row | str]]
-_Opened = tuple[Sequence[str], Sequence[str], _Rows]
-_TEXT = re.compile(r"(dictionary<values=)?(large_)?string")  # Arrow's types of text
 
 
 def open_corpus(
@@ -88,7 +71,7 @@ def open_corpus(
     if os.path.isdir(train):  # noqa: PTH112
         raise UserError(f"{train}: is a folder, expected a file ({', '.join(FORMATS)}).")
     name, _, config = train.partition(":")
-    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or _suffix(train) in FORMATS:
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in FORMATS:
         raise UserError(f"{train}: no such file.")
     if name.count("/") != 1:
         raise UserError(
@@ -99,12 +82,12 @@ def open_corpus(
 
 
 def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
-    suffix = _suffix(path.name)
+    suffix = suffix_of(path.name)
     if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
         known = "\n".join(f"  {s:<9} {text}" for s, text in FORMATS.items())
         raise UserError(f"{path}: unknown suffix {path.suffix!r}. Known, all but .parquet also with .gz:\n{known}")
-    with _file_errors(path):
-        names, texts, rows = _OPENERS[suffix](path)
+    with file_errors(path):
+        names, texts, rows = OPENERS[suffix](path)
         content = sha256(path)
     chosen = _choose(str(path), names, texts, columns)
     restricted = chosen if list(chosen) != list(names) else ()
@@ -162,143 +145,6 @@ def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Seq
     return chosen
 
 
-def _suffix(name: str) -> str:
-    return Path(name.lower().removesuffix(".gz")).suffix
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path}: damaged or cut off ({error}).") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}.") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line, without its end; split at newlines only, as data.read_lines does."""
-    with _file_errors(path), _open(path) as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise UserError(f"{path}:{number}: not utf-8 text (byte {byte:#04x}). Convert the file.") from None
-            yield number, text.removesuffix("\n").removesuffix("\r")
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
-
-
-def _open_txt(path: Path) -> _Opened:
-    return ["text"], ["text"], lambda _: ((line,) for _, line in _lines(path))
-
-
-def _open_table(path: Path) -> _Opened:
-    """The columns by position, like SimCSE train.py; the header's names serve to choose others."""
-    # differs from SimCSE: pandas takes fields such as None, NA or null for missing; here they are text
-    read = _csv_rows if _suffix(path.name) == ".csv" else _tsv_rows
-    header = next(read(path), (0, []))[1]
-
-    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
-        index = [header.index(c) for c in chosen]
-        for number, fields in itertools.islice(read(path), 1, None):
-            if fields in ([], [""]):  # a blank line
-                yield ("",) * len(index)
-            elif len(fields) != len(header):
-                yield f"{path}:{number}: {len(fields)} fields, expected {len(header)} ({', '.join(header)})."
-            else:
-                yield tuple(fields[i] for i in index)
-
-    if not header:
-        raise UserError(f"{path}: no header line; expected {FORMATS[_suffix(path.name)]}.")
-    return header, header, rows
-
-
-def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    return ((number, line.split("\t")) for number, line in _lines(path))
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Every row with the line it starts at."""
-    ended = False
-
-    def lines() -> Iterator[str]:
-        nonlocal ended
-        for _, line in _lines(path):
-            yield line + "\n"
-        ended = True
-
-    reader, start = csv.reader(lines()), 1
-    try:
-        for fields in reader:
-            if ended:  # a whole row never asks for a line behind the last one
-                raise UserError(f"{path}:{start}: a quote is opened in this row and never closed.")
-            yield start, fields
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{start}: not readable as comma-separated text ({error}).") from error
-
-
-def _open_jsonl(path: Path) -> _Opened:
-    """The keys of the first object are the columns; blank lines are passed over."""
-
-    def objects() -> Iterator[tuple[str, Any]]:
-        for number, line in _lines(path):
-            if line.strip():
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except (json.JSONDecodeError, RecursionError):
-                    yield f"{path}:{number}", None
-
-    place, first = next(objects(), (str(path), None))
-    if not isinstance(first, dict):
-        raise UserError(f"{place}: not a JSON object; expected {FORMATS['.jsonl']}.")
-    return list(first), list(first), lambda chosen: (_texts(where, row, chosen) for where, row in objects())
-
-
-def _texts(place: str, found: Any, chosen: Sequence[str]) -> Row | str:
-    """The chosen fields of a row, null as empty; else what is wrong with it."""
-    if not isinstance(found, dict):
-        return f"{place}: not a JSON object; expected one a line."
-    for column in chosen:
-        if column not in found:
-            return f"{place}: no {column!r}; expected {', '.join(chosen)}."
-        if not isinstance(found[column], str | None):
-            kind = type(found[column]).__name__
-            return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: --set columns=a,b."
-        if re.search("[\ud800-\udfff]", found[column] or ""):
-            return f"{place}: {column!r} is not valid unicode (half a surrogate pair)."
-    return tuple(found[column] or "" for column in chosen)
-
-
-def _open_parquet(path: Path) -> _Opened:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
-        with _file_errors(path), pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
-                fields = (batch.column(name).to_pylist() for name in chosen)
-                yield from (tuple(text or "" for text in row) for row in zip(*fields, strict=True))
-
-    with pq.ParquetFile(path) as table:
-        schema = table.schema_arrow
-    return schema.names, [field.name for field in schema if _TEXT.match(str(field.type))], rows
-
-
-_OPENERS: Mapping[str, Callable[[Path], _Opened]] = {
-    ".txt": _open_txt,
-    ".csv": _open_table,
-    ".tsv": _open_table,
-    ".jsonl": _open_jsonl,
-    ".parquet": _open_parquet,
-}
-
-
 def _hub_corpus(
     train: str, name: str, config: str | None, columns: Sequence[str], max_rows: int, split: str, revision: str | None
 ) -> Corpus:
@@ -322,7 +168,9 @@ def _hub_corpus(
         features: Mapping[str, Any] = table.features or next(
             iter(table), {}
         )  # a streamed CSV tells its types by its first row only
-    texts = [k for k, v in features.items() if isinstance(v, str | None) or _TEXT.match(str(getattr(v, "dtype", "")))]
+    texts = [
+        k for k, v in features.items() if isinstance(v, str | None) or TEXT_TYPE.match(str(getattr(v, "dtype", "")))
+    ]
     chosen = _choose(what, list(features), texts, columns)
 
     def rows() -> Iterator[Row | str]:
@@ -330,7 +178,7 @@ def _hub_corpus(
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
             found = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))
             for number, row in enumerate(found):
-                yield _texts(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
+                yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
 
     # datasets' hash is the commit
     identity = [name, builder.config.name, split, builder.hash, *chosen]

@@ -18,11 +18,12 @@ from simcse_bench import augment, checkpoints
 from simcse_bench.archive import cache_dir
 from simcse_bench.checkpoints import Checkpoint
 from simcse_bench.config import TrainConfig
-from simcse_bench.corpus import Corpus, Row, open_corpus
+from simcse_bench.corpus import Corpus, open_corpus
 from simcse_bench.errors import UserError
 from simcse_bench.loading import load_tokenizer
 from simcse_bench.processes import Processes
 from simcse_bench.selection import Dev, read_dev
+from simcse_bench.text_formats import Row
 from simcse_bench.tokenised import Tokenised, tokenise
 from simcse_bench.weights import sha256, shown_name, weight_files
 
@@ -95,9 +96,9 @@ class Job:
         config, found = self.config, []
         if config.accumulation > 1:
             found.append(
-                f"accumulation {config.accumulation}: {config.accumulation * config.batch_size} rows an update, but each "
-                f"anchor still meets the {config.batch_size - 1} other rows of its own batch only; for more negatives set "
-                "batch_size, with cached_gradients true to fit them into memory."
+                f"accumulation {config.accumulation}: {config.accumulation * config.batch_size} rows an update, "
+                f"but each anchor still meets the {config.batch_size - 1} other rows of its own batch only; "
+                "for more negatives set batch_size, with cached_gradients true to fit them into memory."
             )
         if config.objective != "self" and self.corpus.name == "wiki1m":
             found.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")

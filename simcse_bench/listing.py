@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from simcse_bench.catalog import HEADS, MODELS, POOLINGS
+from simcse_bench.catalog import (
+    AUGMENTATIONS,
+    GATHERS,
+    HEADS,
+    MLPS,
+    MODELS,
+    OBJECTIVES,
+    POOLINGS,
+    RECIPES,
+    SAME_MASKS,
+    SIMILARITIES,
+)  # fmt: skip
+from simcse_bench.config import TrainConfig, recipe
 from simcse_bench.data import Pairs, read_pairs
 from simcse_bench.errors import UserError
 from simcse_bench.labelled import Labelled, read_labelled
@@ -82,3 +95,31 @@ def check(tasks: Sequence[Task], root: Path | None) -> tuple[Table, list[str]]:
                 attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
     header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
     return Table("data", header, rows, ["repeated: rows whose text stood in an earlier row"]), problems
+
+
+def recipes() -> Table:
+    """Recipes: what each changes of the trainer's defaults."""
+    columns = ("model", "train", "batch_size", "learning_rate", "epochs", "max_steps", "mlp", "dtype")
+    rows = []
+    for name in RECIPES:
+        config = recipe(name)
+        rows.append([name, *(str(getattr(config, c)) for c in columns)])
+    note = "max_steps 0: as many as the epochs give. Table A.1 of the paper; the mini ones are for trying the trainer."
+    return Table("recipes", ["name", *columns], rows, [note])
+
+
+def settings() -> Table:
+    """Every field of a training run with its default."""
+    rows = [
+        [f.name, "none" if f.default in (None, ()) else str(f.default), f.metadata["help"]] for f in fields(TrainConfig)
+    ]
+    values = [
+        (name, choices)
+        for name, choices in (
+            ("pooling", POOLINGS), ("mlp", MLPS), ("similarity", SIMILARITIES), ("same_mask", SAME_MASKS),
+            ("gather", GATHERS), ("objective", OBJECTIVES), ("augmentation", AUGMENTATIONS),
+        )
+    ]  # fmt: skip
+    notes = [f"{name} {value}: {text}" for name, choices in values for value, text in choices.items()]
+    note = "--set dropout=p sets both dropout fields."
+    return Table("settings of `train --set field=value`", ["field", "default", "meaning"], rows, [note, *notes])

@@ -1,12 +1,12 @@
-"""Progress of an evaluation: a bar in a terminal, plain lines in a log."""
+"""Progress of an evaluation and of a training run: a bar in a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simcse_bench.encoders import Progress
@@ -54,5 +54,71 @@ def _plain_lines() -> Progress:
             print(
                 f"embedding {10 * tenth} %, {done:,} of {total:,} tokens, {seconds:.0f} s", file=sys.stderr, flush=True
             )
+
+    return update
+
+
+@contextlib.contextmanager
+def training_shown(how: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A callback for the entries of a training log: a bar with loss, dev score, tokens/s and ETA, or plain lines.
+
+    ``how`` as for ``progress_shown``.
+    """
+    if how == "auto":
+        how = "bar" if sys.stderr.isatty() else "plain"
+    if how == "none":
+        yield lambda entry: None
+    elif how == "plain":
+        yield _training_lines()
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True)) as bar:
+            shown = bar.add_task("training", total=None, state="")
+            state: dict[str, str] = {}
+
+            def update(entry: Mapping[str, Any]) -> None:
+                if "loss" in entry:
+                    state["loss"] = f"loss {entry['loss']:.4f}"
+                    state["rate"] = f"{entry['tokens_per_second']:,.0f} tokens/s"
+                if "dev" in entry:
+                    state["dev"] = f"dev {entry['dev']:.2f}"
+                    bar.console.print(_dev_line(entry))
+                bar.update(shown, completed=entry["step"], total=entry["total"], state="  ".join(state.values()))
+
+            yield update
+
+
+def _dev_line(entry: Mapping[str, Any]) -> str:
+    best = ", the best so far" if entry.get("best") else ""
+    shape = "".join(f", {k} {entry[k]:.3f}" for k in ("alignment", "uniformity") if k in entry)
+    dev = f" dev {entry['dev']:.2f}{best}" if "dev" in entry else ""
+    return f"step {entry['step']}:{dev}{shape if dev else shape.removeprefix(',')}"
+
+
+def _training_lines() -> Callable[[Mapping[str, Any]], None]:
+    """A line for every dev score, and about fifty others in a run."""
+    printed = 0
+    start, first = time.perf_counter(), -1
+
+    def update(entry: Mapping[str, Any]) -> None:
+        nonlocal printed, first
+        step, total = entry["step"], entry["total"]
+        first = step if first < 0 else first
+        line = ""
+        if "loss" not in entry:
+            line = _dev_line(entry)
+        elif step == total or step - printed >= total / 50:
+            printed = step
+            left = (time.perf_counter() - start) * (total - step) / max(1, step - first) if step > first else 0
+            ahead = f", {left / 60:.0f} min left" if left >= 60 else ""
+            line = (
+                f"step {step} of {total}: loss {entry['loss']:.4f}, {entry['tokens_per_second']:,.0f} tokens/s{ahead}"
+            )
+        if line:
+            print(line, file=sys.stderr, flush=True)
 
     return update

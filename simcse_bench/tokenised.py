@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_bench.archive import ENV_CACHE
-from simcse_bench.corpus import Row
 from simcse_bench.errors import UserError
+from simcse_bench.text_formats import Row
 
 SCHEMA = 1
 BATCH = 1000  # rows tokenised at a time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import math
 import signal
@@ -21,10 +20,10 @@ from simcse_bench.config import TrainConfig
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.gradients import Rows, backward
 from simcse_bench.job import Job
-from simcse_bench.processes import Processes, average_gradients
+from simcse_bench.optimiser import apply, learning_rate, make_optimizer
 from simcse_bench.report import environment
 from simcse_bench.run_folder import RunFolder, State
-from simcse_bench.sentence_model import SentenceModel, load_model
+from simcse_bench.sentence_model import load_model
 from simcse_bench.weights import sha256, weight_files
 
 LOG_EVERY = 10  # updates
@@ -231,42 +230,6 @@ class Run:
         )
 
 
-def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with SimCSE's settings (transformers' defaults: betas 0.9 and 0.999, epsilon 1e-8)."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-        weight_decay=config.weight_decay, fused=model.device.type in ("cpu", "cuda"),
-    )  # fmt: skip
-
-
-def apply(
-    model: SentenceModel,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    config: TrainConfig,
-    rate: float,
-    processes: Processes,
-) -> torch.Tensor:
-    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping."""
-    average_gradients(model.parameters(), processes)
-    scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad()
-    return norm.detach()
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Of update ``step`` (from 0): linear warm-up, then linear decay to 0 (transformers' linear schedule)."""
-    warm = config.warmup_steps
-    if step < warm:
-        return config.learning_rate * step / warm
-    return config.learning_rate * max(0, steps - step) / max(1, steps - warm)
-
-
 def _due(step: int, every: int, last: bool) -> bool:
     return every > 0 and (last or step % every == 0)
 
@@ -306,9 +269,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-def settings_changed(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Fields in which two configs differ, as text."""
-    a, b = dataclasses.asdict(before), dataclasses.asdict(now)
-    return [f"{k} was {a[k]!r}, is {b[k]!r}" for k in a if a[k] != b[k]]

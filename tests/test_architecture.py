@@ -8,9 +8,11 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "task", "hub", "archive", "data", "labelled", "metrics", "stats", "classifiers",
-    "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines", "models", "report",
-    "published", "render", "tables", "regenerate", "evaluate", "bench", "listing", "progress", "__main__",
+    "__init__", "errors", "catalog", "config", "task", "hub", "archive", "data", "labelled", "metrics", "stats",
+    "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines",
+    "models", "report", "published", "render", "tables", "regenerate", "evaluate", "bench", "text_formats", "corpus",
+    "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
+    "export", "run_folder", "selection", "job", "train", "tracking", "launch", "listing", "progress", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 

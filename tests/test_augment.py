@@ -9,7 +9,8 @@ import torch
 from tiny import sentences, tiny_bert, write_tokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from simcse_bench.augment import AUGMENTATIONS, FILL_BATCH, OBJECTIVES, mlm_filler, pairs
+from simcse_bench.augment import FILL_BATCH, mlm_filler, pairs
+from simcse_bench.catalog import AUGMENTATIONS, OBJECTIVES
 from simcse_bench.errors import UserError
 
 ROWS = [(f"{text} {i}",) for i, text in enumerate(sentences(400, seed=7))]

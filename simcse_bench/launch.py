@@ -1,0 +1,161 @@
+"""One training run from names to a model folder: what is in the folder already decides what happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.config import TrainConfig, recipe, with_settings
+from simcse_bench.errors import UserError
+from simcse_bench.report import require_writable
+from simcse_bench.run_folder import RECORD, RunFolder
+
+if TYPE_CHECKING:
+    from simcse_bench.job import Job
+    from simcse_bench.train import Show
+
+MEASURED_STEPS = 3  # of a dry run
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lives and what may happen there."""
+
+    out: Path
+    resume: bool = False
+    force: bool = False
+    save_every: int = 500
+    device: str = "auto"
+    data_dir: Path | None = None
+    data_revision: str = "main"
+    tasks_dir: Path | None = None
+    trackers: tuple[str, ...] = ()
+
+
+def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig:
+    """The config of a command: a recipe with changes; with ``--resume`` alone that of the run in the folder."""
+    started = RunFolder(place.out).config() if place.resume else None
+    if started is not None and name is None:
+        config = with_settings(started, settings)
+    else:
+        config = with_settings(recipe(name) if name else TrainConfig(), settings)
+    changed = [] if started is None else _changes(started, config)
+    if changed:
+        raise UserError(
+            f"--resume: the run in {place.out} has other settings ({'; '.join(changed)}). "
+            "Resume it without them, or start anew with --force or another --out."
+        )
+    return config
+
+
+def launch(config: TrainConfig, place: Place, show: Show, say: Say) -> dict[str, Any]:
+    """Train, or give the record of the same run where it is finished; see ``train.train``.
+
+    Raises:
+        UserError: another run in the folder, or an unfinished one (without resume or force).
+    """
+    from simcse_bench.job import prepare
+    from simcse_bench.processes import join
+    from simcse_bench.tracking import tracked
+    from simcse_bench.train import train
+
+    if place.save_every < 1:
+        raise UserError(f"--save-every {place.save_every}: expected at least 1 update.")
+    require_writable(place.out / RECORD)
+    processes = join(place.device)
+    folder = RunFolder(place.out)
+    record = None if place.force else folder.record()
+    if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
+        step = max(folder.checkpoints())
+        raise UserError(
+            f"{place.out} holds an unfinished run, saved at step {step}. --resume goes on, --force starts anew."
+        )
+    job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
+    if record and record["status"] == "finished":
+        if record["key"] != job.key():
+            changes = _record_changes(record["config"], job.describe()["config"])
+            what = "; ".join(changes) or "the files of its model or data"
+            raise UserError(f"{place.out} holds another finished run ({what}). Use --force or another --out.")
+        return record | {"existing": True}
+    for note in job.notes():
+        say(note)
+    with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
+        return train(job, place.out, place.resume, place.save_every, shown)
+
+
+def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str]]:
+    """What a run would do and cost, by a few of its own updates in memory; nothing is written but the token cache."""
+    from simcse_bench.job import prepare
+    from simcse_bench.processes import join
+    from simcse_bench.train import Run
+
+    job = prepare(config, join(place.device), place.data_dir, place.tasks_dir, place.data_revision, say)
+    run = Run(job, RunFolder(place.out), lambda entry: None)
+    seconds = []
+    for _ in range(min(MEASURED_STEPS, job.steps)):
+        start = time.perf_counter()
+        run.update()
+        run.check()
+        seconds.append(time.perf_counter() - start)
+    parameters = sum(p.numel() for p in run.model.parameters())
+    lengths = job.data.lengths()
+    views = 2 if job.data.columns == 1 and config.same_mask != "copy" else 1
+    rows = min(job.steps * config.accumulation, job.batches * 10**9) * config.batch_size
+    tokens = float(lengths.sum(1).mean()) * views * rows
+    # the first update also fetches memory and compiles kernels
+    each = statistics.median(seconds[1:] or seconds)
+    found = [
+        ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
+        ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
+        ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
+        ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
+        ("dev scores", _evaluations(job)),
+        ("memory", f"{_peak_gb(job):.1f} GB at the peak of {len(seconds)} updates"),
+        ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
+        (
+            "time",
+            f"{_duration(job.steps * each)} on {job.processes.device} at {each:.2f} s an update, dev scores not counted",
+        ),
+    ]
+    return found + [("note", note) for note in job.notes()]
+
+
+def _counted(job: Job) -> str:
+    return f"{job.data.counts['truncated']:,} sentences truncated, {job.data.counts['empty']:,} empty rows left out"
+
+
+def _evaluations(job: Job) -> str:
+    if job.dev is None or not job.config.eval_every:
+        return "none: the last weights are kept"
+    return f"{-(-job.steps // job.config.eval_every)} on {job.config.eval_task}"
+
+
+def _peak_gb(job: Job) -> float:
+    if job.processes.device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(job.processes.device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(1, minutes)} min"
+
+
+def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
+    return _record_changes(dataclasses.asdict(before), dataclasses.asdict(now))
+
+
+def _record_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Fields in which two configs differ, as text; a saved one has lists where the other has tuples."""
+    a, b = ({k: list(v) if isinstance(v, tuple) else v for k, v in x.items()} for x in (before, now))
+    return [f"{k} {a.get(k)!r} there, {b[k]!r} here" for k in b if a.get(k) != b[k]]

@@ -1,0 +1,168 @@
+"""Formats of training text: files of lines, tables, objects -> rows of texts, or the problem of a malformed row."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from simcse_bench.errors import UserError
+
+Row = tuple[str, ...]
+FORMATS = {
+    ".txt": "one sentence a line, no header",
+    ".csv": "comma-separated with the usual quoting, under a header",
+    ".tsv": "tab-separated without quoting, under a header",
+    ".jsonl": "one object a line",
+    ".parquet": "text columns of a Parquet file",
+}
+# what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
+Rows = Callable[[Sequence[str]], Iterator[Row | str]]
+Opened = tuple[Sequence[str], Sequence[str], Rows]
+TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string")  # Arrow's types of text
+
+
+def suffix_of(name: str) -> str:
+    """ ".csv" of "a.csv" and of "a.csv.gz"."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn what reading a missing or damaged file raises into a UserError."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"{path}: damaged or cut off ({error}).") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}.") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of every line, without its end; split at newlines only, as data.read_lines does."""
+    with file_errors(path), _open(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                byte = line[error.start]
+                raise UserError(f"{path}:{number}: not utf-8 text (byte {byte:#04x}). Convert the file.") from None
+            yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _open_txt(path: Path) -> Opened:
+    return ["text"], ["text"], lambda _: ((line,) for _, line in _lines(path))
+
+
+def _open_table(path: Path) -> Opened:
+    """The columns by position, like SimCSE train.py; the header's names serve to choose others."""
+    # differs from SimCSE: pandas takes fields such as None, NA or null for missing; here they are text
+    read = _csv_rows if suffix_of(path.name) == ".csv" else _tsv_rows
+    header = next(read(path), (0, []))[1]
+
+    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
+        index = [header.index(c) for c in chosen]
+        for number, fields in itertools.islice(read(path), 1, None):
+            if fields in ([], [""]):  # a blank line
+                yield ("",) * len(index)
+            elif len(fields) != len(header):
+                yield f"{path}:{number}: {len(fields)} fields, expected {len(header)} ({', '.join(header)})."
+            else:
+                yield tuple(fields[i] for i in index)
+
+    if not header:
+        raise UserError(f"{path}: no header line; expected {FORMATS[suffix_of(path.name)]}.")
+    return header, header, rows
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in _lines(path))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Every row with the line it starts at."""
+    ended = False
+
+    def lines() -> Iterator[str]:
+        nonlocal ended
+        for _, line in _lines(path):
+            yield line + "\n"
+        ended = True
+
+    reader, start = csv.reader(lines()), 1
+    try:
+        for fields in reader:
+            if ended:  # a whole row never asks for a line behind the last one
+                raise UserError(f"{path}:{start}: a quote is opened in this row and never closed.")
+            yield start, fields
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}:{start}: not readable as comma-separated text ({error}).") from error
+
+
+def _open_jsonl(path: Path) -> Opened:
+    """The keys of the first object are the columns; blank lines are passed over."""
+
+    def objects() -> Iterator[tuple[str, Any]]:
+        for number, line in _lines(path):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except (json.JSONDecodeError, RecursionError):
+                    yield f"{path}:{number}", None
+
+    place, first = next(objects(), (str(path), None))
+    if not isinstance(first, dict):
+        raise UserError(f"{place}: not a JSON object; expected {FORMATS['.jsonl']}.")
+    return list(first), list(first), lambda chosen: (texts_of(where, row, chosen) for where, row in objects())
+
+
+def texts_of(place: str, found: Any, chosen: Sequence[str]) -> Row | str:
+    """The chosen fields of a row, null as empty; else what is wrong with it."""
+    if not isinstance(found, dict):
+        return f"{place}: not a JSON object; expected one a line."
+    for column in chosen:
+        if column not in found:
+            return f"{place}: no {column!r}; expected {', '.join(chosen)}."
+        if not isinstance(found[column], str | None):
+            kind = type(found[column]).__name__
+            return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: --set columns=a,b."
+        if re.search("[\ud800-\udfff]", found[column] or ""):
+            return f"{place}: {column!r} is not valid unicode (half a surrogate pair)."
+    return tuple(found[column] or "" for column in chosen)
+
+
+def _open_parquet(path: Path) -> Opened:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
+        with file_errors(path), pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
+                fields = (batch.column(name).to_pylist() for name in chosen)
+                yield from (tuple(text or "" for text in row) for row in zip(*fields, strict=True))
+
+    with pq.ParquetFile(path) as table:
+        schema = table.schema_arrow
+    return schema.names, [field.name for field in schema if TEXT_TYPE.match(str(field.type))], rows
+
+
+OPENERS: Mapping[str, Callable[[Path], Opened]] = {
+    ".txt": _open_txt,
+    ".csv": _open_table,
+    ".tsv": _open_table,
+    ".jsonl": _open_jsonl,
+    ".parquet": _open_parquet,
+}
