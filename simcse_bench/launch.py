@@ -75,9 +75,7 @@ def launch(config: TrainConfig, place: Place, show: Show, say: Say) -> dict[str,
     record = None if place.force else folder.record()
     if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
         step = max(folder.checkpoints())
-        raise UserError(
-            f"{place.out} holds an unfinished run, saved at step {step}. --resume goes on, --force starts anew."
-        )
+        raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
     job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
     if record and record["status"] == "finished":
         if record["key"] != job.key():
@@ -108,10 +106,11 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str
     parameters = sum(p.numel() for p in run.model.parameters())
     lengths = job.data.lengths()
     views = 2 if job.data.columns == 1 and config.same_mask != "copy" else 1
-    rows = min(job.steps * config.accumulation, job.batches * 10**9) * config.batch_size
+    rows = job.epoch(job.steps) * len(job.data)
     tokens = float(lengths.sum(1).mean()) * views * rows
     # the first update also fetches memory and compiles kernels
     each = statistics.median(seconds[1:] or seconds)
+    duration = f"{_duration(job.steps * each)} on {job.processes.device}, {each:.2f} s an update"
     found = [
         ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
         ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
@@ -120,10 +119,7 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str
         ("dev scores", _evaluations(job)),
         ("memory", f"{_peak_gb(job):.1f} GB at the peak of {len(seconds)} updates"),
         ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
-        (
-            "time",
-            f"{_duration(job.steps * each)} on {job.processes.device} at {each:.2f} s an update, dev scores not counted",
-        ),
+        ("time", f"{duration}; dev scores not counted"),
     ]
     return found + [("note", note) for note in job.notes()]
 
