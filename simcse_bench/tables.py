@@ -107,7 +107,7 @@ def speed_table(content: Mapping[str, Any]) -> Table:
         return MISSING if base is None else f"{row['median'] / base:.2f}"
 
     cells = [
-        [r["what"], r["dtype"], f"{r['median']:.1f}", ", ".join(f"{s:.1f}" for s in r["seconds"]),
+        [r["what"], r["dtype"], _seconds(r["median"]), ", ".join(map(_seconds, r["seconds"])),
          ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
         for r in rows
     ]  # fmt: skip
@@ -121,6 +121,10 @@ def speed_table(content: Mapping[str, Any]) -> Table:
         cells,
         [f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}", f"Machine: {where}; {versions}."],
     )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def long_rows(report: Report) -> list[dict[str, Any]]:
