@@ -41,7 +41,10 @@ class Job:
 
     @property
     def batches(self) -> int:
-        """Batches in an epoch; a last one too small for a negative in every process is left out."""
+        """Batches in an epoch.
+
+        # differs from SimCSE: a last batch too small for a negative, or for all processes, is left out.
+        """
         whole, rest = divmod(len(self.data), self.config.batch_size)
         return whole + (rest >= max(2, self.processes.count))
 
@@ -83,12 +86,15 @@ class Job:
             "notes": self.notes(),
         }
 
-    def key(self) -> str:
-        """Fingerprint of all that decides the weights: settings, data, files of the start, dev data, processes."""
+    def key(self, processes: int = 0) -> str:
+        """Fingerprint of all that decides the weights: settings, data, files of the start, dev data, processes.
+
+        ``processes``: instead of the present number of them.
+        """
         # names of places do not count, what they hold does
         settings = dataclasses.asdict(self.config) | {"model": "", "train": ""}
         content = [settings, self.data.fingerprint, self.checkpoint.provenance()["files"],
-                   self.dev.describe() if self.dev else None, self.processes.count]  # fmt: skip
+                   self.dev.describe() if self.dev else None, processes or self.processes.count]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def notes(self) -> list[str]:
@@ -107,6 +113,8 @@ class Job:
         return found
 
 
+# differs from SimCSE: the same seed gives another order than its RandomSampler's; ours follows from seed and epoch
+# alone, so that a resumed run needs no sampler state
 @functools.lru_cache(maxsize=2)
 def _order(n: int, seed: int, epoch: int) -> Any:
     return np.random.default_rng([seed, epoch]).permutation(n)

@@ -32,6 +32,7 @@ class State:
     its own random numbers from seed, step and rank.
     """
 
+    key: str = ""  # job.key() at the start
     step: int = 0
     best: float | None = None  # dev score of the best weights so far
     best_step: int = 0

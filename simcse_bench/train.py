@@ -91,7 +91,7 @@ class Run:
         self.model, self.random_weights = load_model(job.checkpoint, job.config, job.processes.device)
         self.optimizer = make_optimizer(self.model, job.config)
         self.scaler = torch.amp.GradScaler(job.processes.device.type, enabled=job.config.dtype == "float16")
-        self.state = State(processes=job.processes.count)
+        self.state = State(key=job.key(), processes=job.processes.count)
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, norm: not yet fetched or logged
         self.started, self.counted = time.perf_counter(), (0, 0)
 
@@ -99,6 +99,11 @@ class Run:
         """Go back to the last checkpoint."""
         step = max(self.folder.checkpoints())
         self.state = self.folder.load(step, self.model, self.optimizer)
+        if self.state.key != self.job.key(self.state.processes):
+            raise UserError(
+                f"--resume: the run in {self.folder.path} was started with other data, dev data or weights (files have "
+                "changed). Start anew with --force or another --out."
+            )
         self.scaler.load_state_dict(dict(self.state.scaler))
         if self.job.processes.main:
             self.folder.cut_log(step)
@@ -164,7 +169,7 @@ class Run:
             if better:
                 state.best, state.best_step = found["dev"], state.step
             self._enter({"step": state.step, **found, "best": better})
-        self.job.processes.wait()
+        better = self.job.processes.any(better)  # all processes must agree to save
         self.started = time.perf_counter()
         return better
 

@@ -17,7 +17,7 @@ from torch import nn
 from simcse_bench.kernels import short_attention, supported
 
 ATTENTION = "simcse_bench_training"
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 class _LinearFunction(torch.autograd.Function):
@@ -86,8 +86,8 @@ def training_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention with the cheap dropout; (B, n, H, d). Without dropout it is ``kernels.short_attention``."""
-    if not dropout:
+    """Attention with the cheap dropout; (B, n, H, d). Without a gradient it is ``kernels.short_attention``."""
+    if not (dropout or torch.is_grad_enabled()):
         return short_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     logits = torch.matmul(query, key.transpose(2, 3)) * scaling
@@ -131,3 +131,4 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(_M_MMAP_MAX, 0)
             mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(_M_TOP_PAD, 2**28)

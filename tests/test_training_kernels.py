@@ -21,8 +21,7 @@ def twins(width=24, out=40, bias=True):
 
 
 def result(layer, x, weights):
-    x = x.detach().clone().as_strided(x.shape, x.stride()) if x.is_contiguous() else x.detach()
-    x.requires_grad_()
+    x = x.clone().requires_grad_()
     layer.zero_grad()
     y = layer(x)
     (y.float() * weights).sum().backward()
@@ -173,6 +172,27 @@ def test_training_attention_equals_the_formula(monkeypatch, p, masked, scaling):
     assert weights is None
     expected = attention_by_formula(*(x.double() for x in (q, k, v)), mask, 0.5 if scaling is None else scaling)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_attention_has_gradients(monkeypatch, p, dtype, masked):
+    monkeypatch.setattr(training_kernels, "_dropout", lambda x, p: x)
+    torch.manual_seed(1)
+    module = nn.Module()
+    module.is_causal = False
+    exact = [torch.randn(3, 2, 6, 4).to(dtype).double().requires_grad_() for _ in range(3)]
+    found = [x.detach().to(dtype).requires_grad_() for x in exact]
+    mask = padding_mask() if masked else None
+    weights = torch.randn(3, 6, 2, 4, dtype=torch.float64)
+    (training_attention(module, *found, mask, dropout=p)[0].double() * weights).sum().backward()
+    logits = exact[0] @ exact[1].transpose(2, 3) / 2
+    logits = logits if mask is None else logits.masked_fill(~mask, -math.inf)
+    ((torch.softmax(logits, -1) @ exact[2]).transpose(1, 2) * weights).sum().backward()
+    step = torch.finfo(dtype).eps
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.grad.double(), other.grad, atol=16 * step, rtol=8 * step)
 
 
 def test_training_attention_drops_attention_weights_with_its_probability(monkeypatch):
