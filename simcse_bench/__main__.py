@@ -165,7 +165,7 @@ def train_command(
     main_process = os.environ.get("RANK", "0") == "0"
     silent = quiet or progress == "none" or not main_process
     say = (lambda line: None) if silent else (lambda line: typer.echo(line, err=True))
-    if dry_run:
+    if dry_run and config is not None:
         for what, text in launch.estimate(config, place, say):
             typer.echo(f"{what:<11} {text}")
         return

@@ -40,9 +40,17 @@ class Place:
     trackers: tuple[str, ...] = ()
 
 
-def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig:
-    """The config of a command: a recipe with changes; with ``--resume`` alone that of the run in the folder."""
+def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig | None:
+    """The config of a command: a recipe with changes; with ``--resume`` alone that of the run in the folder.
+
+    None where that run is finished: there is nothing to do.
+    """
     started = RunFolder(place.out).config() if place.resume else None
+    if place.resume and started is None and name is None and not settings:
+        record = RunFolder(place.out).record()
+        if record and record["status"] == "finished":
+            return None
+        raise UserError(f"--resume: no unfinished run in {place.out}; name a --recipe or settings to start one.")
     if started is not None and name is None:
         config = with_settings(started, settings)
     else:
@@ -56,8 +64,10 @@ def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConf
     return config
 
 
-def launch(config: TrainConfig, place: Place, show: Show, say: Say) -> dict[str, Any]:
+def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> dict[str, Any]:
     """Train, or give the record of the same run where it is finished; see ``train.train``.
+
+    ``config``: from ``settle``.
 
     Raises:
         UserError: another run in the folder, or an unfinished one (without resume or force).
@@ -73,6 +83,8 @@ def launch(config: TrainConfig, place: Place, show: Show, say: Say) -> dict[str,
     processes = join(place.device)
     folder = RunFolder(place.out)
     record = None if place.force else folder.record()
+    if config is None:
+        return (record or {}) | {"existing": True}
     if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
         step = max(folder.checkpoints())
         raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")

@@ -18,7 +18,7 @@ from torch import nn
 from simcse_bench.config import TrainConfig, from_mapping
 from simcse_bench.errors import UserError
 from simcse_bench.report import write_text
-from simcse_bench.weights import read_json
+from simcse_bench.weights import SETTINGS_FILE, read_json
 
 RECORD = "train.json"
 _WEIGHTS, _OPTIMIZER, _STATE, _CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.json"
@@ -69,7 +69,9 @@ class RunFolder:
     def start(self, config: TrainConfig, record: Mapping[str, Any]) -> None:
         """Remove what another run has left, and write down this one's settings."""
         self.clear_checkpoints()
-        self.log.unlink(missing_ok=True)
+        # without these two nothing takes the other run's model for this one's, should this one fail
+        for path in (self.log, self.path / SETTINGS_FILE, self.path / "model.safetensors"):
+            path.unlink(missing_ok=True)
         # beside the checkpoints and removed with them: these settings may hold paths of the machine
         write_text(self.path / "checkpoints" / _CONFIG, json.dumps(asdict(config), indent=1) + "\n")
         self.write_record(record)

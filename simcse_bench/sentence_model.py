@@ -133,12 +133,13 @@ def load_model(
 ) -> tuple[SentenceModel, tuple[str, ...]]:
     """The model to train, and the names of weights of a language-model head that are random at its start.
 
-    The MLP is drawn from torch's global generator: seed it first.
+    The MLP is drawn from torch's global generator, seeded here: the same one with and without a language-model head.
     """
     attention = training_kernels.register_attention() if device.type == "cpu" else None
     wanted = {"hidden": config.hidden_dropout, "attention": config.attention_dropout}
     overrides = _dropout_overrides(checkpoint, wanted) if any(p is not None for p in wanted.values()) else {}
     backbone = load_backbone(checkpoint, torch.float32, attention, overrides, masked_lm=config.mlm_weight > 0)
+    torch.manual_seed(config.seed)
     model = SentenceModel(backbone, config, device)
     if config.max_length > model.limit:
         raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {model.limit} tokens.")

@@ -105,6 +105,7 @@ class Run:
                 "changed). Start anew with --force or another --out."
             )
         self.scaler.load_state_dict(dict(self.state.scaler))
+        self.counted = (self.state.sentences, self.state.tokens)
         if self.job.processes.main:
             self.folder.cut_log(step)
         self.started = time.perf_counter()
@@ -184,9 +185,9 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the best weights (without dev scores the last ones) as a model, then the record."""
         state = self.state
-        if state.best is not None and state.best_step != state.step:
-            self.folder.load_weights(state.best_step, self.model)
         if self.job.processes.main:
+            if state.best is not None and state.best_step != state.step:
+                self.folder.load_weights(state.best_step, self.model)
             export.export(self.model, self.folder.path)
             files = {p.name: sha256(p) for p in weight_files(self.folder.path)}
             record = self.record("finished") | {"files": files}
