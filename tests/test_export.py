@@ -19,9 +19,9 @@ TEXTS = [*sentences(9, seed=5), "The man .", "a dog unknownword"]
 
 def trained(folder, seed=4, **settings):
     """A model as after training: MLP and one layer moved away from the checkpoint."""
-    torch.manual_seed(seed)
-    config = TrainConfig(**{"max_length": 16, **settings}).check()
+    config = TrainConfig(**{"max_length": 16, "seed": seed, **settings}).check()
     model, _ = load_model(checkpoints.resolve(str(folder), pooling="cls", head="none"), config, torch.device("cpu"))
+    torch.manual_seed(seed)
     with torch.no_grad():
         for p in [*model.encoders[0].parameters()][-4:]:
             p += 0.1 * torch.randn_like(p)

@@ -34,8 +34,9 @@ def _one_thread():
 
 
 def sentence_model(folder, seed=1, **settings):
-    config = TrainConfig(**{"max_length": 32, "temperature": 0.2, "chunk_tokens": 32, **settings}).check()
-    torch.manual_seed(seed)
+    defaults = {"max_length": 32, "temperature": 0.2, "chunk_tokens": 32, "seed": seed}
+    config = TrainConfig(**(defaults | settings)).check()
+    torch.manual_seed(seed)  # of a language-model head that the checkpoint lacks
     model, _ = load_model(checkpoints.resolve(str(folder), pooling="cls", head="none"), config, CPU)
     return model
 
@@ -344,6 +345,10 @@ def test_bfloat16_comes_near_float32(bert):
     plain = sentence_model(bert, dtype="bfloat16")
     flat = [torch.cat([g.float().flatten() for g in step(m, rows)[1].values()]) for m in (cached, plain)]
     assert torch.cosine_similarity(*flat, dim=0) > 0.999
+
+
+def test_the_mlp_is_the_same_with_a_language_model_head(bert):
+    assert torch.equal(sentence_model(bert).mlp[0].weight, sentence_model(bert, mlm_weight=0.1).mlp[0].weight)
 
 
 def test_the_mlp_is_drawn_anew_from_the_seed(bert):
