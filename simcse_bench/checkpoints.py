@@ -160,7 +160,7 @@ def _own_settings(folder: Path) -> tuple[str, str] | None:
         return None
     content = read_json(path)
     pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
-    if pooling not in POOLINGS or head not in HEADS:
+    if pooling not in tuple(POOLINGS) or head not in tuple(HEADS):  # it may be anything, a list too
         raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
     return pooling, head
 

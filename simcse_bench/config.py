@@ -196,7 +196,7 @@ def _parsed(text: str, hint: Any) -> Any:
             return None
         kinds.remove(type(None))
     if getattr(hint, "__origin__", None) is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return () if text.lower() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
     kind = kinds[0]
     if kind is bool:
         if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
