@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from simcse_bench.console import print_reports, print_table
 from simcse_bench.errors import Stopped, UserError, unknown
-
-if TYPE_CHECKING:
-    from simcse_bench.render import Table
-    from simcse_bench.report import Report
 
 app = typer.Typer(
     name="simcse-bench",
@@ -113,13 +110,13 @@ def evaluate_command(
         with progress_shown("none" if quiet else progress) as show:
             reports.append(run(plan, show, say))
         if format not in ("csv", "json"):
-            _print_reports(reports[-1:], metric, aggregate, format)
+            print_reports(reports[-1:], metric, aggregate, format)
         if not quiet:
             typer.echo(
                 f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)", err=True
             )
     if format in ("csv", "json"):  # one document, however many suites
-        _print_reports(reports, metric, aggregate, format)
+        print_reports(reports, metric, aggregate, format)
 
 
 @app.command("train")
@@ -203,7 +200,7 @@ def list_command(
     }
     if what not in listings:
         raise unknown("list", what, listings)
-    _print_table(listings[what]())
+    print_table(listings[what]())
 
 
 @data_app.command("where")
@@ -245,7 +242,7 @@ def data_check(
     table, problems = listing.check(tasks, root.path if root else None)
     if root:
         typer.echo(f"{root.path} ({root.origin})", err=True)
-    _print_table(table)
+    print_table(table)
     if problems:
         raise UserError(*problems)
 
@@ -260,48 +257,6 @@ def report_command(
 
     files = regenerate(results, check)
     typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
-
-
-def _print_reports(reports: list[Report], metric: str, aggregate: str, format: str) -> None:
-    import dataclasses
-    import json
-
-    from simcse_bench import render, tables
-
-    if format == "csv":
-        typer.echo(render.csv_text([row for report in reports for row in tables.long_rows(report)]), nl=False)
-        return
-    if format == "json":
-        content = [dataclasses.asdict(report) for report in reports]
-        typer.echo(json.dumps(content if len(content) > 1 else content[0], indent=1, ensure_ascii=False))
-        return
-    for report in reports:
-        table = tables.score_table(report, metric, aggregate, narrow=format == "table")
-        if format == "table":
-            _print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
-        else:
-            typer.echo((render.markdown if format == "md" else render.latex)(table), nl=False)
-
-
-def _print_table(table: Table) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    from simcse_bench.render import text_columns
-
-    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    left = text_columns(table)
-    for i, column in enumerate(table.header):
-        drawn.add_column(column, justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
-    for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
-    console.print(Text(table.title, style="bold"))
-    console.print(drawn)
-    for note in table.notes:
-        console.print(Text(note))
 
 
 def main() -> None:

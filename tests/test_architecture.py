@@ -12,7 +12,7 @@ ORDER = [
     "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines",
     "models", "report", "published", "render", "tables", "regenerate", "evaluate", "bench", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
-    "export", "run_folder", "selection", "job", "train", "tracking", "launch", "listing", "progress", "__main__",
+    "export", "run_folder", "selection", "job", "train", "tracking", "launch", "listing", "progress", "console", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 

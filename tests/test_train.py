@@ -171,12 +171,12 @@ def test_with_the_masked_language_modelling_term(train, tmp_path, bert):
     folder = tmp_path / "mlm"
     BertForMaskedLM(BertConfig.from_pretrained(bert)).save_pretrained(folder)
     write_tokenizer(folder)
-    done = train(model=folder, mlm_weight=0.1)
+    same = {"model": folder, "mlp": "none", "dropout": 0, "learning_rate": 1e-9}
+    done = train(**same, mlm_weight=0.1)
     assert done.code == 0, done.err
-    assert record()["random_at_start"] == ["mlp"]
-    done = train(model=folder, out=Path("runs/without"))
-    assert done.code == 0, done.err
-    assert losses()[6] > losses(Path("runs/without"))[6] + 0.05
+    assert record()["random_at_start"] == []
+    assert train(**same, out=Path("runs/without")).code == 0
+    assert losses()[6] > losses(Path("runs/without"))[6] + 0.1
     assert not [k for k in load_file(OUT / "model.safetensors") if k.startswith(("cls.", "lm_head"))]
 
 
@@ -613,7 +613,6 @@ def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
     from simcse_bench.evaluate import embed
     from simcse_bench.models import open_model
 
-    torch.set_num_threads(2)
     path = _found(real_data, name)
     settings = ("max_steps=20", "eval_every=10", "max_rows=1280", "batch_size=64")
     done = cli("train", "--recipe", recipe, "--model", minilm, "--train", path, "--data-dir", real_data, "--out", OUT,
