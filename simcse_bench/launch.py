@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> di
     ``config``: from ``settle``.
 
     Raises:
-        UserError: another run in the folder, or an unfinished one (without resume or force).
+        UserError: another run in the folder, an unfinished one (without resume or force), or one that is under way.
     """
     from simcse_bench.job import prepare
     from simcse_bench.processes import join
@@ -82,23 +83,24 @@ def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> di
     require_writable(place.out / RECORD)
     processes = join(place.device)
     folder = RunFolder(place.out)
-    record = None if place.force else folder.record()
-    if config is None:
-        return (record or {}) | {"existing": True}
-    if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
-        step = max(folder.checkpoints())
-        raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
-    job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
-    if record and record["status"] == "finished":
-        if record["key"] != job.key():
-            changes = _record_changes(record["config"], job.describe()["config"])
-            what = "; ".join(changes) or "the files of its model or data"
-            raise UserError(f"{place.out} holds another finished run ({what}). Use --force or another --out.")
-        return record | {"existing": True}
-    for note in job.notes():
-        say(note)
-    with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
-        return train(job, place.out, place.resume, place.save_every, shown)
+    with folder.locked() if processes.main else nullcontext():
+        record = None if place.force else folder.record()
+        if config is None:
+            return (record or {}) | {"existing": True}
+        if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
+            step = max(folder.checkpoints())
+            raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
+        job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
+        if record and record["status"] == "finished":
+            if record["key"] != job.key():
+                changes = _record_changes(record["config"], job.describe()["config"])
+                what = "; ".join(changes) or "the files of its model or data"
+                raise UserError(f"{place.out} holds another finished run ({what}). Use --force or another --out.")
+            return record | {"existing": True}
+        for note in job.notes():
+            say(note)
+        with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
+            return train(job, place.out, place.resume, place.save_every, shown)
 
 
 def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from simcse_bench.report import write_text
 from simcse_bench.weights import SETTINGS_FILE, read_json
 
 RECORD = "train.json"
+_LOCK = ".lock"
 _WEIGHTS, _OPTIMIZER, _STATE, _CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.json"
 
 
@@ -50,6 +52,27 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.log = path / "log.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from this folder for as long as one trains in it; the lock ends with its process.
+
+        Raises:
+            UserError: another command trains here.
+        """
+        import filelock
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"{self.path}: another command is training there. Wait for it or choose another --out.") from None
+        try:
+            yield
+        finally:
+            (self.path / _LOCK).unlink(missing_ok=True)
+            lock.release()
 
     def record(self) -> dict[str, Any] | None:
         """train.json, where there is one."""

@@ -389,6 +389,19 @@ def test_resume_in_an_empty_folder_starts_from_the_beginning(train):
     assert weights() == weights(Path("whole"))
 
 
+@pytest.mark.parametrize("args", [(), ("--resume",), ("--force",)])
+def test_a_folder_in_which_another_command_trains_is_left_alone(train, monkeypatch, args):
+    stop_at(monkeypatch, 4)
+    assert train().code == 130
+    before = {p: p.read_bytes() for p in OUT.rglob("*") if p.is_file()}
+    with RunFolder(OUT).locked():
+        done = train(*args)
+        assert done.code == 2
+        assert "another command is training there" in done.err
+    assert {p: p.read_bytes() for p in OUT.rglob("*") if p.is_file()} == before
+    assert train("--resume").code == 0
+
+
 def test_resume_and_force_exclude_each_other(train):
     done = train("--resume", "--force")
     assert done.code == 2
