@@ -89,13 +89,11 @@ def _cached(
     vectors = torch.cat(parts)[order.argsort()].requires_grad_()
     loss = _contrast(model.config, vectors, n, processes)
     torch.autograd.backward(scale * loss)
-    end = _random_state(device)
     for chosen, encoder, rows, state in chunks:
         _set_random_state(state, device)
         with _autocast(model):
             again = model.embed_chunk(chosen, encoder)
         torch.autograd.backward(again, vectors.grad[rows])  # type: ignore[index]
-    _set_random_state(end, device)
     return loss.detach()
 
 
