@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-OURS, THEIRS = "simcse-bench", "sentence-transformers"
+import sides
+from sides import OURS
 
 
 def main() -> None:
@@ -79,36 +78,21 @@ def peak_mb() -> float:
 
 def compare(args: argparse.Namespace) -> None:
     """Run both sides in turn and save medians and ratios."""
-    from simcse_bench.report import environment, write_text
-
+    options = ["--model", args.model, "--device", args.device]
+    options += ["--data-dir", str(args.data_dir)] if args.data_dir else []
     rows = []
     for dtype in args.dtype:
-        runs: dict[str, list[dict[str, float]]] = {OURS: [], THEIRS: []}
-        for i in range(args.runs):
-            for side in (OURS, THEIRS):
-                command = [sys.executable, __file__, "--one", side, "--model", args.model, "--dtype", dtype]
-                command += ["--device", args.device] + (["--data-dir", str(args.data_dir)] if args.data_dir else [])
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                runs[side].append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"{dtype} run {i + 1} {side}: {runs[side][-1]['seconds']:.1f} s", flush=True)
-        for side, found in runs.items():
-            seconds = [round(r["seconds"], 2) for r in found]
-            peak = round(max(r["peak_mb"] for r in found))
-            rows.append({"what": side, "dtype": dtype, "seconds": seconds, "median": statistics.median(seconds),
-                         "sentences": found[0]["sentences"], "peak_mb": peak})  # fmt: skip
-    import sentence_transformers
-
-    content = {
-        "title": f"Embedding STS12-16, STS-B and SICK-R (test): {args.name or args.model}, {args.device}",
-        "reference": THEIRS,
-        "rows": rows,
-        "note": "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians. "
+        for side, found in sides.in_turn(__file__, dtype, args.runs, options).items():
+            more = {"sentences": found[0]["sentences"], "peak_mb": round(max(r["peak_mb"] for r in found))}
+            rows.append(sides.row(side, dtype, [r["seconds"] for r in found], 2, **more))
+    sides.save(
+        args.out / "speed" / f"eval-{args.device.replace(':', '')}.json",
+        f"Embedding STS12-16, STS-B and SICK-R (test): {args.name or args.model}, {args.device}",
+        "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians. "
         "Peak memory is above the loaded model.",
-        "environment": environment(args.device) | {"sentence-transformers": sentence_transformers.__version__},
-    }
-    path = args.out / "speed" / f"eval-{args.device.replace(':', '')}.json"
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {path}")
+        rows,
+        args.device,
+    )
 
 
 if __name__ == "__main__":

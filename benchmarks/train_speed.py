@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-OURS, THEIRS = "simcse-bench", "sentence-transformers"
+import sides
+from sides import OURS
+
 BATCH, LENGTH, WARM = 64, 32, 2
 
 
@@ -117,37 +117,22 @@ def rows(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> None:
     """Run both sides in turn and save medians and ratios."""
-    import sentence_transformers
-
-    from simcse_bench.report import environment, write_text
-
-    found = []
+    options = ["--model", args.model, "--train", args.train, "--device", args.device, "--updates", str(args.updates)]
+    rows = []
     for dtype in args.dtype:
-        runs: dict[str, list[float]] = {OURS: [], THEIRS: []}
-        for i in range(args.runs):
-            for side in (OURS, THEIRS):
-                command = [sys.executable, __file__, "--one", side, "--model", args.model, "--train", args.train]
-                command += ["--dtype", dtype, "--device", args.device, "--updates", str(args.updates)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                runs[side].append(json.loads(done.stdout.splitlines()[-1])["seconds"])
-                print(f"{dtype} run {i + 1} {side}: {runs[side][-1]:.3f} s an update", flush=True)
-        for side, seconds in runs.items():
-            median = statistics.median(seconds)
-            found.append({"what": side, "dtype": dtype, "seconds": [round(s, 3) for s in seconds],
-                          "median": round(median, 3), "sentences": BATCH, "peak_mb": None,
-                          "rows_per_second": round(BATCH / median, 1)})  # fmt: skip
-    text = Path(args.train).name
-    content = {
-        "title": f"Training updates: {args.name or args.model}, {text}, batch {BATCH}, {LENGTH} tokens, {args.device}",
-        "reference": THEIRS,
-        "rows": found,
-        "note": f"Seconds of one update of {BATCH} rows, in each run the median of {args.updates}; runs in turn. Both "
+        for side, found in sides.in_turn(__file__, dtype, args.runs, options).items():
+            seconds = [r["seconds"] for r in found]
+            more = {"sentences": BATCH, "peak_mb": None, "rows_per_second": round(BATCH / statistics.median(seconds), 1)}
+            rows.append(sides.row(side, dtype, seconds, 3, **more))
+    text = Path(args.train)
+    sides.save(
+        args.out / "speed" / f"train-{text.stem}-{args.device}.json",
+        f"Training updates: {args.name or args.model}, {text.name}, batch {BATCH}, {LENGTH} tokens, {args.device}",
+        f"Seconds of one update of {BATCH} rows, in each run the median of {args.updates}; runs in turn. Both "
         "sides train on the same rows, each in an order of its own.",
-        "environment": environment(args.device) | {"sentence-transformers": sentence_transformers.__version__},
-    }
-    path = args.out / "speed" / f"train-{Path(text).stem}-{args.device}.json"
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {path}")
+        rows,
+        args.device,
+    )
 
 
 if __name__ == "__main__":

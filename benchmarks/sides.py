@@ -1,0 +1,43 @@
+"""Two sides measured in turn, every run a process of its own, and the file the figures go to."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OURS, THEIRS = "simcse-bench", "sentence-transformers"
+
+
+def in_turn(script: str, dtype: str, runs: int, options: Sequence[str]) -> dict[str, list[dict[str, float]]]:
+    """Side -> what ``script --one SIDE --dtype DTYPE`` printed as JSON in its last line, run by run."""
+    found: dict[str, list[dict[str, float]]] = {OURS: [], THEIRS: []}
+    for i in range(runs):
+        for side, results in found.items():
+            command = [sys.executable, script, "--one", side, "--dtype", dtype, *options]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{dtype} run {i + 1} {side}: {results[-1]['seconds']:.3f} s", flush=True)
+    return found
+
+
+def row(side: str, dtype: str, seconds: Sequence[float], digits: int, **more: Any) -> dict[str, Any]:
+    """One line of the report: all runs and their median."""
+    rounded = [round(s, digits) for s in seconds]
+    return {"what": side, "dtype": dtype, "seconds": rounded, "median": statistics.median(rounded), **more}
+
+
+def save(path: Path, title: str, note: str, rows: Sequence[dict[str, Any]], device: str) -> None:
+    """Write the JSON that `simcse-bench report` draws the table from."""
+    import sentence_transformers
+
+    from simcse_bench.report import environment, write_text
+
+    versions = environment(device) | {"sentence-transformers": sentence_transformers.__version__}
+    content = {"title": title, "reference": THEIRS, "rows": rows, "note": note, "environment": versions}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(f"written: {path}")
