@@ -122,7 +122,11 @@ def compare(args: argparse.Namespace) -> None:
     for dtype in args.dtype:
         for side, found in sides.in_turn(__file__, dtype, args.runs, options).items():
             seconds = [r["seconds"] for r in found]
-            more = {"sentences": BATCH, "peak_mb": None, "rows_per_second": round(BATCH / statistics.median(seconds), 1)}
+            more = {
+                "sentences": BATCH,
+                "peak_mb": None,
+                "rows_per_second": round(BATCH / statistics.median(seconds), 1),
+            }
             rows.append(sides.row(side, dtype, seconds, 3, **more))
     text = Path(args.train)
     sides.save(

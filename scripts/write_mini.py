@@ -38,7 +38,7 @@ def sentences_text() -> str:
         grammar = _grammar(name)
         patterns = [[pattern] for pattern in grammar["sentences"]]
         found += [s for (s,) in expand(patterns, grammar["words"], SENTENCES_A_PATTERN, tied=False)]
-    random.Random(1).shuffle(found)  # noqa: S311 (no secret)
+    random.Random(1).shuffle(found)
     taken = _evaluation_sentences()
     return "".join(f"{s}\n" for s in dict.fromkeys(found) if s not in taken)
 
@@ -70,7 +70,7 @@ def expand(
         each: expansions of a pattern.
         tied: the same name takes the same entry throughout the pattern; else another one each time.
     """
-    draw = random.Random(0)  # noqa: S311 (no secret)
+    draw = random.Random(0)
     found: dict[tuple[str, ...], None] = {}
     for pattern in patterns:
         own: dict[tuple[str, ...], None] = {}

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.console import print_reports, print_table
+from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
+from simcse_bench.training_commands import ablation_command, train_command
 
 app = typer.Typer(
     name="simcse-bench",
@@ -21,20 +22,19 @@ app = typer.Typer(
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+app.command("train")(train_command)
+app.command("run-ablation")(ablation_command)
 FORMATS = ("table", "md", "csv", "latex", "json")
-PROGRESS = ("auto", "bar", "plain", "none")
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub).")
-]
-DataRevision = Annotated[str, typer.Option(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of your own (see tasks/README.md).")]
 
 
 @app.command("eval")
 def evaluate_command(
     model: Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")],
     suite: Annotated[
-        str | None, typer.Option(help="Suite of tasks: sts (default), transfer, all, or your own; see `ls suites`.")
+        str | None,
+        typer.Option(
+            help="Suite: sts (default), transfer, all (both), mini, mini-transfer, or your own; see `ls suites`."
+        ),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated.")] = None,
     protocol: Annotated[str, typer.Option(help="simcse (the paper's) or mteb (raw text, all of SICK-R).")] = "simcse",
@@ -89,14 +89,19 @@ def evaluate_command(
         problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
     if problems:
         raise UserError(*problems)
-    from simcse_bench.bench import Settings, prepare, run
+    from simcse_bench.archive import HOW_TO_CONFIGURE
+    from simcse_bench.bench import Settings, default_suite, prepare, run
     from simcse_bench.models import open_model
     from simcse_bench.progress import progress_shown
 
     opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
     silent = quiet or progress == "none"
-    say = (lambda line: None) if silent else (lambda line: typer.echo(line, err=True))
-    suites = ("sts", "transfer") if suite == "all" else (suite or ("" if task else "sts"),)
+    say = quietly if silent else aloud
+    if not suite and not task:
+        suite = default_suite(opened, data_dir, data_revision)
+        if suite != "sts":
+            say(f"no real data is configured: suite {suite}, embedded data. {HOW_TO_CONFIGURE}")
+    suites = ("sts", "transfer") if suite == "all" else (suite or "",)
     plans = []
     for one in suites:  # all input is checked before anything is computed
         settings = Settings(
@@ -119,74 +124,14 @@ def evaluate_command(
         print_reports(reports, metric, aggregate, format)
 
 
-@app.command("train")
-def train_command(
-    out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
-    recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
-    set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
-    track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start anew over another run in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
-    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
-    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
-    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
-) -> None:
-    """Train an encoder with SimCSE and keep the weights with the best dev score.
-
-    \b
-    simcse-bench train --recipe unsup-bert-base --train wiki1m --out runs/unsup
-    simcse-bench train --recipe sup-bert-base --train nli.csv --out runs/sup --set seed=1 --set dropout=0.2
-    simcse-bench train --resume --out runs/sup
-    torchrun --nproc-per-node 4 -m simcse_bench train --recipe sup-roberta-large --out runs/large
-    """
-    from simcse_bench import launch
-
-    if progress not in PROGRESS:
-        raise unknown("progress", progress, PROGRESS)
-    if resume and force:
-        raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
-    short = {"model": model, "train": train, "track_geometry": track_geometry}
-    settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
-    place = launch.Place(
-        out, resume, force, save_every, device, data_dir, data_revision, tasks_dir, tuple(tracker or ())
-    )
-    config = launch.settle(recipe, settings, place)
-    main_process = os.environ.get("RANK", "0") == "0"
-    silent = quiet or progress == "none" or not main_process
-    say = (lambda line: None) if silent else (lambda line: typer.echo(line, err=True))
-    if dry_run and config is not None:
-        for what, text in launch.estimate(config, place, say):
-            typer.echo(f"{what:<11} {text}")
-        return
-    from simcse_bench.progress import training_shown
-
-    with training_shown("none" if silent else progress) as show:
-        record = launch.launch(config, place, show, say)
-    if main_process:
-        kept = record["kept"]
-        score = "no dev score" if kept["dev"] is None else f"dev {kept['dev']:.2f} ({record['dev']['task']})"
-        typer.echo(f"{out}: weights of step {kept['step']} of {record['steps']}, {score}")
-        if not quiet:
-            done = "already there" if record.get("existing") else f"{record['sentences_per_second']:.0f} sentences/s"
-            typer.echo(f"{done}; evaluate with: simcse-bench eval --model {out}", err=True)
-
-
 @app.command("ls")
 def list_command(
     what: Annotated[
-        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes or settings")
+        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings or ablations")
     ] = "tasks",
     tasks_dir: TasksDir = None,
 ) -> None:
-    """List what has a name: tasks, suites, models, poolings, protocols, recipes, and the settings of `train`."""
+    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations."""
     from simcse_bench import listing
 
     listings = {
@@ -197,6 +142,7 @@ def list_command(
         "protocols": listing.protocols,
         "recipes": listing.recipes,
         "settings": listing.settings,
+        "ablations": listing.ablations,
     }
     if what not in listings:
         raise unknown("list", what, listings)

@@ -19,6 +19,7 @@ LAYOUT = """<folder>/STS/STS12-en-test/STS.input.MSRpar.txt, STS.gs.MSRpar.txt, 
 <folder>/STS/STSBenchmark/sts-dev.csv, sts-test.csv
 <folder>/SICK/SICK_test_annotated.txt
 (SentEval's own layout; <folder> may also be the folder that holds downstream/)"""
+HOW_TO_CONFIGURE = f"For the real one: --data-dir, {ENV_DATA}, or `simcse-bench data fetch`."
 MAX_BYTES = 2 * 1024**3  # unpacked; the official archive has about 0.3 GB
 _MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 
@@ -42,6 +43,11 @@ def cache_dir() -> Path:
 def cached_folder(revision: str) -> Path:
     """Where the archive of this revision is unpacked."""
     return cache_dir() / f"senteval-{revision.replace('/', '-')}"
+
+
+def configured(data_dir: Path | None = None, revision: str = "main") -> bool:
+    """Whether real data was named, or lies in the cache: what ``find_root`` takes without a download."""
+    return bool(data_dir or os.environ.get(ENV_DATA)) or locate(cached_folder(revision)) is not None
 
 
 def find_root(data_dir: Path | None = None, revision: str = "main", download: bool = True) -> DataRoot:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simcse_bench.archive import find_root
+from simcse_bench import embedded
+from simcse_bench.archive import configured, find_root
 from simcse_bench.data import needs_root
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
@@ -51,6 +52,12 @@ class Plan:
     key: str
     path: Path
     existing: Report | None  # the report of the same evaluation, where there is one
+
+
+def default_suite(model: Model, data_dir: Path | None = None, data_revision: str = "main") -> str:
+    """sts; for the mini encoder, and what was trained from it, the embedded data where no real data is configured."""
+    tried = model.provenance.get("embedded") and not configured(data_dir, data_revision)
+    return embedded.SUITE if tried else "sts"
 
 
 def prepare(model: Model, settings: Settings) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simcse_bench import hub
+from simcse_bench import embedded, hub
 from simcse_bench.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.weights import SETTINGS_FILE, read_json, sha256, shown_name, tensor_names, weight_files
@@ -34,6 +34,7 @@ class Checkpoint:
     revision: str | None = None  # commit, where the files came from the Hub
     dense: Path | None = None  # a sentence-transformers Dense module
     normalize: bool = False
+    embedded: bool = False  # the mini encoder that ships with the package, or trained from it
 
     def provenance(self) -> dict[str, Any]:
         """What decides the embeddings, for the report: fingerprints of the files included."""
@@ -48,7 +49,7 @@ class Checkpoint:
             "normalize": self.normalize,
             "note": self.spec.note,
             "files": {name: sha256(p) for name, p in self._files().items()},
-        }
+        } | ({"embedded": True} if self.embedded else {})
 
     def _files(self) -> dict[str, Path]:
         tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
@@ -81,7 +82,11 @@ def resolve(
     if max_length is not None and max_length < 1:
         raise UserError(f"--max-length {max_length}: expected at least 1 token.")
     spec: ModelSpec | None
-    if len(name) < 4096 and "\0" not in name and os.path.isdir(name):  # noqa: PTH112 (Path raises for long names)
+    if name == embedded.MODEL:  # a folder of this name is ./mini
+        if revision is not None:
+            raise UserError(f"--revision {revision}: {name} ships with simcse-bench; it has no revisions.")
+        folder, commit, spec, shown = embedded.model_folder(), None, MODELS[name], name
+    elif len(name) < 4096 and "\0" not in name and os.path.isdir(name):  # noqa: PTH112 (Path raises for long names)
         if revision is not None:
             raise UserError(f"--revision {revision}: {name} is a folder; a revision belongs to a model on the Hub.")
         folder, commit, spec, shown = Path(name), None, None, shown_name(name)
@@ -100,8 +105,9 @@ def resolve(
         folder = _snapshot(hub_id, revision or (spec.revision if spec else None))
         commit = folder.name
     return _decide(
-        Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit), spec, pooling, head, max_length
-    )
+        Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == embedded.MODEL),
+        spec, pooling, head, max_length,
+    )  # fmt: skip
 
 
 def _snapshot(hub_id: str, revision: str | None) -> Path:
@@ -134,6 +140,7 @@ def _decide(
     if known is None or known.pooling is None:
         if own is not None:
             spec, reason = replace(spec, pooling=own[0], head=own[1]), SETTINGS_FILE
+            found = replace(found, embedded=own[2])
         elif modules is not None:
             spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
             spec = replace(spec, max_length=spec.max_length or modules.max_length)
@@ -153,8 +160,8 @@ def _decide(
     return replace(found, spec=spec, reason=reason, dense=found.dense if spec.head == "mlp" else None)
 
 
-def _own_settings(folder: Path) -> tuple[str, str] | None:
-    """Pooling and head that our trainer wrote beside a checkpoint."""
+def _own_settings(folder: Path) -> tuple[str, str, bool] | None:
+    """Pooling, head, and whether it comes from the mini encoder: what our trainer wrote beside a checkpoint."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None
@@ -162,7 +169,7 @@ def _own_settings(folder: Path) -> tuple[str, str] | None:
     pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
     if pooling not in tuple(POOLINGS) or head not in tuple(HEADS):  # it may be anything, a list too
         raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
-    return pooling, head
+    return pooling, head, content.get("start") == embedded.MODEL
 
 
 def _undecided(found: Checkpoint, pooling: str | None) -> UserError:

@@ -82,7 +82,9 @@ class TrainConfig:
     augmentation_rate: float = _set(0.1, "k of crop and word deletion; share of tokens for mlm")
     augmentation_file: str = _set("", "synonym: a file of word<TAB>synonyms; mlm: the language model; none: model")
 
-    eval_task: str = _set("stsb", "task whose dev score selects the best weights; see `ls tasks`")
+    eval_task: str = _set(
+        "stsb", "task whose dev score selects the best weights; auto: stsb where its data is, else mini-sts"
+    )
     eval_every: int = _set(125, "updates between dev scores, one more at the end; 0: none, the last weights are kept")
     track_geometry: int = _set(0, "updates between records of alignment and uniformity (Figure 2); 0: none")
 

@@ -1,15 +1,32 @@
-"""What the command line prints: tables in a terminal, reports in every format."""
+"""What the command line shares: options, tables in a terminal, reports in every format."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from simcse_bench.render import Table
     from simcse_bench.report import Report
+
+PROGRESS = ("auto", "bar", "plain", "none")
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub).")
+]
+DataRevision = Annotated[str, typer.Option(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
+TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of your own (see tasks/README.md).")]
+
+
+def aloud(line: str) -> None:
+    """A note to the user, beside the result."""
+    typer.echo(line, err=True)
+
+
+def quietly(line: str) -> None:
+    """No note."""
 
 
 def print_reports(reports: list[Report], metric: str, aggregate: str, format: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_bench import hub
+from simcse_bench import embedded, hub
 from simcse_bench.archive import REPO
 from simcse_bench.data import MAX_ROW_ERRORS
 from simcse_bench.errors import UserError, suggestion, unknown
@@ -46,7 +46,7 @@ def open_corpus(
 
     Args:
         train: a file (see ``FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a name of
-            ``NAMED``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
+            ``NAMED`` or ``embedded.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
         columns: names of one to three columns, in the order sentence, positive, hard negative. Without, all columns of
             a file by position like SimCSE train.py, and all text columns of a Parquet file or a dataset.
         max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
@@ -62,6 +62,10 @@ def open_corpus(
             given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
             raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
         return _file_corpus(Path(train), columns, max_rows, shown_name(train), "file")
+    if train in embedded.TEXTS:
+        if split != "train":
+            raise UserError(f"split {split!r}: {train} has the split 'train' only.")
+        return _file_corpus(embedded.text_file(train), columns, max_rows, train, "embedded")
     if train in NAMED:
         if split != "train":
             raise UserError(f"split {split!r}: {train} has the split 'train' only.")
@@ -74,9 +78,10 @@ def open_corpus(
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in FORMATS:
         raise UserError(f"{train}: no such file.")
     if name.count("/") != 1:
+        names = [*NAMED, *embedded.TEXTS]
         raise UserError(
-            f"unknown training data {train!r}{suggestion(train, NAMED)} Expected a file ({', '.join(FORMATS)}), "
-            f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(NAMED)}."
+            f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(FORMATS)}), "
+            f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
         )
     return _hub_corpus(train, name, config or None, columns, max_rows, split, revision)
 

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from simcse_bench.embedded import MODEL
 from simcse_bench.errors import UserError
 from simcse_bench.report import write_text
 from simcse_bench.sentence_model import SentenceModel
@@ -22,11 +23,12 @@ from simcse_bench.weights import SETTINGS_FILE
 _LAYERS = {"first_last": (1, "ends"), "embedding_last": (0, "ends"), "top2": (-1, "all")}
 
 
-def export(model: SentenceModel, folder: Path) -> None:
+def export(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
     """Write the anchors' encoder, tokenizer and MLP below ``folder``, each file whole or not at all.
 
     ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP), sentence-transformers from
-    version 2 on loads it with the embeddings of ``simcse-bench eval``.
+    version 2 on loads it with the embeddings of ``simcse-bench eval``. ``embedded``: it was trained from the mini
+    encoder, which stands in the title of its reports.
 
     Raises:
         UserError: a full disk or a folder that cannot be written.
@@ -42,7 +44,10 @@ def export(model: SentenceModel, folder: Path) -> None:
         save_file(state, new / "model.safetensors", metadata={"format": "pt"})
         model.tokenizer.save_pretrained(new)
         at_test = "mlp" if model.config.mlp == "always" else "none"
-        _json(new / SETTINGS_FILE, {"pooling": model.config.pooling, "head": at_test})
+        _json(
+            new / SETTINGS_FILE,
+            {"pooling": model.config.pooling, "head": at_test} | ({"start": MODEL} if embedded else {}),
+        )
         _sentence_transformers(model, new, at_test)
 
 

@@ -22,7 +22,7 @@ from simcse_bench.corpus import Corpus, open_corpus
 from simcse_bench.errors import UserError
 from simcse_bench.loading import load_tokenizer
 from simcse_bench.processes import Processes
-from simcse_bench.selection import Dev, read_dev
+from simcse_bench.selection import Dev, read_dev, settled
 from simcse_bench.text_formats import Row
 from simcse_bench.tokenised import Tokenised, tokenise
 from simcse_bench.weights import sha256, shown_name, weight_files
@@ -133,7 +133,7 @@ def prepare(
     Raises:
         UserError: settings, model, training text or dev data that cannot be used.
     """
-    config.check()
+    config = settled(config.check(), data_dir, data_revision)
     if config.batch_size < 2 * processes.count:
         raise UserError(
             f"batch_size {config.batch_size}: with {processes.count} processes expected at least 2 for each."

@@ -56,6 +56,9 @@ def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConf
         config = with_settings(started, settings)
     else:
         config = with_settings(recipe(name) if name else TrainConfig(), settings)
+    from simcse_bench.selection import settled
+
+    config = settled(config, place.data_dir, place.data_revision)
     changed = [] if started is None else _changes(started, config)
     if changed:
         raise UserError(

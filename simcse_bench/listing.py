@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+from simcse_bench.ablations import ABLATIONS, PRESETS
 from simcse_bench.catalog import (
     AUGMENTATIONS,
     GATHERS,
@@ -106,6 +107,17 @@ def recipes() -> Table:
         rows.append([name, *(str(getattr(config, c)) for c in columns)])
     note = "max_steps 0: as many as the epochs give. Table A.1 of the paper; the mini ones are for trying the trainer."
     return Table("recipes", ["name", *columns], rows, [note])
+
+
+def ablations() -> Table:
+    """Ablations with their arms."""
+    rows = [
+        [a.name, a.title, ", ".join(a.arms_of(preset)), preset, a.published.source if a.published else MISSING]
+        for a in ABLATIONS.values()
+        for preset in (PRESETS if a.by_preset else ("all",))
+    ]
+    note = "Presets: " + "; ".join(f"{name}: {text}" for name, text in PRESETS.items()) + "."
+    return Table("ablations", ["name", "what", "arms", "preset", "table"], rows, [note])
 
 
 def settings() -> Table:

@@ -122,3 +122,54 @@ def _training_lines() -> Callable[[Mapping[str, Any]], None]:
             print(line, file=sys.stderr, flush=True)
 
     return update
+
+
+@contextlib.contextmanager
+def sweep_shown(how: str, total: int) -> Iterator[Callable[[Any, str], Callable[[Mapping[str, Any]], None]]]:
+    """A callback for a sweep's trials: a bar over trials and one inside the trial, or a line per trial.
+
+    ``how`` as for ``progress_shown``.
+    """
+    if how == "auto":
+        how = "bar" if sys.stderr.isatty() else "plain"
+    if how != "bar":
+        count, start = 0, time.perf_counter()
+
+        def line(trial: Any, state: str) -> Callable[[Mapping[str, Any]], None]:
+            nonlocal count
+            count += state in ("there", "done", "failed")
+            if how == "plain":
+                passed = f"{(time.perf_counter() - start) / 60:.1f} min"
+                place = count + (state == "running")
+                print(
+                    f"{place} of {total}, {trial.arm}, seed {trial.seed}: {state} ({passed})",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return lambda entry: None
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True)) as bar:
+        whole = bar.add_task("trials", total=total, state="")
+        inner = bar.add_task("", total=None, state="")
+
+        def watch(trial: Any, state: str) -> Callable[[Mapping[str, Any]], None]:
+            if state == "running":
+                bar.reset(inner, description=f"{trial.arm}, seed {trial.seed}", total=None, state="")
+            else:
+                bar.advance(whole)
+                bar.console.print(f"{trial.arm}, seed {trial.seed}: {state}")
+
+            def show(entry: Mapping[str, Any]) -> None:
+                found = [f"{k} {entry[k]:.2f}" for k in ("loss", "dev") if k in entry]
+                bar.update(inner, completed=entry["step"], total=entry["total"], state="  ".join(found))
+
+            return show
+
+        yield watch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from simcse_bench import render, tables
+from simcse_bench import pages, render, tables
 from simcse_bench.errors import UserError
-from simcse_bench.report import Report, write_text
+from simcse_bench.report import Report, write_bytes, write_text
 from simcse_bench.weights import read_json
 
 _FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
@@ -37,7 +37,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
     wanted: dict[Path, str] = {}
-    for folder in sorted({p.parent for p in results.rglob("*.json") if p.parent.name != "speed"}):
+    others = {p.parent for p in results.glob("speed/*.json")} | {p.parent for p in results.glob("ablations/**/*.json")}
+    for folder in sorted({p.parent for p in results.rglob("*.json")} - others):
         reports = []
         for path in sorted(folder.glob("*.json")):
             try:
@@ -61,14 +62,22 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             problems += error.problems
         except _FOREIGN as error:
             problems.append(f"{path}: not a benchmark's figures ({error!r}).")
-    for path, text in wanted.items():
+    files = {path: (text.encode(), path) for path, text in wanted.items()}
+    for summary in sorted(results.glob(f"ablations/*/{pages.SUMMARY}")):
+        try:
+            files |= {path: (content, summary) for path, content in pages.drawn(summary.parent).items()}
+        except UserError as error:
+            problems += error.problems
+        except _FOREIGN as error:
+            problems.append(f"{summary}: not a sweep's summary ({error!r}).")
+    for path, (content, source) in files.items():
         if not check:
-            write_text(path, text)
-        elif not path.is_file() or path.read_bytes() != text.encode():
+            write_bytes(path, content)
+        elif pages.stale(path, content, source):
             problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
     if problems:
         raise UserError(*problems)
-    return list(wanted)
+    return list(files)
 
 
 def leaderboards(reports: Sequence[Report]) -> list[render.Table]:

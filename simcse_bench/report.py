@@ -109,13 +109,18 @@ def require_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """``write_bytes`` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file through a temporary one that is renamed; UserError where the place cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:

@@ -67,7 +67,9 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise UserError(f"{self.path}: another command is training there. Wait for it or choose another --out.") from None
+            raise UserError(
+                f"{self.path}: another command is training there. Wait for it or choose another --out."
+            ) from None
         try:
             yield
         finally:

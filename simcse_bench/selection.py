@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_bench import geometry
-from simcse_bench.archive import find_root
+from simcse_bench import embedded, geometry
+from simcse_bench.archive import configured, find_root
+from simcse_bench.config import TrainConfig
 from simcse_bench.data import Pairs, needs_root
 from simcse_bench.errors import UserError
 from simcse_bench.evaluate import Data, distinct_sentences, embed, read_all
-from simcse_bench.metrics import correlation, paired_cosine
+from simcse_bench.metrics import Floats, correlation, paired_cosine
 from simcse_bench.task import SIMCSE, EvalProtocol, Task, load_task
 
 if TYPE_CHECKING:
-    from simcse_bench.encoders import Encoder
+    from simcse_bench.encoders import Array, Encoder
 
+Vectors = Mapping[str, Any]  # sentence -> its embedding (d,)
 ALIGNED = 4.0  # gold above it makes a positive pair (SimCSE, footnote 3; STS-B's scale of 0 to 5)
 
 
 @dataclass(frozen=True)
 class Dev:
-    """The dev split of a task, read and checked."""
+    """One split (as a rule dev) of a task, read and checked."""
 
     task: Task
     data: Data
@@ -40,41 +42,70 @@ class Dev:
     def measure(self, encoder: Encoder, score: bool = True, shape: bool = False) -> dict[str, float]:
         """``dev`` (percent), and with ``shape`` ``alignment`` and ``uniformity``, from one forward pass."""
         sentences = distinct_sentences([self.data])
-        vectors = embed(encoder, sentences)
-        row = {s: i for i, s in enumerate(sentences)}
-        found: dict[str, float] = {}
-        if isinstance(self.data, Pairs):
-            left, right = (vectors[[row[s] for s in side]] for side in (self.data.left, self.data.right))
-            if score:
-                found["dev"] = round(correlation("spearman", paired_cosine(left, right), self.data.gold), 4)
-            if shape:
-                near = self.data.gold > ALIGNED
-                found["alignment"] = round(geometry.alignment(left[near], right[near]), 5)
-                found["uniformity"] = round(geometry.uniformity(vectors), 5)
-        elif score:
-            from simcse_bench.transfer import score_transfer
+        vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
+        found = {"dev": round(self.score(vectors), 4)} if score else {}
+        return found | (self.shape(vectors) if shape and isinstance(self.data, Pairs) else {})
 
-            first, second = (vectors[[row[s] for s in side]] for side in (self.data.texts, self.data.seconds))
-            scored, _ = score_transfer(self.task, self.data, first, second, self.protocol, "cpu")
-            found["dev"] = round(scored["scores"]["accuracy"]["all"]["value"], 4)
-        return found
+    def score(self, vectors: Vectors) -> float:
+        """Spearman ×100 (accuracy in percent of a transfer task) of embedded sentences."""
+        if isinstance(self.data, Pairs):
+            return correlation("spearman", self.similarities(vectors), self.data.gold)
+        from simcse_bench.transfer import score_transfer
+
+        first, second = _stacked(vectors, self.data.texts), _stacked(vectors, self.data.seconds)
+        scored, _ = score_transfer(self.task, self.data, first, second, self.protocol, "cpu")
+        return float(scored["scores"]["accuracy"]["all"]["value"])
+
+    def similarities(self, vectors: Vectors) -> Floats:
+        """Cosine of every pair (n,)."""
+        return paired_cosine(*self._sides(vectors))
+
+    def shape(self, vectors: Vectors) -> dict[str, float]:
+        """Alignment of the pairs with a gold score above ``ALIGNED`` and uniformity of all distinct sentences."""
+        left, right = self._sides(vectors)
+        near = self.data.gold > ALIGNED  # type: ignore[union-attr]
+        return {
+            "alignment": round(geometry.alignment(left[near], right[near]), 5),
+            "uniformity": round(geometry.uniformity(_stacked(vectors, distinct_sentences([self.data]))), 5),
+        }
+
+    def _sides(self, vectors: Vectors) -> tuple[Array, Array]:
+        assert isinstance(self.data, Pairs), "a transfer task has no pairs"  # noqa: S101 (for the type checker)
+        return _stacked(vectors, self.data.left), _stacked(vectors, self.data.right)
+
+
+def _stacked(vectors: Vectors, sentences: Sequence[str]) -> Array:
+    return np.stack([vectors[s] for s in sentences]) if len(sentences) else np.zeros((0, 0), np.float32)
+
+
+def settled(config: TrainConfig, data_dir: Path | None, data_revision: str) -> TrainConfig:
+    """The config with ``eval_task`` auto replaced by what it stands for on this machine: the real data, or ours."""
+    if config.eval_task != "auto":
+        return config
+    return replace(config, eval_task="stsb" if configured(data_dir, data_revision) else embedded.TASK)
 
 
 def read_dev(name: str, shape: bool, data_dir: Path | None, tasks_dir: Path | None, data_revision: str = "main") -> Dev:
-    """The dev split of a task for selection; for a transfer task the fast probe's, as in SimCSE trainers.py.
+    """The dev split of a task for selection.
 
     Raises:
         UserError: no such task or split, unreadable data; geometry asked of a task without pairs.
     """
-    task = load_task(name, tasks_dir)
-    protocol = replace(SIMCSE, split="dev", task_splits={}, probe="fast", resamples=100)
     advice = "Set eval_every 0 (and track_geometry 0) to train without dev scores."
     try:
-        root = find_root(data_dir, data_revision).path if needs_root(task) else None
-        data: Mapping[str, Data] = read_all([task], protocol, root)[0]
+        dev = read_split(name, "dev", data_dir, tasks_dir, data_revision)
     except UserError as error:
         raise UserError(*error.problems, advice) from error
-    found = data[name]
-    if shape and not (isinstance(found, Pairs) and np.any(found.gold > ALIGNED)):
+    if shape and not (isinstance(dev.data, Pairs) and np.any(dev.data.gold > ALIGNED)):
         raise UserError(f"track_geometry: {name} has no pairs with a gold score above {ALIGNED:g}; use an STS task.")
-    return Dev(task, found, protocol)
+    return dev
+
+
+def read_split(
+    name: str, split: str, data_dir: Path | None, tasks_dir: Path | None, data_revision: str = "main"
+) -> Dev:
+    """A split of a task; a transfer task's is scored by the fast probe, as in SimCSE trainers.py."""
+    task = load_task(name, tasks_dir)
+    protocol = replace(SIMCSE, split=split, task_splits={}, probe="fast", resamples=100)
+    root = find_root(data_dir, data_revision).path if needs_root(task) else None
+    return Dev(task, read_all([task], protocol, root)[0][name], protocol)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simcse_bench import published
+from simcse_bench import embedded, published
 from simcse_bench.catalog import known_model
 from simcse_bench.render import MISSING, Table, markdown
 from simcse_bench.report import Report
@@ -88,7 +88,8 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         how = " + ".join([str(r.model.get("pooling")), *([r.model["head"]] if r.model.get("head") == "mlp" else [])])
         how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
-        rows.append([r.model["name"], how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
+        name = r.model["name"] + " (embedded)" * bool(r.model.get("embedded"))
+        rows.append([name, how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
     baseline = published.word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
         scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), MISSING]
@@ -198,7 +199,8 @@ def _title(report: Report, metric: str, aggregate: str, limit: bool = True) -> s
         if report.limit and limit
         else ""
     )
-    return ", ".join(parts) + limited
+    tried = [embedded.ENCODER] * bool(report.model.get("embedded")) + [embedded.DATA] * report.suite.startswith("mini")
+    return ", ".join(parts) + "".join(f" — {t}" for t in tried) + limited
 
 
 def _notes(report: Report, metric: str, aggregate: str) -> list[str]:

@@ -188,7 +188,7 @@ class Run:
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
                 self.folder.load_weights(state.best_step, self.model)
-            export.export(self.model, self.folder.path)
+            export.export(self.model, self.folder.path, self.job.checkpoint.embedded)
             files = {p.name: sha256(p) for p in weight_files(self.folder.path)}
             record = self.record("finished") | {"files": files}
             self.folder.write_record(record)

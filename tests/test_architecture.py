@@ -8,11 +8,12 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "config", "task", "hub", "archive", "data", "labelled", "metrics", "stats",
+    "__init__", "errors", "catalog", "config", "task", "embedded", "hub", "archive", "data", "labelled", "metrics", "stats", "comparison",
     "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines",
-    "models", "report", "published", "render", "tables", "regenerate", "evaluate", "bench", "text_formats", "corpus",
+    "models", "report", "published", "render", "tables", "plots", "pages",
+    "regenerate", "evaluate", "bench", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
-    "export", "run_folder", "selection", "job", "train", "tracking", "launch", "listing", "progress", "console", "__main__",
+    "export", "run_folder", "selection", "job", "train", "tracking", "launch", "ablations", "sweep", "summary", "listing", "progress", "console", "training_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 

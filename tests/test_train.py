@@ -502,7 +502,7 @@ def test_the_tokens_of_a_dry_run_are_those_of_the_run(train, bert, text):
 @pytest.mark.parametrize(
     "args, settings, said",
     [
-        (["--recipe", "unsup-mimi"], {}, "unknown recipe 'unsup-mimi'; did you mean 'unsup-mini'?"),
+        (["--recipe", "mini-unsop"], {}, "unknown recipe 'mini-unsop'; did you mean 'mini-unsup'?"),
         ([], {"temprature": 1}, "unknown field 'temprature'; did you mean 'temperature'?"),
         ([], {"temperature": "warm"}, "temperature=warm: expected a number"),
         ([], {"train": "missing.txt"}, "missing.txt: no such file"),
@@ -617,7 +617,7 @@ def _found(real_data, name):
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    "recipe, name", [("unsup-mini", "text/wikipedia.txt"), ("sup-mini", "nli/nli_triplets.csv")]
+    "recipe, name", [("mini-unsup", "text/wikipedia.txt"), ("mini-sup", "nli/nli_triplets.csv")]
 )  # fmt: skip
 def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
     import numpy as np
@@ -627,7 +627,14 @@ def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
     from simcse_bench.models import open_model
 
     path = _found(real_data, name)
-    settings = ("max_steps=20", "eval_every=10", "max_rows=1280", "batch_size=64")
+    settings = (
+        "max_steps=20",
+        "eval_every=10",
+        "max_rows=1280",
+        "batch_size=64",
+        "learning_rate=3e-5",
+        "dtype=float32",
+    )
     done = cli("train", "--recipe", recipe, "--model", minilm, "--train", path, "--data-dir", real_data, "--out", OUT,
                "--device", "cpu", *(part for s in settings for part in ("--set", s)))  # fmt: skip
     assert done.code == 0, done.err

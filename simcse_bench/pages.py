@@ -1,0 +1,174 @@
+"""What is drawn from a sweep's summary: table (Markdown, CSV, LaTeX), plot (SVG, PNG), page (HTML)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import embedded, plots, render
+from simcse_bench.errors import UserError
+from simcse_bench.render import MISSING, Table
+from simcse_bench.weights import read_json, sha256
+
+SUMMARY = "summary.json"
+TEMPLATES = Path(__file__).parent / "templates"
+LEVEL = 0.05
+
+
+def drawn(folder: Path) -> dict[Path, bytes]:
+    """File -> content of all that is drawn from ``folder``/summary.json.
+
+    Raises:
+        UserError: a damaged summary.
+    """
+    path = folder / SUMMARY
+    summary = read_json(path)
+    if not isinstance(summary, dict) or not {"arms", "findings", "reference", "title"} <= set(summary):
+        raise UserError(f"{path}: not a sweep's summary. Move it away and run the ablation again.")
+    table = ablation_table(summary)
+    files = {"table.md": markdown(summary, table), "table.csv": render.csv_text(long_rows(summary)),
+             "table.tex": render.latex(table)}  # fmt: skip
+    found = {folder / name: text.encode() for name, text in files.items()}
+    if any(a["dev"] for a in summary["arms"]):
+        figure = plots.ablation(summary)
+        images = {form: plots.rendered(figure, form) for form in ("svg", "png")}
+        found |= {folder / f"plot.{form}": content for form, content in images.items()}
+        found[folder / "index.html"] = page(summary, table, images["svg"].decode(), sha256(path)).encode()
+    return found
+
+
+def ablation_table(summary: Mapping[str, Any]) -> Table:
+    """A row per arm: dev (mean ± SD over seeds), difference to the reference with its interval, test, geometry, paper.
+
+    A star marks a difference whose interval leaves out 0 and whose p, corrected for the number of arms, is below 0.05.
+    """
+    paper = any(a["published"] is not None for a in summary["arms"])
+    geometry = any(a["uniformity"] for a in summary["arms"])
+    header = ["arm", "dev", "seeds", f"difference to {summary['reference']}", "95 %", "test"]
+    header += ["alignment", "uniformity"] * geometry + [f"{summary['source']}, BERT-base"] * paper
+    rows = []
+    for arm in summary["arms"]:
+        found = arm.get("difference")
+        row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(found), _interval(found)]
+        row += [_spread(arm["test"])]
+        row += [_spread(arm["alignment"], 3), _spread(arm["uniformity"], 2)] * geometry
+        row += [MISSING if arm["published"] is None else f"{arm['published']:.1f}"] * paper
+        rows.append(row)
+    return Table(title(summary), header, rows, notes(summary))
+
+
+def title(summary: Mapping[str, Any]) -> str:
+    """What was varied, on which model and data; says where they are the embedded ones."""
+    model = summary["model"] or {}
+    dev, train = summary["dev"] or {}, summary["train"] or {}
+    parts = [
+        summary["title"],
+        f"{model.get('name')} trained on {train.get('name')}",
+        f"{dev.get('title')} dev, Spearman ×100",
+    ]
+    tried = [embedded.ENCODER] * bool(model.get("embedded")) + [embedded.DATA] * str(dev.get("task")).startswith("mini")
+    return ", ".join(parts) + "".join(f" — {t}" for t in tried)
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """How to read the table, what failed, and how the paper's statements fare here."""
+    found = [
+        "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds; * marks those "
+        "whose interval leaves out 0 and whose permutation p, corrected by Holm, is below 0.05. Test selected nothing."
+    ]
+    if any(a["published"] is not None for a in summary["arms"]):
+        found.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
+    found += [statement(f) for f in summary["findings"]]
+    found += [
+        f"{a['arm']}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for a in summary["arms"] for f in a["failed"]
+    ]
+    return found + [summary["note"]] * bool(summary["note"])
+
+
+def statement(finding: Mapping[str, Any]) -> str:
+    """One of the paper's statements with its verdict here."""
+    if "value" not in finding:
+        return f"{finding['text']}: {finding['verdict']}."
+    numbers = f"{finding['value']:+.2f}" + (f", 95 % {_interval(finding)}" if finding["interval"] else "")
+    paper = f"; paper {finding['published']:+.1f}" if "published" in finding else ""
+    return f"{finding['text']}: {finding['verdict'].upper()} ({numbers}{paper})."
+
+
+def long_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per arm and seed."""
+    return [
+        {
+            "ablation": summary["name"], "preset": summary["preset"], "arm": arm["arm"], "seed": seed,
+            **{k: arm[k]["values"][i] if arm[k] else "" for k in ("dev", "test", "alignment", "uniformity")},
+            "published": "" if arm["published"] is None else arm["published"],
+        }
+        for arm in summary["arms"]
+        for i, seed in enumerate(arm["seeds"])
+    ]  # fmt: skip
+
+
+def markdown(summary: Mapping[str, Any], table: Table) -> str:
+    """The Markdown page: table, plot, provenance."""
+    lines = [f"- {k}: {v}" for k, v in provenance(summary).items()]
+    return "\n".join([render.markdown(table), "![plot](plot.svg)", "", *lines, ""])
+
+
+def stale(path: Path, content: bytes, source: Path) -> bool:
+    """Whether a drawn file is not what ``source`` gives. Plots depend on matplotlib's version: they need only exist."""
+    if not path.is_file():
+        return True
+    if path.suffix in (".svg", ".png"):
+        return False
+    if path.suffix == ".html":
+        return f'name="source" content="{sha256(source)}"' not in path.read_text(encoding="utf-8")
+    return path.read_bytes() != content
+
+
+def page(summary: Mapping[str, Any], table: Table, svg: str, source: str) -> str:
+    """One self-contained HTML page; ``source``: fingerprint of the summary."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.get_template("ablation.html")
+    left = render.text_columns(table)
+    return template.render(
+        title=summary["title"], subtitle=title(summary), header=table.header, rows=table.rows, left=left,
+        notes=table.notes, svg=svg[svg.index("<svg") :], provenance=provenance(summary),
+        reference=summary["reference"], source=source,
+    )  # fmt: skip
+
+
+def provenance(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What decided the numbers."""
+    if not summary["base"]:
+        return {}
+    machine = summary["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    settings = ", ".join(f"{k} {v}" for k, v in summary["base"].items() if v not in (None, "", [], False))
+    return {
+        "training text": "{name}, {rows} rows, {fingerprint}".format(**summary["train"]),
+        "dev": f"{summary['dev']['task']}, {summary['dev']['n']} pairs, {summary['dev']['fingerprint']}",
+        "settings of all arms": settings,
+        "training time": f"{summary['seconds']:.0f} s on {machine['processor']}, {machine['cores']} cores"
+        + (f", {machine['gpu']}" if "gpu" in machine else ""),
+        "versions": versions,
+    }
+
+
+def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:
+    if not entry:
+        return MISSING
+    return f"{entry['mean']:.{digits}f}" + ("" if entry["sd"] is None else f" ± {entry['sd']:.{digits}f}")
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return MISSING
+    sure = found["interval"] and (found["interval"][0] > 0 or found["interval"][1] < 0) and found["holm"] < LEVEL
+    return f"{found['value']:+.2f}" + " *" * bool(sure)
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    return MISSING if not found or not found["interval"] else "{:+.1f} to {:+.1f}".format(*found["interval"])

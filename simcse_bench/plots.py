@@ -1,0 +1,162 @@
+"""Plots for papers: readable in print, safe for colour-blind readers, labelled at the data; SVG and PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
+_STYLE = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "simcse-bench", "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+}  # fmt: skip
+
+
+def ablation(summary: Mapping[str, Any]) -> Figure:
+    """Dev score of every arm: mean and standard deviation over seeds, every seed, the paper's points."""
+    arms = [a for a in summary["arms"] if a["dev"]]
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        if summary["axis"]:
+            figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+            _numeric(axes, arms, summary)
+        else:
+            figure, axes = plt.subplots(figsize=(6.8, 1.3 + 0.42 * max(3, len(arms))), layout="constrained")
+            _categories(axes, arms, summary)
+        figure.suptitle(heading(summary), x=0.01, ha="left", fontsize=11)
+    whole: Figure = figure
+    return whole
+
+
+def heading(summary: Mapping[str, Any]) -> str:
+    """Title of an ablation's plot and page: what, which model, which data."""
+    model = summary["model"] or {}
+    name = "embedded mini encoder" if model.get("embedded") else model.get("name")
+    lines = [summary["title"], f"{name}, trained on {summary['train']['name']}, {summary['dev']['title']} dev"]
+    return "\n".join(lines)
+
+
+def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Figure 3: alignment against uniformity, a point per model (name, alignment, uniformity, score)."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        dots = axes.scatter(
+            [p["uniformity"] for p in points], [p["alignment"] for p in points],
+            c=[p["score"] for p in points], cmap="cividis", s=60, zorder=3,
+        )  # fmt: skip
+        for p in points:
+            axes.annotate(p["name"], (p["uniformity"], p["alignment"]), xytext=(6, 4), textcoords="offset points")
+        axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
+        axes.margins(0.15)
+        figure.colorbar(dots, label="Spearman ×100")
+    whole: Figure = figure
+    return whole
+
+
+def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Figure 2: alignment against uniformity during training, a line per run; the ring is its start."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        colours = plt.get_cmap("cividis")
+        for i, (name, points) in enumerate(runs.items()):
+            colour = colours(i / max(1, len(runs) - 1) * 0.85)
+            x, y = [p["uniformity"] for p in points], [p["alignment"] for p in points]
+            axes.plot(x, y, "o-", color=colour, markersize=3.5, linewidth=1.4)
+            axes.plot(x[:1], y[:1], "o", color=colour, markersize=8, fillstyle="none")
+            axes.annotate(name, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
+        axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
+        axes.margins(0.12)
+    whole: Figure = figure
+    return whole
+
+
+def rendered(figure: Figure, form: str) -> bytes:
+    """The file's bytes, svg or png (200 dpi); the same figure gives the same bytes."""
+    stream = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
+    with _pyplot().rc_context(_STYLE):
+        figure.savefig(stream, format=form, dpi=200, metadata=metadata)
+    return stream.getvalue()
+
+
+def _numeric(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    """Evenly spaced arms: their values as a rule span orders of magnitude."""
+    place = range(len(arms))
+    for x, arm in zip(place, arms, strict=True):
+        axes.plot([x] * len(arm["dev"]["values"]), arm["dev"]["values"], "o", color=FAINT, markersize=3, zorder=2)
+    numbers = [i for i, arm in enumerate(arms) if _number(arm["arm"])]
+    means, spreads = [a["dev"]["mean"] for a in arms], [a["dev"]["sd"] or 0.0 for a in arms]
+    axes.plot(numbers, [means[i] for i in numbers], "-", color=OURS, linewidth=1.4, zorder=3)
+    axes.errorbar(place, means, yerr=spreads, fmt="o", color=OURS, capsize=3, markersize=5, zorder=4)
+    published = [(i, a["published"]) for i, a in enumerate(arms) if a["published"] is not None]
+    if published:
+        line = [(i, p) for i, p in published if i in numbers]
+        axes.plot(*zip(*line, strict=True), "--", color=PAPER, linewidth=1)
+        axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
+        _label(axes, published[-1], f"{summary['source']}:\nBERT-base", PAPER)
+    _label(axes, (len(arms) - 1, means[-1]), "here", OURS)
+    axes.set_xticks(list(place), [a["arm"] for a in arms])
+    axes.set(xlabel=summary["axis"], ylabel=_axis(summary, arms))
+    axes.set_xlim(-0.4, len(arms) + 0.9)
+
+
+def _categories(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    place = range(len(arms))
+    for y, arm in zip(place, arms, strict=True):
+        axes.plot(arm["dev"]["values"], [y] * len(arm["dev"]["values"]), "o", color=FAINT, markersize=3, zorder=2)
+    axes.errorbar(
+        [a["dev"]["mean"] for a in arms], place, xerr=[a["dev"]["sd"] or 0.0 for a in arms],
+        fmt="o", color=OURS, capsize=3, markersize=5, zorder=4,
+    )  # fmt: skip
+    axes.annotate(
+        "here", (arms[0]["dev"]["mean"], 0), xytext=(0, 8), textcoords="offset points", color=OURS, ha="center"
+    )
+    published = [(a["published"], i) for i, a in enumerate(arms) if a["published"] is not None]
+    if published:
+        axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
+        axes.annotate(
+            f"{summary['source']}: BERT-base",
+            published[0],
+            xytext=(0, 8),
+            textcoords="offset points",
+            color=PAPER,
+            ha="center",
+        )
+    axes.set_yticks(list(place), [a["arm"] for a in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.8)
+    axes.set(xlabel=_axis(summary, arms))
+    axes.margins(x=0.12)
+
+
+def _axis(summary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
+    seeds = max(len(a["seeds"]) for a in arms)
+    return f"{summary['dev']['title']} dev, Spearman ×100" + (f"\n(mean ± SD of {seeds} seeds)" if seeds > 1 else "")
+
+
+def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
+    axes.annotate(text, point, xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,166 @@
+"""What a sweep found: means over seeds, differences with intervals, the paper's statements held against them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simcse_bench.ablations import Finding, Published
+from simcse_bench.comparison import Difference, difference, holm
+from simcse_bench.errors import UserError
+from simcse_bench.metrics import Floats
+from simcse_bench.pages import SUMMARY, drawn
+from simcse_bench.report import write_bytes, write_text
+from simcse_bench.sweep import Say, Sweep, Watch, run
+
+SCHEMA = 1
+
+
+def complete(sweep: Sweep, force: bool, watch: Watch, say: Say) -> dict[str, Any]:
+    """Run what is missing, then write summary.json and all that is drawn from it, after an interruption too.
+
+    Raises:
+        UserError: dev data that cannot be used; what ``sweep.run`` raises.
+    """
+    from simcse_bench.data import Pairs
+    from simcse_bench.selection import read_split
+
+    tasks = {t.config.eval_task for t in sweep.trials}
+    if len(tasks) > 1:
+        raise UserError(f"eval_task: the arms are scored on the same task, not on {', '.join(sorted(tasks))}.")
+    place = sweep.place
+    dev = read_split(tasks.pop(), "dev", place.data_dir, place.tasks_dir, place.data_revision)
+    if not isinstance(dev.data, Pairs):
+        raise UserError(f"eval_task {dev.task.name}: ablations compare similarities; use an STS task.")
+    sizes = {name: dev.data.subset.count(name) for name in dict.fromkeys(dev.data.subset)}
+    results: list[dict[str, Any]] = []
+    try:
+        results.extend(run(sweep, force, watch, say))  # those before an interruption are kept
+    finally:
+        summary = summarise(sweep, results, dev.task.title, dev.data.gold, sizes)
+        if results:
+            write_text(sweep.folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+            for path, content in drawn(sweep.folder).items():
+                write_bytes(path, content)
+    return summary
+
+
+def summarise(
+    sweep: Sweep, results: Sequence[Mapping[str, Any]], title: str, gold: Floats, sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of summary.json, the source of table, plot and page.
+
+    Args:
+        sweep: what was planned.
+        results: of its trials, failed ones too; see ``sweep.run``.
+        title: of the dev task.
+        gold: gold scores (n,) of the dev pairs; they stay out of the result.
+        sizes: dev pairs of each subset.
+    """
+    done = [r for r in results if r["status"] == "finished"]
+    similarities = {arm: np.array([r["dev"]["similarities"] for r in done if r["arm"] == arm]) for arm in sweep.arms}
+    similarities = {arm: rows for arm, rows in similarities.items() if len(rows)}
+    reference = similarities.get(sweep.reference)
+    differences = {
+        arm: difference(reference, rows, gold, sizes)
+        for arm, rows in similarities.items()
+        if reference is not None and arm != sweep.reference
+    }
+    corrected = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
+    paper = published_scores(sweep.ablation.published)
+    arms = []
+    for arm in sweep.arms:
+        own = [r for r in done if r["arm"] == arm]
+        entry: dict[str, Any] = {
+            "arm": arm,
+            "seeds": [r["seed"] for r in own],
+            "dev": _spread([r["dev"]["score"] for r in own]),
+            "test": _spread([r["test"]["score"] for r in own]),
+            "alignment": _spread([r["dev"]["alignment"] for r in own if "alignment" in r["dev"]]),
+            "uniformity": _spread([r["dev"]["uniformity"] for r in own if "uniformity" in r["dev"]]),
+            "published": paper.get(arm),
+            "failed": [
+                {"seed": r["seed"], "problems": r["problems"]}
+                for r in results
+                if r["arm"] == arm and r["status"] == "failed"
+            ],
+        }
+        if arm in differences:
+            entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm]}
+        arms.append(entry)
+    first = next(iter(done), None)
+    return {
+        "schema": SCHEMA,
+        "name": sweep.ablation.name,
+        "preset": sweep.preset,
+        "title": sweep.ablation.title,
+        "axis": sweep.ablation.axis,
+        "note": sweep.ablation.note,
+        "reference": sweep.reference,
+        "source": sweep.ablation.published.source if sweep.ablation.published else None,
+        "arms": arms,
+        "findings": [finding(f, similarities, gold, sizes, paper) for f in sweep.ablation.findings],
+        "model": {k: first["run"]["model"].get(k) for k in ("name", "revision", "embedded")} if first else None,
+        "train": {k: first["run"]["data"][k] for k in ("name", "rows", "fingerprint")} if first else None,
+        "dev": {"title": title} | {k: first["dev"][k] for k in ("task", "split", "n", "fingerprint")}
+        if first
+        else None,
+        "base": {k: v for k, v in first["config"].items() if k != "seed"} if first else None,
+        "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
+        "environment": first["run"]["environment"] if first else None,
+    }
+
+
+def finding(
+    claim: Finding,
+    similarities: Mapping[str, Floats],
+    gold: Floats,
+    sizes: Mapping[str, int],
+    paper: Mapping[str, float],
+) -> dict[str, Any]:
+    """Whether a statement holds here: yes or no where the interval leaves no doubt, else undecided."""
+    entry: dict[str, Any] = {"text": claim.text, "better": claim.better, "worse": claim.worse, "verdict": "not run"}
+    if claim.better in paper and claim.worse in paper:
+        entry["published"] = round(paper[claim.better] - paper[claim.worse], 2)
+    if claim.better in similarities and claim.worse in similarities:
+        found = difference(similarities[claim.worse], similarities[claim.better], gold, sizes)
+        entry |= _plain(found)
+        low, high = found.interval or (-1.0, 1.0)
+        entry["verdict"] = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+    return entry
+
+
+def published_scores(published: Published | None) -> dict[str, float]:
+    """Arm -> the paper's score."""
+    if published is None:
+        return {}
+    path = Path(__file__).parent / "papers" / f"{published.file}.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
+    named = {
+        (f"α = {float(r['alpha']):g}" if r.get("alpha") else r[published.key]): r[published.score]
+        for r in rows
+        if r.get("hard_negative") != "contradiction+neutral"
+    }
+    named |= {f"{r[published.key]}, two encoders": r["two_encoders"] for r in rows if "two_encoders" in r}
+    return {arm: float(score) for arm, score in named.items() if score}
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any] | None:
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 4), "sd": None if deviation is None else round(deviation, 4),
+            "values": list(values)}  # fmt: skip
+
+
+def _plain(found: Difference) -> dict[str, Any]:
+    interval = None if found.interval is None else [round(x, 4) for x in found.interval]
+    detectable = None if found.detectable is None else round(found.detectable, 4)
+    return {"value": round(found.value, 4), "interval": interval, "p": round(found.p, 6), "detectable": detectable}

@@ -1,0 +1,134 @@
+"""The commands that train: `train` and `run-ablation`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table, quietly
+from simcse_bench.errors import UserError, unknown
+
+
+def train_command(
+    out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
+    recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
+    track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start anew over another run in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
+    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
+    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+) -> None:
+    """Train an encoder with SimCSE and keep the weights with the best dev score.
+
+    \b
+    simcse-bench train --recipe unsup-bert-base --train wiki1m --out runs/unsup
+    simcse-bench train --recipe sup-bert-base --train nli.csv --out runs/sup --set seed=1 --set dropout=0.2
+    simcse-bench train --resume --out runs/sup
+    torchrun --nproc-per-node 4 -m simcse_bench train --recipe sup-roberta-large --out runs/large
+    """
+    from simcse_bench import launch
+
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+    if resume and force:
+        raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
+    short = {"model": model, "train": train, "track_geometry": track_geometry}
+    settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
+    place = launch.Place(
+        out, resume, force, save_every, device, data_dir, data_revision, tasks_dir, tuple(tracker or ())
+    )
+    config = launch.settle(recipe, settings, place)
+    main_process = os.environ.get("RANK", "0") == "0"
+    silent = quiet or progress == "none" or not main_process
+    say = quietly if silent else aloud
+    if dry_run and config is not None:
+        for what, text in launch.estimate(config, place, say):
+            typer.echo(f"{what:<11} {text}")
+        return
+    from simcse_bench.progress import training_shown
+
+    with training_shown("none" if silent else progress) as show:
+        record = launch.launch(config, place, show, say)
+    if main_process:
+        kept = record["kept"]
+        score = "no dev score" if kept["dev"] is None else f"dev {kept['dev']:.2f} ({record['dev']['task']})"
+        typer.echo(f"{out}: weights of step {kept['step']} of {record['steps']}, {score}")
+        if not quiet:
+            done = "already there" if record.get("existing") else f"{record['sentences_per_second']:.0f} sentences/s"
+            typer.echo(f"{done}; evaluate with: simcse-bench eval --model {out}", err=True)
+
+
+def ablation_command(
+    name: Annotated[
+        str | None, typer.Argument(help="An ablation of `ls ablations`; with --vary a name of yours.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="mini (embedded, offline) or paper (BERT-base, from the Hub).")] = "mini",
+    seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 1,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="field=a,b,c; repeatable: a grid instead of a named one.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe that --vary starts from.")] = "mini-unsup",
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="field=value for all arms, repeatable.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
+    save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+) -> None:
+    """Train and compare the arms of an ablation; the same command goes on after an interruption.
+
+    \b
+    simcse-bench run-ablation dropout --seeds 3
+    simcse-bench run-ablation temperature --preset paper --device cuda
+    simcse-bench run-ablation mine --vary learning_rate=1e-4,3e-4 --vary batch_size=32,64
+    """
+    from simcse_bench import sweep
+    from simcse_bench.launch import Place
+
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+    if name is None and not vary:
+        raise UserError("name an ablation (see `simcse-bench ls ablations`), or give --vary field=a,b.")
+    ablation = sweep.varied(name or "grid", recipe, vary) if vary else sweep.named(str(name))
+    short = {"model": model, "train": train}
+    settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
+    place = Place(out, False, force, save_every, device, data_dir, data_revision, tasks_dir)
+    planned = sweep.plan(ablation, preset, seeds, settings, arm or (), out, place)
+    say = quietly if quiet else aloud
+    if dry_run:
+        print_table(sweep.forecast(planned, say))
+        return
+    from simcse_bench.pages import ablation_table
+    from simcse_bench.progress import sweep_shown
+    from simcse_bench.summary import complete
+
+    with sweep_shown("none" if quiet else progress, len(planned.trials)) as watch:
+        summary = complete(planned, force, watch, say)
+    print_table(ablation_table(summary))
+    if not quiet:
+        typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
+    if any(entry["failed"] for entry in summary["arms"]):
+        raise typer.Exit(1)
