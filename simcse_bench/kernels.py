@@ -81,7 +81,7 @@ def short_attention(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal  # transformers' own rule
     plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not causal
-    if not plain or n > MAX_SHORT or query.dtype is torch.float32:
+    if not plain or n > MAX_SHORT or query.dtype is torch.float32 or torch.is_grad_enabled():  # it works in place
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(

@@ -28,7 +28,8 @@ def test_short_attention_equals_torchs_own(dtype, n):
     module = nn.Module()
     module.is_causal = False
     q, k, v = (torch.randn(3, 4, n, 16).to(dtype) for _ in range(3))
-    found, _ = kernels.short_attention(module, q, k, v, None, scaling=0.2)
+    with torch.inference_mode():
+        found, _ = kernels.short_attention(module, q, k, v, None, scaling=0.2)
     expected = nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=0.2)
     step = torch.finfo(dtype).eps  # the weights and the result are rounded to the type
     torch.testing.assert_close(found.double(), expected.transpose(1, 2), atol=8 * step, rtol=4 * step)
@@ -59,5 +60,18 @@ def test_causal_models_stay_causal(dtype):
     q, k, v = (torch.randn(1, 2, 6, 8).to(dtype) for _ in range(3))
     module = nn.Module()
     module.is_causal = True
-    found, _ = kernels.short_attention(module, q, k, v, None)
+    with torch.inference_mode():
+        found, _ = kernels.short_attention(module, q, k, v, None)
     torch.testing.assert_close(found[:, 0], v[:, :, 0])  # the first token sees only itself
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_short_attention_has_torchs_own_gradient(dtype):
+    torch.manual_seed(0)
+    module = nn.Module()
+    module.is_causal = False
+    sides = [torch.randn(2, 3, 5, 8).to(dtype).requires_grad_() for _ in range(3)]
+    found, _ = kernels.short_attention(module, *sides, None)
+    expected = nn.functional.scaled_dot_product_attention(*sides).transpose(1, 2)
+    for a, b in zip(torch.autograd.grad(found.sum(), sides), torch.autograd.grad(expected.sum(), sides), strict=True):
+        torch.testing.assert_close(a, b)

@@ -234,10 +234,10 @@ def test_two_processes_reach_the_weights_of_one(start, together, tmp_path):
 
 def test_two_processes_are_stopped_and_resume(start, together, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    longer = SMALL | {"max_steps": 60, "learning_rate": 1e-5, "eval_every": 20}
+    longer = SMALL | {"max_steps": 40, "learning_rate": 1e-5, "eval_every": 20}
     finished(start(one, **longer), one)
     processes = together(two, **longer)
-    wait_for(processes[0], two, 24)
+    wait_for(processes[0], two, 20)
     for process in processes:
         process.send_signal(signal.SIGINT)
     ended(processes, two, 130)
