@@ -14,7 +14,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.models import Model
 from simcse_bench.regenerate import write_tables
-from simcse_bench.report import Report, evaluation_key, report_path, require_writable
+from simcse_bench.report import Report, evaluation_key, report_path, require_writable, save_pairs
 from simcse_bench.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
 
 if TYPE_CHECKING:
@@ -94,10 +94,13 @@ def run(plan: Plan, progress: Progress | None = None, notify: Callable[[str], No
     report = plan.existing
     if report is None:
         encoder = plan.model.load(progress)
-        report = score_all(encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, notify)
+        report, similarities = score_all(
+            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, notify
+        )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
         report.save(plan.path)
+        save_pairs(plan.path, report.key, similarities)
     write_tables(report, plan.path)
     return report
 

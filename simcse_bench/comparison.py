@@ -46,8 +46,38 @@ def difference(
         sizes: rows of each subset, standing together; pairs are drawn within them. Default: one subset.
     """
     value = float(np.mean(scores(second, gold)) - np.mean(scores(first, gold)))
-    counts = resample_counts(list((sizes or {"all": len(gold)}).values()), resamples, seed)
-    rng = np.random.default_rng((seed, 1))
+    moved = _moved(first, second, gold, sizes or {"all": len(gold)}, resamples, (seed,))
+    p = permutation_p(first, second, gold, seed=seed)
+    return Difference(value, percentile_interval(moved), p, _POWER * float(np.nanstd(moved, ddof=1)))
+
+
+def mean_difference(
+    first: Mapping[str, Floats],
+    second: Mapping[str, Floats],
+    gold: Mapping[str, Floats],
+    sizes: Mapping[str, Mapping[str, int]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Difference of two models' averages over tasks (task -> similarities (n,)); tasks are drawn independently.
+
+    ``p`` is NaN: the permutation test is one task's.
+    """
+    rows = [
+        _moved(first[n][None], second[n][None], gold[n], sizes[n], resamples, (seed, i)) for i, n in enumerate(first)
+    ]
+    value = np.mean([scores(second[n][None], gold[n])[0] - scores(first[n][None], gold[n])[0] for n in first])
+    moved = np.mean(rows, axis=0)
+    spread = float(np.nanstd(moved, ddof=1))
+    return Difference(float(value), percentile_interval(moved), float("nan"), _POWER * spread)
+
+
+def _moved(
+    first: Floats, second: Floats, gold: Floats, sizes: Mapping[str, int], resamples: int, seed: tuple[int, ...]
+) -> Floats:
+    """The difference in every resample of pairs and seeds (resamples,)."""
+    counts = resample_counts(list(sizes.values()), resamples, seed)
+    rng = np.random.default_rng((*seed, 1))
     sides = []
     for side in (first, second):
         by_seed = replicates(side, gold, counts)  # (seeds, resamples)
@@ -56,9 +86,8 @@ def difference(
             by_seed = centre + (by_seed - centre) * (len(side) / (len(side) - 1)) ** 0.5
         drawn = rng.integers(0, len(side), size=by_seed.shape)
         sides.append(np.take_along_axis(by_seed, drawn, axis=0).mean(axis=0))
-    moved = sides[1] - sides[0]
-    spread = float(np.nanstd(moved, ddof=1))
-    return Difference(value, percentile_interval(moved), permutation_p(first, second, gold, seed=seed), _POWER * spread)
+    moved: Floats = sides[1] - sides[0]
+    return moved
 
 
 def scores(similarities: Floats, gold: Floats) -> list[float]:

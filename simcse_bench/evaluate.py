@@ -47,7 +47,7 @@ def evaluate(
         UserError: unreadable data, NaN or constant embeddings.
     """
     data, skipped = read_all(tasks, protocol, root, limit)
-    return score_all(encoder, tasks, data, skipped, protocol, limit, suite)
+    return score_all(encoder, tasks, data, skipped, protocol, limit, suite)[0]
 
 
 def read_all(
@@ -85,8 +85,8 @@ def score_all(
     limit: int | None,
     suite: str,
     notify: Callable[[str], None] = lambda line: None,
-) -> Report:
-    """Embed the distinct sentences of all tasks in one go and score every task."""
+) -> tuple[Report, dict[str, Floats]]:
+    """Embed the distinct sentences of all tasks in one go, score every task; also the cosines of STS pairs."""
     start = time.perf_counter()
     sentences = distinct_sentences(data.values())
     embeddings = embed(encoder, sentences)
@@ -96,12 +96,14 @@ def score_all(
     device = str(model.get("device", "cpu"))
     results: dict[str, dict[str, Any]] = {}
     replicates: dict[str, dict[str, dict[str, Floats]]] = {}
+    similarities: dict[str, Floats] = {}
     for task in (t for t in tasks if t.name in data):
         found = data[task.name]
         try:
             if isinstance(found, Pairs):
                 left, right = (embeddings[[row[s] for s in side]] for side in (found.left, found.right))
-                scored, replicates[task.name] = score_sts(paired_cosine(left, right), found, protocol, task.name)
+                similarities[task.name] = paired_cosine(left, right)
+                scored, replicates[task.name] = score_sts(similarities[task.name], found, protocol, task.name)
             else:
                 from simcse_bench.transfer import score_transfer
 
@@ -117,7 +119,7 @@ def score_all(
     stats |= {"distinct_sentences": len(sentences), "empty_sentences": int("" in row)}
     one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
     fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
-    return Report(
+    report = Report(
         key=evaluation_key(model, protocol_fields(protocol, tasks), fingerprints, limit),
         suite=suite,
         model=dict(model) | {"dimension": int(embeddings.shape[1])},
@@ -131,6 +133,7 @@ def score_all(
         seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
+    return report, similarities
 
 
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from simcse_bench.errors import UserError
 
 SCHEMA = 1
+PAIRS = ".pairs.jsonl"
 _DECIDES = ("pooling", "head", "max_length", "preprocess", "normalize", "files", "dtype", "whiten")
 _PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
@@ -58,6 +59,39 @@ class Report:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
             raise UserError(f"{path}: not a report of this version of simcse-bench (schema {SCHEMA}).")
         return Report(**content)
+
+
+def pairs_path(path: Path) -> Path:
+    """The file beside a report that holds its pairs' similarities."""
+    return path.with_name(path.stem + PAIRS)
+
+
+def save_pairs(path: Path, key: str, similarities: Mapping[str, Iterable[float]]) -> None:
+    """Keep the cosine of every pair of a report's STS tasks, for comparisons with others."""
+    lines = [
+        {"task": name, "similarities": [round(float(x), 7) for x in values]} for name, values in similarities.items()
+    ]
+    if lines:
+        rows = [{"schema": SCHEMA, "key": key}, *lines]
+        write_text(pairs_path(path), "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
+    """Task -> cosines of its pairs, of a saved report.
+
+    Raises:
+        UserError: they are not there, or belong to another evaluation.
+    """
+    beside = pairs_path(path)
+    if not beside.is_file():
+        raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
+    try:
+        head, *rows = (json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines())
+        if head["key"] != report.key:
+            raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
+        return {row["task"]: row["similarities"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{beside}: not readable ({error!r}). Evaluate again with --force.") from error
 
 
 def evaluation_key(

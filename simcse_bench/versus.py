@@ -1,0 +1,152 @@
+"""Reports side by side: the difference of every task with its interval, and the pairs seen most differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from simcse_bench.archive import find_root
+from simcse_bench.comparison import Difference, difference, holm, mean_difference
+from simcse_bench.data import Pairs, needs_root, read_pairs
+from simcse_bench.errors import UserError
+from simcse_bench.metrics import Floats
+from simcse_bench.render import MISSING, Table
+from simcse_bench.report import Report, load_pairs
+from simcse_bench.task import load_task
+
+if TYPE_CHECKING:
+    from simcse_bench.evaluate import Data
+
+WORST = 20  # pairs shown
+
+
+@dataclass(frozen=True)
+class Side:
+    """One saved report with the cosines of its pairs."""
+
+    report: Report
+    similarities: Mapping[str, Sequence[float]]
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return str(self.report.model["name"])
+
+
+def read_side(given: str, results: Path, suite: str = "sts") -> Side:
+    """A report by its path, or by a model's name below ``<results>/<suite>``.
+
+    Raises:
+        UserError: no such report, or one without the cosines of its pairs.
+    """
+    path = Path(given)
+    if path.suffix != ".json":
+        from simcse_bench.report import report_path
+
+        path = report_path(results, suite, given)
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such report; run `simcse-bench eval --model {given}` first, or give a report's file."
+        )
+    report = Report.load(path)
+    return Side(report, load_pairs(path, report))
+
+
+def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | None, revision: str) -> dict[str, Pairs]:
+    """The pairs of the tasks that all reports have.
+
+    Raises:
+        UserError: reports on different data, or data other than theirs.
+    """
+    first = sides[0].report
+    names = [n for n in first.tasks if all(n in s.similarities for s in sides)]
+    if not names:
+        raise UserError("these reports have no STS task in common.")
+    problems = []
+    data: dict[str, Data] = {}
+    for name in names:
+        fingerprints = {s.report.tasks[name]["data"]["fingerprint"] for s in sides}
+        if len(fingerprints) > 1:
+            problems.append(f"{name}: the reports were made on different data (protocol, split or limit).")
+            continue
+        task, origin = load_task(name, tasks_dir), first.tasks[name]["data"]
+        root = find_root(data_dir, revision).path if needs_root(task) else None
+        pairs = read_pairs(task, origin["split"], origin["text"] if origin["text"] != "only" else "senteval", root)
+        pairs = pairs.head(first.limit) if first.limit else pairs
+        if pairs.fingerprint() not in fingerprints:
+            problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")
+        data[name] = pairs
+    if problems:
+        raise UserError(*problems)
+    return data  # type: ignore[return-value]
+
+
+def compare(first: Side, second: Side, data: Mapping[str, Pairs]) -> Table:
+    """Every task of two reports: scores, difference, interval, p corrected for the number of tasks."""
+    found = {name: _difference(first, second, name, pairs) for name, pairs in data.items()}
+    corrected = dict(zip(found, holm([d.p for d in found.values()]), strict=True))
+    rows = [
+        [first.report.tasks[n]["title"], _score(first, n), _score(second, n), *_cells(d), f"{corrected[n]:.4f}",
+         _number(d.detectable)]
+        for n, d in found.items()
+    ]  # fmt: skip
+    if len(found) > 1:
+        a, b = ({n: _array(s, n) for n in data} for s in (first, second))
+        mean = mean_difference(a, b, {n: p.gold for n, p in data.items()}, {n: _sizes(p) for n, p in data.items()})
+        averages = [f"{np.mean([_value(s, n) for n in data]):.2f}" for s in (first, second)]
+        rows.append(["Avg.", *averages, *_cells(mean), MISSING, _number(mean.detectable)])
+    notes = [
+        "Spearman ×100 over all pairs of a task. 95 %: paired bootstrap over pairs. p: permutation of the two models "
+        "pair by pair; Holm: corrected for the number of tasks. Detectable: the smallest true difference found with "
+        "80 % probability with these pairs.",
+        "Seeds are not considered: two trainings of one recipe differ too (unsupervised BERT-base: SD 0.8).",
+    ]
+    header = ["", first.name, second.name, "difference", "95 %", "p", "Holm", "detectable"]
+    return Table(f"{second.name} minus {first.name}", header, rows, notes)
+
+
+def worst_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int = WORST) -> Table:
+    """The pairs whose rank among a task's similarities differs most between two models; ranks in percent."""
+    rows: list[tuple[float, list[str]]] = []
+    for name, pairs in data.items():
+        a, b, gold = (100 * rankdata(x) / len(pairs) for x in (_array(first, name), _array(second, name), pairs.gold))
+        for i in np.argsort(-np.abs(b - a), kind="stable")[:count].tolist():
+            cells = [first.report.tasks[name]["title"], f"{gold[i]:.0f}", f"{a[i]:.0f}", f"{b[i]:.0f}"]
+            rows.append((-abs(b[i] - a[i]), [*cells, pairs.left[i], pairs.right[i]]))
+    chosen = [cells for _, cells in sorted(rows, key=lambda row: row[0])[:count]]
+    header = ["task", "gold", first.name, second.name, "sentence", "other sentence"]
+    return Table(f"the {len(chosen)} pairs seen most differently (rank in the task, percent)", header, chosen)
+
+
+def _difference(first: Side, second: Side, name: str, pairs: Pairs) -> Difference:
+    return difference(_array(first, name)[None], _array(second, name)[None], pairs.gold, _sizes(pairs))
+
+
+def _array(side: Side, name: str) -> Floats:
+    return np.asarray(side.similarities[name], dtype=np.float64)
+
+
+def _sizes(pairs: Pairs) -> dict[str, int]:
+    return {name: pairs.subset.count(name) for name in dict.fromkeys(pairs.subset)}
+
+
+def _value(side: Side, name: str) -> float:
+    return float(side.report.tasks[name]["scores"]["spearman"]["all"]["value"])
+
+
+def _score(side: Side, name: str) -> str:
+    return f"{_value(side, name):.2f}"
+
+
+def _cells(found: Difference) -> list[str]:
+    interval = MISSING if found.interval is None else "{:+.2f} to {:+.2f}".format(*found.interval)
+    return [f"{found.value:+.2f}", interval, f"{found.p:.4f}" if found.p == found.p else MISSING]
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
