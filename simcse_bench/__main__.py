@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.comparing_commands import compare_command, verify_command
+from simcse_bench.comparing_commands import analyze_command, compare_command, verify_command
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
 from simcse_bench.training_commands import ablation_command, train_command
@@ -23,6 +23,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+app.command("analyze")(analyze_command)
 app.command("compare")(compare_command)
 app.command("verify")(verify_command)
 app.command("train")(train_command)

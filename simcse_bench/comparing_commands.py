@@ -1,7 +1,8 @@
-"""The commands that compare: `compare` and `verify`."""
+"""The commands that compare: `compare`, `verify` and `analyze`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -87,3 +88,57 @@ def verify_command(
     if isinstance(encoder, TransformerEncoder):
         typer.echo(advice(nearest_view(plan, encoder, row), report))
     raise typer.Exit(1)
+
+
+def analyze_command(
+    model: Annotated[list[str] | None, typer.Option(help="Folder, Hub id or catalog name; repeatable.")] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="Run with --track-geometry: its trajectory; repeatable.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="STS task (default: stsb; mini-sts where no data is).")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this split; repeatable. Default: the whole task.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoints' own; see `ls poolings`.")] = None,
+    head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoints' own.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+) -> None:
+    """Alignment, uniformity, cosines by gold score, spectrum and anisotropy of models; tables, plots, one page.
+
+    \b
+    simcse-bench analyze --model bert-base-uncased --model princeton-nlp/unsup-simcse-bert-base-uncased
+    simcse-bench analyze --run runs/a --run runs/b
+    """
+    from simcse_bench import analysis, analysis_pages, bench, plots
+    from simcse_bench.models import open_model
+    from simcse_bench.report import report_path, require_writable, write_bytes, write_text
+
+    if not model and not run:
+        raise UserError("nothing to analyze: give --model, or --run for the trajectory of a training run.")
+    folder = out / "analysis"
+    require_writable(folder / "index.html")
+    trajectories = {path.name: analysis.trajectory(path) for path in run or ()}
+    models = [open_model(m, pooling=pooling, head=head, dtype=dtype, device=device) for m in model or ()]
+    if models:
+        suites = {bench.default_suite(m, data_dir, data_revision) for m in models}
+        name = task or ("stsb" if "sts" in suites else "mini-sts")
+        pairs = analysis.read_whole(name, split or (), data_dir, tasks_dir, data_revision)
+        for opened in models:
+            found = analysis.analyse(opened, name, split or (), pairs)
+            write_text(report_path(out, "analysis", opened.name), json.dumps(found, ensure_ascii=False) + "\n")
+        analyses, problems = analysis_pages.read_analyses(folder)
+        for path, content in analysis_pages.drawn(folder, analyses).items():
+            write_bytes(path, content)
+        print_table(analysis_pages.geometry_table(analyses))
+        for problem in problems:
+            aloud(f"left out: {problem}")
+    if trajectories:
+        figure = plots.trajectory(trajectories)
+        for form in ("svg", "png"):
+            write_bytes(folder / f"trajectory.{form}", plots.rendered(figure, form))
+    aloud(f"written: {folder}/")

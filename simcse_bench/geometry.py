@@ -42,3 +42,31 @@ def uniformity(vectors: Floats) -> float:
             total += float(np.triu(kernel, 1).sum() if i == j else kernel.sum())
     pairs = len(x) * (len(x) - 1) / 2
     return float(np.log(total / pairs))
+
+
+def mean_cosine(vectors: Floats) -> float:
+    """Mean cosine of all pairs of different rows (n, d): anisotropy (Ethayarajh 2019); 0 for even directions."""
+    x = unit(vectors)
+    n = len(x)
+    if n < 2:
+        raise ValueError("a mean cosine needs at least two vectors")
+    # the sum over all pairs is the square of the sum
+    return float((np.sum(x.sum(0) ** 2) - np.sum(x**2)) / (n * (n - 1)))
+
+
+def singular_values(vectors: Floats) -> NDArray[np.float64]:
+    """Singular values of the centred unit vectors (n, d), largest first, in blocks: memory O(d^2)."""
+    x = unit(vectors)
+    centre = x.mean(0)
+    square = np.zeros((x.shape[1], x.shape[1]))
+    for i in range(0, len(x), BLOCK):
+        block = x[i : i + BLOCK] - centre
+        square += block.T @ block
+    values: NDArray[np.float64] = np.sqrt(np.clip(np.linalg.eigvalsh(square)[::-1], 0, None))
+    return values
+
+
+def effective_rank(singular: NDArray[np.float64]) -> float:
+    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007): 1 for a line, d for a sphere."""
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simcse_bench import embedded, plots, render
 from simcse_bench.errors import UserError
 from simcse_bench.render import MISSING, Table
 from simcse_bench.weights import read_json, sha256
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUMMARY = "summary.json"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,9 +37,11 @@ def drawn(folder: Path) -> dict[Path, bytes]:
     found = {folder / name: text.encode() for name, text in files.items()}
     if any(a["dev"] for a in summary["arms"]):
         figure = plots.ablation(summary)
-        images = {form: plots.rendered(figure, form) for form in ("svg", "png")}
-        found |= {folder / f"plot.{form}": content for form, content in images.items()}
-        found[folder / "index.html"] = page(summary, table, images["svg"].decode(), sha256(path)).encode()
+        found |= {folder / f"plot.{form}": plots.rendered(figure, form) for form in ("svg", "png")}
+        whole = [section("", figure, table)]
+        found[folder / "index.html"] = page(
+            summary["title"], table.title, whole, provenance(summary), sha256(path), summary["reference"]
+        )
     return found
 
 
@@ -114,30 +121,59 @@ def markdown(summary: Mapping[str, Any], table: Table) -> str:
     return "\n".join([render.markdown(table), "![plot](plot.svg)", "", *lines, ""])
 
 
-def stale(path: Path, content: bytes, source: Path) -> bool:
-    """Whether a drawn file is not what ``source`` gives. Plots depend on matplotlib's version: they need only exist."""
+def stale(path: Path, content: bytes) -> bool:
+    """Whether a drawn file is not what it should be. Plots depend on matplotlib's version: they need only exist, and a
+    page needs to name the fingerprint of what it is drawn from."""
     if not path.is_file():
         return True
     if path.suffix in (".svg", ".png"):
         return False
     if path.suffix == ".html":
-        return f'name="source" content="{sha256(source)}"' not in path.read_text(encoding="utf-8")
+        return _source(path.read_bytes()) != _source(content)
     return path.read_bytes() != content
 
 
-def page(summary: Mapping[str, Any], table: Table, svg: str, source: str) -> str:
-    """One self-contained HTML page; ``source``: fingerprint of the summary."""
+def _source(page: bytes) -> bytes | None:
+    found = re.search(rb'<meta name="source" content="(\w+)">', page)
+    return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a plot, a table, or both."""
+
+    heading: str = ""
+    svg: str = ""
+    table: Table | None = None
+
+    @property
+    def left(self) -> set[int]:
+        """Columns of the table that hold words."""
+        return render.text_columns(self.table) if self.table else set()
+
+
+def section(heading: str = "", figure: Figure | None = None, table: Table | None = None) -> Section:
+    """A section with the figure inline."""
+    svg = "" if figure is None else plots.rendered(figure, "svg").decode()
+    return Section(heading, svg[svg.index("<svg") :] if svg else "", table)
+
+
+def page(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    provenance: Mapping[str, str],
+    source: str,
+    reference: str = "",
+) -> bytes:
+    """One self-contained HTML page; ``source``: fingerprint of what it is drawn from; ``reference``: row to mark."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.get_template("ablation.html")
-    left = render.text_columns(table)
-    return template.render(
-        title=summary["title"], subtitle=title(summary), header=table.header, rows=table.rows, left=left,
-        notes=table.notes, svg=svg[svg.index("<svg") :], provenance=provenance(summary),
-        reference=summary["reference"], source=source,
-    )  # fmt: skip
+    return environment.get_template("page.html").render(
+        title=title, subtitle=subtitle, sections=sections, provenance=provenance, source=source, reference=reference
+    ).encode()  # fmt: skip
 
 
 def provenance(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -43,16 +43,18 @@ def heading(summary: Mapping[str, Any]) -> str:
 
 
 def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """Figure 3: alignment against uniformity, a point per model (name, alignment, uniformity, score)."""
+    """Figure 3: alignment against uniformity, a point per model's analysis, coloured by its score."""
     plt = _pyplot()
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         dots = axes.scatter(
             [p["uniformity"] for p in points], [p["alignment"] for p in points],
-            c=[p["score"] for p in points], cmap="cividis", s=60, zorder=3,
+            c=[p["spearman"] for p in points], cmap="cividis", s=60, zorder=3,
         )  # fmt: skip
         for p in points:
-            axes.annotate(p["name"], (p["uniformity"], p["alignment"]), xytext=(6, 4), textcoords="offset points")
+            axes.annotate(
+                p["model"]["name"], (p["uniformity"], p["alignment"]), xytext=(6, 4), textcoords="offset points"
+            )
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.15)
         figure.colorbar(dots, label="Spearman ×100")
@@ -74,6 +76,47 @@ def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             axes.annotate(name, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.12)
+    whole: Figure = figure
+    return whole
+
+
+def densities(found: Mapping[str, Any]) -> Figure:
+    """The cosines of the pairs of each unit of gold score (SimCSE, appendix: cosine densities), one row each."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        rows = found["cosines"][::-1]
+        figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.75 * len(rows)), layout="constrained")
+        colours = plt.get_cmap("cividis")
+        edges = [-1 + 2 * i / len(rows[0]["counts"]) for i in range(len(rows[0]["counts"]) + 1)]
+        used = [i for row in rows for i, n in enumerate(row["counts"]) if n]
+        for place, row in enumerate(rows):
+            heights = [0.85 * n / max(row["counts"]) for n in row["counts"]]
+            axes.stairs([-place + h for h in heights], edges, baseline=-place, fill=True, alpha=0.75,
+                        color=colours(1 - row["gold"][0] / 5))  # fmt: skip
+            axes.plot([row["quartiles"][1]] * 2, [-place, -place + 0.85], color="black", linewidth=1)
+        labels = [f"{r['gold'][0]} to {r['gold'][1]}\nn = {r['n']:,}" for r in rows]
+        axes.set_yticks([-i for i in range(len(rows))], labels)
+        axes.set_xlim(edges[max(0, min(used) - 1)], edges[min(len(edges) - 1, max(used) + 2)])
+        axes.set(xlabel="cosine of the pair (line: median)", ylabel="gold score")
+        figure.suptitle(f"{found['model']['name']}, {found['data']['task']}", x=0.01, ha="left", fontsize=11)
+    whole: Figure = figure
+    return whole
+
+
+def spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
+    """Singular values of the centred unit vectors, relative to the largest, a line per model."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+        colours = plt.get_cmap("cividis")
+        for i, found in enumerate(models):
+            values = [v for v in found["singular_values"] if v > 1e-4]
+            colour = colours(i / max(1, len(models) - 1) * 0.85)
+            axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.5)
+            middle = len(values) * (i + 1) // (len(models) + 1)
+            label = f"{found['model']['name']} (effective rank {found['effective_rank']:.0f})"
+            axes.annotate(label, (middle + 1, values[middle]), xytext=(4, 6), textcoords="offset points", color=colour)
+        axes.set(yscale="log", xlabel="singular value", ylabel="relative to the largest")
     whole: Figure = figure
     return whole
 

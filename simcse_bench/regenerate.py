@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from simcse_bench import pages, render, tables
+from simcse_bench import analysis_pages, pages, render, tables
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, write_bytes, write_text
 from simcse_bench.weights import read_json
@@ -37,7 +37,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
     wanted: dict[Path, str] = {}
-    others = {p.parent for p in results.glob("speed/*.json")} | {p.parent for p in results.glob("ablations/**/*.json")}
+    others = {p.parent for kind in ("speed/*", "analysis/*", "ablations/**/*") for p in results.glob(f"{kind}.json")}
     for folder in sorted({p.parent for p in results.rglob("*.json")} - others):
         reports = []
         for path in sorted(folder.glob("*.json")):
@@ -62,18 +62,23 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             problems += error.problems
         except _FOREIGN as error:
             problems.append(f"{path}: not a benchmark's figures ({error!r}).")
-    files = {path: (text.encode(), path) for path, text in wanted.items()}
+    files = {path: text.encode() for path, text in wanted.items()}
     for summary in sorted(results.glob(f"ablations/*/{pages.SUMMARY}")):
         try:
-            files |= {path: (content, summary) for path, content in pages.drawn(summary.parent).items()}
+            files |= pages.drawn(summary.parent)
         except UserError as error:
             problems += error.problems
         except _FOREIGN as error:
             problems.append(f"{summary}: not a sweep's summary ({error!r}).")
-    for path, (content, source) in files.items():
+    if (results / "analysis").is_dir():
+        analyses, damaged = analysis_pages.read_analyses(results / "analysis")
+        problems += damaged
+        if analyses:
+            files |= analysis_pages.drawn(results / "analysis", analyses)
+    for path, content in files.items():
         if not check:
             write_bytes(path, content)
-        elif pages.stale(path, content, source):
+        elif pages.stale(path, content):
             problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
     if problems:
         raise UserError(*problems)

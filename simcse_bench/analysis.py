@@ -1,0 +1,135 @@
+"""The geometry of a model's embeddings: alignment, uniformity, cosines by gold score, spectrum, anisotropy."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simcse_bench import geometry
+from simcse_bench.archive import find_root
+from simcse_bench.data import Pairs, needs_root, read_pairs
+from simcse_bench.errors import UserError
+from simcse_bench.evaluate import distinct_sentences, embed
+from simcse_bench.metrics import Floats, correlation, paired_cosine
+from simcse_bench.report import environment
+from simcse_bench.selection import ALIGNED
+from simcse_bench.task import load_task
+from simcse_bench.weights import read_json
+
+if TYPE_CHECKING:
+    from simcse_bench.models import Model
+
+SCHEMA = 1
+BINS = 60  # of the cosine histograms, over -1 to 1
+PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
+
+
+def read_whole(name: str, splits: Sequence[str], data_dir: Path | None, tasks_dir: Path | None, revision: str) -> Pairs:
+    """Pairs of several splits of an STS task behind each other; no splits: all that it has.
+
+    Raises:
+        UserError: no such task or split, a transfer task, no pair with a gold score above ``ALIGNED``.
+    """
+    task = load_task(name, tasks_dir)
+    if task.kind != "sts":
+        raise UserError(f"task {name!r} has no pairs: geometry needs an STS task, such as stsb.")
+    root = find_root(data_dir, revision).path if needs_root(task) else None
+    parts = [read_pairs(task, split, "senteval", root) for split in splits or task.splits]
+    whole = Pairs(
+        tuple(s for p in parts for s in p.left),
+        tuple(s for p in parts for s in p.right),
+        np.concatenate([p.gold for p in parts]),
+        tuple(s for p in parts for s in p.subset),
+    )
+    if not (whole.gold > ALIGNED).any():
+        raise UserError(f"{name}: no pair has a gold score above {ALIGNED:g}: alignment needs such pairs.")
+    return whole
+
+
+def analyse(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dict[str, Any]:
+    """All figures of one model, for its JSON.
+
+    Alignment is that of the pairs with a gold score above 4, uniformity that of all distinct sentences (SimCSE,
+    footnote 3), both of unit vectors.
+    """
+    encoder = model.load(None)
+    sentences = distinct_sentences([pairs])
+    vectors = embed(encoder, sentences)
+    row = {s: i for i, s in enumerate(sentences)}
+    left, right = (vectors[[row[s] for s in side]] for side in (pairs.left, pairs.right))
+    cosines = paired_cosine(left, right)
+    near = pairs.gold > ALIGNED
+    spectrum = geometry.singular_values(vectors)
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": dict(model.provenance),
+        "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(sentences),
+                 "aligned_pairs": int(near.sum()), "fingerprint": pairs.fingerprint()},
+        "spearman": round(correlation("spearman", cosines, pairs.gold), 4),
+        "alignment": round(geometry.alignment(left[near], right[near]), 6),
+        "uniformity": round(geometry.uniformity(vectors), 6),
+        "mean_cosine": round(geometry.mean_cosine(vectors), 6),
+        "effective_rank": round(geometry.effective_rank(spectrum), 3),
+        "dimension": int(vectors.shape[1]),
+        "singular_values": [round(float(s), 6) for s in spectrum / spectrum[0]],
+        "cosines": by_gold(cosines, pairs.gold),
+        "by_length": by_third(_lengths(pairs), cosines, pairs.gold),
+        "by_overlap": by_third(_overlap(pairs), cosines, pairs.gold),
+        "environment": environment(str(getattr(encoder, "device", "cpu"))),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return found
+
+
+def by_gold(cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+    """Distribution of the cosines of the pairs of each unit of gold score: [0, 1), ..., [4, 5]."""
+    edges = np.linspace(-1, 1, BINS + 1)
+    found = []
+    for low in range(5):
+        chosen = cosines[(gold >= low) & ((gold < low + 1) | (low == 4))]
+        if len(chosen):
+            quartiles = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
+            counts = np.histogram(np.clip(chosen, -1, 1), edges)[0].tolist()
+            found.append({"gold": [low, low + 1], "n": len(chosen), "quartiles": quartiles, "counts": counts})
+    return found
+
+
+def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+    """Spearman within the thirds of the pairs by ``key`` (n,); None where a third has no correlation."""
+    found = []
+    for name, chosen in zip(PARTS, np.array_split(np.argsort(key, kind="stable"), 3), strict=True):
+        try:
+            score: float | None = round(correlation("spearman", cosines[chosen], gold[chosen]), 4)
+        except UserError:
+            score = None
+        limits = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
+        found.append({"part": name, "from_to": limits, "n": len(chosen), "spearman": score})
+    return found
+
+
+def trajectory(run: Path) -> list[Mapping[str, float]]:
+    """Alignment and uniformity at the steps of a run with ``--track-geometry``.
+
+    Raises:
+        UserError: no run, or one without them.
+    """
+    record = read_json(run / "train.json") if (run / "train.json").is_file() else None
+    points = [p for p in (record or {}).get("measured", []) if "alignment" in p] if isinstance(record, dict) else []
+    if not points:
+        raise UserError(f"{run}: no run with alignment and uniformity; train with --track-geometry N.")
+    return points
+
+
+def _lengths(pairs: Pairs) -> Floats:
+    return np.array([(len(a.split()) + len(b.split())) / 2 for a, b in zip(pairs.left, pairs.right, strict=True)])
+
+
+def _overlap(pairs: Pairs) -> Floats:
+    """Jaccard index of the words of a pair's sentences."""
+    words = [[set(re.findall(r"\w+", s.lower())) for s in side] for side in (pairs.left, pairs.right)]
+    return np.array([len(a & b) / max(1, len(a | b)) for a, b in zip(*words, strict=True)])
