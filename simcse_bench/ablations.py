@@ -67,7 +67,9 @@ _ALL = (
         "Dropout probability",
         _UNSUP,
         {p: {"hidden_dropout": float(p), "attention_dropout": float(p)}
-         for p in ("0.0", "0.01", "0.05", "0.1", "0.15", "0.2", "0.5")} | {"fixed 0.1": {"same_mask": "copy"}},
+         for p in ("0.0", "0.01", "0.05", "0.1", "0.15", "0.2", "0.5")} | {
+            "fixed 0.1": {"hidden_dropout": 0.1, "attention_dropout": 0.1, "same_mask": "copy"}
+        },
         "0.1",
         "dropout probability",
         Published("simcse_2021_table3_dropout", "dropout", "stsb_dev", "SimCSE Table 3"),
@@ -86,7 +88,7 @@ _ALL = (
             "cls w/ mlp": {"pooling": "cls", "mlp": "always"},
             "cls w/ mlp (train only)": {"pooling": "cls", "mlp": "train_only"},
             "cls w/o mlp": {"pooling": "cls", "mlp": "none"},
-            "first-last avg": {"pooling": "first_last", "mlp": "none"},
+            "first-last avg": {"pooling": "embedding_last", "mlp": "none"},
             "mean": {"pooling": "mean", "mlp": "none"},
         },
         "cls w/ mlp (train only)",
@@ -181,13 +183,14 @@ _ALL = (
     ),
     Ablation(
         "batch-size",
-        "Batch size, the same number of updates",
+        "Batch size",
         _UNSUP,
         {str(n): {"batch_size": n} for n in (64, 128, 256, 512)},
         "64",
         "batch size",
         by_preset={"mini": {str(n): {"batch_size": n} for n in (16, 32, 64, 128)}},
-        note="The learning rate stays; the paper tunes it for each batch size and finds little difference.",
+        note="Preset mini: the same number of updates; paper: the same epochs, so fewer updates of larger batches. The "
+        "learning rate stays, where the paper tunes it for each batch size.",
     ),
     Ablation(
         "learning-rate",
@@ -196,7 +199,7 @@ _ALL = (
         {rate: {"learning_rate": float(rate)} for rate in ("1e-05", "3e-05", "5e-05", "1e-04")},
         "3e-05",
         "learning rate",
-        by_preset={"mini": {rate: {"learning_rate": float(rate)} for rate in ("3e-05", "1e-04", "3e-04", "1e-03")}},
+        by_preset={"mini": {rate: {"learning_rate": float(rate)} for rate in ("5e-05", "1e-04", "5e-04", "1e-03")}},
     ),
     Ablation(
         "data-size",

@@ -67,6 +67,7 @@ def verify_command(
     simcse-bench verify --model ./my-copy --as princeton-nlp/unsup-simcse-roberta-base --pooling cls --head none
     """
     from simcse_bench.bench import Settings, prepare, run
+    from simcse_bench.catalog import known_model
     from simcse_bench.encoders import TransformerEncoder
     from simcse_bench.models import open_model
     from simcse_bench.progress import progress_shown
@@ -75,6 +76,9 @@ def verify_command(
     if progress not in PROGRESS:
         raise unknown("progress", progress, PROGRESS)
     row = published_row(as_ or model, protocol)
+    if as_ is not None and pooling is None:  # used as the published model is
+        spec = known_model(as_)
+        pooling, head = (spec.pooling, head or spec.head) if spec else (pooling, head)
     opened = open_model(model, revision, pooling, head, dtype=dtype, device=device)
     settings = Settings("sts", protocol=protocol, data_dir=data_dir, data_revision=data_revision, out=out, force=force)
     plan = prepare(opened, settings)
@@ -84,7 +88,10 @@ def verify_command(
     found = set(verdicts(report, row).values())
     if found <= {"OK", "close"}:
         return
-    encoder = opened.load(None)
+    try:  # with its MLP, where the checkpoint has one
+        encoder = open_model(model, revision, "cls", "mlp", dtype=dtype, device=device).load(None)
+    except UserError:
+        encoder = opened.load(None)
     if isinstance(encoder, TransformerEncoder):
         typer.echo(advice(nearest_view(plan, encoder, row), report))
     raise typer.Exit(1)

@@ -81,9 +81,11 @@ def _moved(
     sides = []
     for side in (first, second):
         by_seed = replicates(side, gold, counts)  # (seeds, resamples)
-        if len(side) > 1:  # drawing from n seeds shows (n - 1) / n of their variance
+        n = len(side)
+        if n > 1:  # drawing from n seeds shows (n - 1) / n of their variance, and a normal's tails instead of Student's
             centre = by_seed.mean(axis=0)
-            by_seed = centre + (by_seed - centre) * (len(side) / (len(side) - 1)) ** 0.5
+            wider = (n / (n - 1)) ** 0.5 * scipy_stats.t.ppf(0.975, n - 1) / scipy_stats.norm.ppf(0.975)
+            by_seed = centre + (by_seed - centre) * wider
         drawn = rng.integers(0, len(side), size=by_seed.shape)
         sides.append(np.take_along_axis(by_seed, drawn, axis=0).mean(axis=0))
     moved: Floats = sides[1] - sides[0]

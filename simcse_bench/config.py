@@ -165,7 +165,7 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     problems: list[str] = []
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
-        names = ["hidden_dropout", "attention_dropout"] if name == "dropout" else [name]
+        names = fields_of(name)
         if not equals:
             problems.append(f"--set {setting}: expected field=value.")
         elif names[0] not in hints:
@@ -179,6 +179,11 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     if problems:
         raise UserError(*problems)
     return dataclasses.replace(config, **changes).check()
+
+
+def fields_of(name: str) -> list[str]:
+    """The fields that a name of ``--set`` stands for."""
+    return ["hidden_dropout", "attention_dropout"] if name == "dropout" else [name]
 
 
 def from_mapping(content: Mapping[str, Any]) -> TrainConfig:

@@ -48,6 +48,10 @@ class Pairs:
             tuple(self.subset[i] for i in keep),
         )
 
+    def sizes(self) -> dict[str, int]:
+        """Number of pairs of each subset."""
+        return {name: self.subset.count(name) for name in dict.fromkeys(self.subset)}
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over subset, gold and both sentences of every row."""
         digest = hashlib.sha256()

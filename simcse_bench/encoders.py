@@ -145,7 +145,7 @@ class TransformerEncoder:
                         self.progress(done, self.stats["tokens"])
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if budget <= int(lengths[todo].max()):
                     raise UserError(
@@ -199,5 +199,6 @@ class TransformerEncoder:
         return results
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or a processor."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

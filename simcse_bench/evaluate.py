@@ -193,7 +193,7 @@ def score_sts(
     # a stream of draws per task: tasks are independent of each other, and two models meet the same draws
     seed = [protocol.bootstrap_seed, zlib.crc32(name.encode())]
     subset = np.array(pairs.subset)
-    sizes = {str(name): int((subset == name).sum()) for name in dict.fromkeys(pairs.subset)}
+    sizes = pairs.sizes()
     boot, boot_subset = bootstrap(similarity, pairs.gold, sizes, protocol.resamples, seed)
     scores: dict[str, dict[str, Any]] = {}
     subsets: dict[str, dict[str, Any]] = {name: {"n": n} for name, n in sizes.items()}

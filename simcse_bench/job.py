@@ -22,10 +22,11 @@ from simcse_bench.corpus import Corpus, open_corpus
 from simcse_bench.errors import UserError
 from simcse_bench.loading import load_tokenizer
 from simcse_bench.processes import Processes
+from simcse_bench.run_folder import shown_settings
 from simcse_bench.selection import Dev, read_dev, settled
 from simcse_bench.text_formats import Row
 from simcse_bench.tokenised import Tokenised, tokenise
-from simcse_bench.weights import sha256, shown_name, weight_files
+from simcse_bench.weights import sha256, weight_files
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,8 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """What decides the weights, for the record; without the machine's own paths."""
-        paths = ("model", "train", "augmentation_file")
-        shown = {k: shown_name(getattr(self.config, k)) if getattr(self.config, k) else "" for k in paths}
         return {
-            "config": dataclasses.asdict(self.config) | shown,
+            "config": shown_settings(self.config),
             "key": self.key(),
             "model": self.checkpoint.provenance(),
             "data": {

@@ -106,8 +106,11 @@ def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> di
             return train(job, place.out, place.resume, place.save_every, shown)
 
 
-def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str]]:
-    """What a run would do and cost, by a few of its own updates in memory; nothing is written but the token cache."""
+def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[str, str]], float]:
+    """What a run would do and cost, by a few of its own updates in memory, and its seconds.
+
+    Nothing is written but the token cache.
+    """
     from simcse_bench.job import prepare
     from simcse_bench.processes import join
     from simcse_bench.train import Run
@@ -127,7 +130,8 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str
     tokens = float(lengths.sum(1).mean()) * views * rows
     # the first update also fetches memory and compiles kernels
     each = statistics.median(seconds[1:] or seconds)
-    duration = f"{_duration(job.steps * each)} on {job.processes.device}, {each:.2f} s an update"
+    length = duration(job.steps * each)
+    shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
     found = [
         ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
         ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
@@ -136,9 +140,9 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> list[tuple[str, str
         ("dev scores", _evaluations(job)),
         ("memory", f"{_peak_gb(job):.1f} GB at the peak of {len(seconds)} updates"),
         ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
-        ("time", f"{duration}; dev scores not counted"),
+        ("time", f"{shown}; dev scores not counted"),
     ]
-    return found + [("note", note) for note in job.notes()]
+    return found + [("note", note) for note in job.notes()], job.steps * each
 
 
 def _counted(job: Job) -> str:
@@ -159,7 +163,8 @@ def _peak_gb(job: Job) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words."""
     minutes = round(seconds / 60)
     return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(1, minutes)} min"
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUMMARY = "summary.json"
+DRAWN = ("table.md", "table.csv", "table.tex", "plot.svg", "plot.png", "index.html")
 TEMPLATES = Path(__file__).parent / "templates"
 LEVEL = 0.05
 
@@ -28,9 +29,7 @@ def drawn(folder: Path) -> dict[Path, bytes]:
         UserError: a damaged summary.
     """
     path = folder / SUMMARY
-    summary = read_json(path)
-    if not isinstance(summary, dict) or not {"arms", "findings", "reference", "title"} <= set(summary):
-        raise UserError(f"{path}: not a sweep's summary. Move it away and run the ablation again.")
+    summary = read_summary(path)
     table = ablation_table(summary)
     files = {"table.md": markdown(summary, table), "table.csv": render.csv_text(long_rows(summary)),
              "table.tex": render.latex(table)}  # fmt: skip
@@ -43,6 +42,18 @@ def drawn(folder: Path) -> dict[Path, bytes]:
             summary["title"], table.title, whole, provenance(summary), sha256(path), summary["reference"]
         )
     return found
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A sweep's summary.json.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    summary = read_json(path)
+    if not isinstance(summary, dict) or not {"arms", "findings", "reference", "title"} <= set(summary):
+        raise UserError(f"{path}: not a sweep's summary. Move it away and run the ablation again.")
+    return summary
 
 
 def ablation_table(summary: Mapping[str, Any]) -> Table:
@@ -67,23 +78,26 @@ def ablation_table(summary: Mapping[str, Any]) -> Table:
 
 def title(summary: Mapping[str, Any]) -> str:
     """What was varied, on which model and data; says where they are the embedded ones."""
-    model = summary["model"] or {}
-    dev, train = summary["dev"] or {}, summary["train"] or {}
-    parts = [
-        summary["title"],
-        f"{model.get('name')} trained on {train.get('name')}",
-        f"{dev.get('title')} dev, Spearman ×100",
-    ]
-    tried = [embedded.ENCODER] * bool(model.get("embedded")) + [embedded.DATA] * str(dev.get("task")).startswith("mini")
+    if not summary["dev"]:
+        return f"{summary['title']}: no trial has finished"
+    model, dev, train = summary["model"], summary["dev"], summary["train"]
+    parts = [summary["title"], f"{model['name']} trained on {train['name']}", f"{dev['title']} dev, Spearman ×100"]
+    tried = [embedded.ENCODER] * bool(model["embedded"]) + [embedded.DATA] * str(dev["task"]).startswith("mini")
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """How to read the table, what failed, and how the paper's statements fare here."""
     found = [
-        "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds; * marks those "
-        "whose interval leaves out 0 and whose permutation p, corrected by Holm, is below 0.05. Test selected nothing."
+        "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds, widened by "
+        "Student's t for few seeds; * marks those whose interval leaves out 0 and whose permutation p, corrected by "
+        "Holm, is below 0.05. Test scores selected nothing."
     ]
+    if any(len(a["seeds"]) == 1 for a in summary["arms"]):
+        found.append(
+            "ARMS WITH ONE SEED: their intervals know the dev pairs only. Two seeds of one recipe differ by a point or "
+            "more, so no verdict is given; use --seeds 3 or more."
+        )
     if any(a["published"] is not None for a in summary["arms"]):
         found.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
     found += [statement(f) for f in summary["findings"]]
@@ -118,7 +132,8 @@ def long_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def markdown(summary: Mapping[str, Any], table: Table) -> str:
     """The Markdown page: table, plot, provenance."""
     lines = [f"- {k}: {v}" for k, v in provenance(summary).items()]
-    return "\n".join([render.markdown(table), "![plot](plot.svg)", "", *lines, ""])
+    plot = ["![plot](plot.svg)", ""] if any(a["dev"] for a in summary["arms"]) else []
+    return "\n".join([render.markdown(table), *plot, *lines, ""])
 
 
 def stale(path: Path, content: bytes) -> bool:
@@ -182,7 +197,8 @@ def provenance(summary: Mapping[str, Any]) -> dict[str, str]:
         return {}
     machine = summary["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    settings = ", ".join(f"{k} {v}" for k, v in summary["base"].items() if v not in (None, "", [], False))
+    set_ones = {k: v for k, v in summary["base"].items() if v is not None and v is not False and v not in ("", [])}
+    settings = ", ".join(f"{k} {v}" for k, v in set_ones.items())
     return {
         "training text": "{name}, {rows} rows, {fingerprint}".format(**summary["train"]),
         "dev": f"{summary['dev']['task']}, {summary['dev']['n']} pairs, {summary['dev']['fingerprint']}",
@@ -202,7 +218,8 @@ def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:
 def _difference(found: Mapping[str, Any] | None) -> str:
     if not found:
         return MISSING
-    sure = found["interval"] and (found["interval"][0] > 0 or found["interval"][1] < 0) and found["holm"] < LEVEL
+    apart = found["interval"] and (found["interval"][0] > 0 or found["interval"][1] < 0)
+    sure = apart and found["holm"] < LEVEL and found["seeds"] > 1
     return f"{found['value']:+.2f}" + " *" * bool(sure)
 
 

@@ -30,6 +30,7 @@ def ablation(summary: Mapping[str, Any]) -> Figure:
             figure, axes = plt.subplots(figsize=(6.8, 1.3 + 0.42 * max(3, len(arms))), layout="constrained")
             _categories(axes, arms, summary)
         figure.suptitle(heading(summary), x=0.01, ha="left", fontsize=11)
+    plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
@@ -58,6 +59,7 @@ def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.15)
         figure.colorbar(dots, label="Spearman ×100")
+    plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
@@ -76,6 +78,7 @@ def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             axes.annotate(name, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.12)
+    plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
@@ -99,6 +102,7 @@ def densities(found: Mapping[str, Any]) -> Figure:
         axes.set_xlim(edges[max(0, min(used) - 1)], edges[min(len(edges) - 1, max(used) + 2)])
         axes.set(xlabel="cosine of the pair (line: median)", ylabel="gold score")
         figure.suptitle(f"{found['model']['name']}, {found['data']['task']}", x=0.01, ha="left", fontsize=11)
+    plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
@@ -117,6 +121,7 @@ def spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
             label = f"{found['model']['name']} (effective rank {found['effective_rank']:.0f})"
             axes.annotate(label, (middle + 1, values[middle]), xytext=(4, 6), textcoords="offset points", color=colour)
         axes.set(yscale="log", xlabel="singular value", ylabel="relative to the largest")
+    plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
@@ -135,14 +140,14 @@ def _numeric(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[str
     place = range(len(arms))
     for x, arm in zip(place, arms, strict=True):
         axes.plot([x] * len(arm["dev"]["values"]), arm["dev"]["values"], "o", color=FAINT, markersize=3, zorder=2)
-    numbers = [i for i, arm in enumerate(arms) if _number(arm["arm"])]
+    numbers = [i for i, arm in enumerate(arms) if is_number(arm["arm"])]
     means, spreads = [a["dev"]["mean"] for a in arms], [a["dev"]["sd"] or 0.0 for a in arms]
     axes.plot(numbers, [means[i] for i in numbers], "-", color=OURS, linewidth=1.4, zorder=3)
     axes.errorbar(place, means, yerr=spreads, fmt="o", color=OURS, capsize=3, markersize=5, zorder=4)
     published = [(i, a["published"]) for i, a in enumerate(arms) if a["published"] is not None]
     if published:
         line = [(i, p) for i, p in published if i in numbers]
-        axes.plot(*zip(*line, strict=True), "--", color=PAPER, linewidth=1)
+        axes.plot([i for i, _ in line], [p for _, p in line], "--", color=PAPER, linewidth=1)
         axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
         _label(axes, published[-1], f"{summary['source']}:\nBERT-base", PAPER)
     _label(axes, (len(arms) - 1, means[-1]), "here", OURS)
@@ -188,7 +193,8 @@ def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> No
     axes.annotate(text, point, xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
 
 
-def _number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether an arm's name is a number."""
     try:
         float(text)
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from simcse_bench import analysis_pages, pages, render, tables
+from simcse_bench import analysis_pages, pages, render, tables, website
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, write_bytes, write_text
 from simcse_bench.weights import read_json
@@ -28,7 +28,7 @@ def drawn(report: Report, path: Path) -> dict[Path, str]:
 
 
 def regenerate(results: Path, check: bool = False) -> list[Path]:
-    """Write (or with ``check`` compare) every table below ``results``, and a leaderboard per suite.
+    """Write (or with ``check`` compare) every table, plot and page below ``results``, and the site ``index.html``.
 
     Raises:
         UserError: damaged reports (the others are still written), or with ``check`` the stale files.
@@ -37,6 +37,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
     wanted: dict[Path, str] = {}
+    groups: dict[str, list[list[Report]]] = {}
     others = {p.parent for kind in ("speed/*", "analysis/*", "ablations/**/*") for p in results.glob(f"{kind}.json")}
     for folder in sorted({p.parent for p in results.rglob("*.json")} - others):
         reports = []
@@ -51,7 +52,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             else:
                 reports.append(report)
         if reports:
-            boards = leaderboards(reports)
+            groups[str(folder.relative_to(results))] = found = grouped(reports)
+            boards = [tables.leaderboard(group) for group in found]
             wanted[folder / "leaderboard.md"] = "\n".join(map(render.markdown, boards))
             rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
             wanted[folder / "leaderboard.csv"] = render.csv_text(rows)
@@ -63,6 +65,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         except _FOREIGN as error:
             problems.append(f"{path}: not a benchmark's figures ({error!r}).")
     files = {path: text.encode() for path, text in wanted.items()}
+    summaries = []
     for summary in sorted(results.glob(f"ablations/*/{pages.SUMMARY}")):
         try:
             files |= pages.drawn(summary.parent)
@@ -70,11 +73,13 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             problems += error.problems
         except _FOREIGN as error:
             problems.append(f"{summary}: not a sweep's summary ({error!r}).")
-    if (results / "analysis").is_dir():
-        analyses, damaged = analysis_pages.read_analyses(results / "analysis")
-        problems += damaged
-        if analyses:
-            files |= analysis_pages.drawn(results / "analysis", analyses)
+        else:
+            summaries.append(summary)
+    analyses, damaged = analysis_pages.read_analyses(results / "analysis")
+    problems += damaged
+    if analyses:
+        files |= analysis_pages.drawn(results / "analysis", analyses)
+    files[results / "index.html"] = website.drawn(groups, summaries, analyses)
     for path, content in files.items():
         if not check:
             write_bytes(path, content)
@@ -85,11 +90,11 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     return list(files)
 
 
-def leaderboards(reports: Sequence[Report]) -> list[render.Table]:
-    """A leaderboard per protocol, split, probe and set of tasks: other numbers never share a column."""
+def grouped(reports: Sequence[Report]) -> list[list[Report]]:
+    """Reports that share a leaderboard: by protocol, split, probe and tasks; other numbers never share a column."""
     groups: dict[tuple[object, ...], list[Report]] = {}
     for report in reports:
         p = report.protocol
         key = (p["name"] != "simcse", p["name"], p["split"] != "test", p["split"], p.get("probe", ""), *report.tasks)
         groups.setdefault(key, []).append(report)
-    return [tables.leaderboard(groups[key]) for key in sorted(groups)]
+    return [groups[key] for key in sorted(groups)]

@@ -48,6 +48,9 @@ def latex(table: Table) -> str:
         "–": "--",
         "±": r"$\pm$",
         "−": "$-$",
+        "α": r"$\alpha$",
+        "λ": r"$\lambda$",
+        "*": r"$^{*}$",
     }
 
     def line(row: Iterable[str]) -> str:
@@ -55,7 +58,12 @@ def latex(table: Table) -> str:
 
     text = text_columns(table)
     columns = "".join("l" if i in text else "r" for i in range(len(table.header)))
-    body = [rf"% {table.title}", *(f"% {n}" for n in table.notes), rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    body = [
+        rf"% {table.title}",
+        *(f"% {line}" for n in table.notes for line in n.splitlines()),
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+    ]
     return "\n".join(
         [*body, line(table.header), r"\midrule", *map(line, table.rows), r"\bottomrule", r"\end{tabular}", ""]
     )

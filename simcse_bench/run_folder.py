@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 from simcse_bench.config import TrainConfig, from_mapping
 from simcse_bench.errors import UserError
 from simcse_bench.report import write_text
-from simcse_bench.weights import SETTINGS_FILE, read_json
+from simcse_bench.weights import SETTINGS_FILE, read_json, shown_name
 
 RECORD = "train.json"
 _LOCK = ".lock"
@@ -53,28 +53,9 @@ class RunFolder:
         self.path = path
         self.log = path / "log.jsonl"
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other commands from this folder for as long as one trains in it; the lock ends with its process.
-
-        Raises:
-            UserError: another command trains here.
-        """
-        import filelock
-
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(
-                f"{self.path}: another command is training there. Wait for it or choose another --out."
-            ) from None
-        try:
-            yield
-        finally:
-            (self.path / _LOCK).unlink(missing_ok=True)
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other commands from this folder for as long as one trains in it."""
+        return locked(self.path)
 
     def record(self) -> dict[str, Any] | None:
         """train.json, where there is one."""
@@ -180,6 +161,36 @@ class RunFolder:
         kept = max(self.checkpoints(), default=None)
         last = "no checkpoint was written yet" if kept is None else f"the checkpoint of step {kept} is whole"
         return UserError(f"cannot write {self.path}: {reason}; {last}. Free some space, then go on with --resume.")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands from a folder; the lock ends with its process.
+
+    Raises:
+        UserError: another command is at work there.
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"{folder}: another command is training there. Wait for it or choose another --out.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
+        lock.release()
+
+
+def shown_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings without the machine's own paths."""
+    paths = ("model", "train", "augmentation_file")
+    shown = {k: shown_name(getattr(config, k)) if getattr(config, k) else "" for k in paths}
+    return asdict(config) | shown
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -61,9 +61,14 @@ class Dev:
         return paired_cosine(*self._sides(vectors))
 
     def shape(self, vectors: Vectors) -> dict[str, float]:
-        """Alignment of the pairs with a gold score above ``ALIGNED`` and uniformity of all distinct sentences."""
+        """Alignment of the pairs with a gold score above ``ALIGNED`` and uniformity of all distinct sentences.
+
+        Empty where there are no such pairs, on another scale for example.
+        """
         left, right = self._sides(vectors)
         near = self.data.gold > ALIGNED  # type: ignore[union-attr]
+        if not near.any():
+            return {}
         return {
             "alignment": round(geometry.alignment(left[near], right[near]), 5),
             "uniformity": round(geometry.uniformity(_stacked(vectors, distinct_sentences([self.data]))), 5),

@@ -13,11 +13,13 @@ import numpy as np
 
 from simcse_bench.ablations import Finding, Published
 from simcse_bench.comparison import Difference, difference, holm
-from simcse_bench.errors import UserError
+from simcse_bench.errors import Stopped
 from simcse_bench.metrics import Floats
-from simcse_bench.pages import SUMMARY, drawn
-from simcse_bench.report import write_bytes, write_text
-from simcse_bench.sweep import Say, Sweep, Watch, run
+from simcse_bench.pages import DRAWN, SUMMARY, drawn
+from simcse_bench.plan import Sweep
+from simcse_bench.report import require_writable, write_bytes, write_text
+from simcse_bench.run_folder import locked
+from simcse_bench.sweep import Say, Watch, check_inputs, collected, read_dev_of, run
 
 SCHEMA = 1
 
@@ -25,30 +27,37 @@ SCHEMA = 1
 def complete(sweep: Sweep, force: bool, watch: Watch, say: Say) -> dict[str, Any]:
     """Run what is missing, then write summary.json and all that is drawn from it, after an interruption too.
 
-    Raises:
-        UserError: dev data that cannot be used; what ``sweep.run`` raises.
-    """
-    from simcse_bench.data import Pairs
-    from simcse_bench.selection import read_split
+    The summary holds every trial of the ablation that is in the folder, those of earlier commands included.
 
-    tasks = {t.config.eval_task for t in sweep.trials}
-    if len(tasks) > 1:
-        raise UserError(f"eval_task: the arms are scored on the same task, not on {', '.join(sorted(tasks))}.")
-    place = sweep.place
-    dev = read_split(tasks.pop(), "dev", place.data_dir, place.tasks_dir, place.data_revision)
-    if not isinstance(dev.data, Pairs):
-        raise UserError(f"eval_task {dev.task.name}: ablations compare similarities; use an STS task.")
-    sizes = {name: dev.data.subset.count(name) for name in dict.fromkeys(dev.data.subset)}
-    results: list[dict[str, Any]] = []
-    try:
-        results.extend(run(sweep, force, watch, say))  # those before an interruption are kept
-    finally:
-        summary = summarise(sweep, results, dev.task.title, dev.data.gold, sizes)
-        if results:
-            write_text(sweep.folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-            for path, content in drawn(sweep.folder).items():
-                write_bytes(path, content)
+    Raises:
+        UserError: dev data that cannot be used, another sweep in the folder; what ``sweep.run`` raises.
+    """
+    title, dev = read_dev_of(sweep)
+    identities = check_inputs(sweep)
+    require_writable(sweep.folder / SUMMARY)
+    with locked(sweep.folder):
+        results: list[dict[str, Any]] = []
+        try:
+            results.extend(run(sweep, force, identities, watch, say))  # those before an interruption are kept
+        except Stopped as stop:
+            raise Stopped("stopped; the same command (without --force) goes on.", stop.code) from stop
+        finally:
+            failed = [r for r in results if r["status"] == "failed"]
+            there = collected(sweep, identities) + failed
+            summary = summarise(sweep, there, title, dev.gold, dev.sizes())
+            if there:
+                _write(sweep.folder, summary)
     return summary
+
+
+def _write(folder: Path, summary: Mapping[str, Any]) -> None:
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    files = drawn(folder)
+    for name in DRAWN:
+        if folder / name not in files:  # of an earlier summary
+            (folder / name).unlink(missing_ok=True)
+    for path, content in files.items():
+        write_bytes(path, content)
 
 
 def summarise(
@@ -58,14 +67,16 @@ def summarise(
 
     Args:
         sweep: what was planned.
-        results: of its trials, failed ones too; see ``sweep.run``.
+        results: finished trials, and those that failed.
         title: of the dev task.
         gold: gold scores (n,) of the dev pairs; they stay out of the result.
         sizes: dev pairs of each subset.
     """
     done = [r for r in results if r["status"] == "finished"]
-    similarities = {arm: np.array([r["dev"]["similarities"] for r in done if r["arm"] == arm]) for arm in sweep.arms}
-    similarities = {arm: rows for arm, rows in similarities.items() if len(rows)}
+    arms_there = {r["arm"] for r in results} | set(sweep.arms)
+    names = [a for a in sweep.ablation.arms_of(sweep.preset) if a in arms_there]
+    by_arm = {arm: [r for r in done if r["arm"] == arm] for arm in names}
+    similarities = {arm: np.array([r["dev"]["similarities"] for r in own]) for arm, own in by_arm.items() if own}
     reference = similarities.get(sweep.reference)
     differences = {
         arm: difference(reference, rows, gold, sizes)
@@ -75,13 +86,12 @@ def summarise(
     corrected = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
     paper = published_scores(sweep.ablation.published)
     arms = []
-    for arm in sweep.arms:
-        own = [r for r in done if r["arm"] == arm]
+    for arm, own in by_arm.items():
         entry: dict[str, Any] = {
             "arm": arm,
             "seeds": [r["seed"] for r in own],
             "dev": _spread([r["dev"]["score"] for r in own]),
-            "test": _spread([r["test"]["score"] for r in own]),
+            "test": _spread([r["test"]["score"] for r in own if r.get("test")]),
             "alignment": _spread([r["dev"]["alignment"] for r in own if "alignment" in r["dev"]]),
             "uniformity": _spread([r["dev"]["uniformity"] for r in own if "uniformity" in r["dev"]]),
             "published": paper.get(arm),
@@ -92,7 +102,8 @@ def summarise(
             ],
         }
         if arm in differences:
-            entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm]}
+            seeds = min(len(own), len(by_arm[sweep.reference]))
+            entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm], "seeds": seeds}
         arms.append(entry)
     first = next(iter(done), None)
     return {
@@ -106,15 +117,29 @@ def summarise(
         "source": sweep.ablation.published.source if sweep.ablation.published else None,
         "arms": arms,
         "findings": [finding(f, similarities, gold, sizes, paper) for f in sweep.ablation.findings],
-        "model": {k: first["run"]["model"].get(k) for k in ("name", "revision", "embedded")} if first else None,
-        "train": {k: first["run"]["data"][k] for k in ("name", "rows", "fingerprint")} if first else None,
-        "dev": {"title": title} | {k: first["dev"][k] for k in ("task", "split", "n", "fingerprint")}
+        "model": _shared([{"name": r["run"]["model"]["name"], "embedded": bool(r["run"]["model"].get("embedded"))}
+                          for r in done], "several encoders"),
+        "train": _shared([{k: r["run"]["data"][k] for k in ("name", "rows", "fingerprint")} for r in done],
+                         "several texts"),
+        "dev": {"title": title, **{k: first["dev"][k] for k in ("task", "split", "n", "fingerprint")}}
         if first
         else None,
-        "base": {k: v for k, v in first["config"].items() if k != "seed"} if first else None,
+        "base": {k: v for k, v in first["config"].items() if all(r["config"][k] == v for r in done)} if first else None,
         "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
         "environment": first["run"]["environment"] if first else None,
-    }
+    }  # fmt: skip
+
+
+def _shared(values: Sequence[Mapping[str, Any]], otherwise: str) -> dict[str, Any] | None:
+    """What all trials share, field by field; the name says where they differ."""
+    if not values:
+        return None
+    found = {k: v if all(other[k] == v for other in values) else None for k, v in values[0].items()}
+    if found["name"] is None:
+        found["name"] = otherwise
+    if "embedded" in found:
+        found["embedded"] = any(v["embedded"] for v in values)
+    return found
 
 
 def finding(
@@ -133,6 +158,8 @@ def finding(
         entry |= _plain(found)
         low, high = found.interval or (-1.0, 1.0)
         entry["verdict"] = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+        if min(len(similarities[claim.better]), len(similarities[claim.worse])) < 2:
+            entry["verdict"] = "undecided"  # one seed says nothing of the spread over seeds
     return entry
 
 

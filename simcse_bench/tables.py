@@ -95,7 +95,19 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), MISSING]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
     header = ["model", "pooling", "dtype", *(titles.get(n, n) for n in names), "Avg.", "95 % interval"]
-    return Table(_title(reports[0], metric, aggregate, limit=False), header, rows)
+    return Table(board_title(reports, metric, aggregate), header, rows)
+
+
+def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
+    """What the reports of one leaderboard share; without metric and aggregation where these are switched."""
+    p, kinds = reports[0].protocol, _kinds(reports[0])
+    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
+    parts += [f"protocol {p['name']}, {p['split']}"]
+    parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
+    parts += [f"probe {p['probe']!r}"] if "probe" in p else []
+    tried = [f"(embedded): {embedded.ENCODER}"] * any(r.model.get("embedded") for r in reports)
+    tried += [embedded.DATA] * reports[0].suite.startswith("mini")
+    return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 
 def speed_table(content: Mapping[str, Any]) -> Table:
@@ -188,19 +200,15 @@ def _published(report: Report, metric: str, aggregate: str) -> published.Publish
     return found if same else None
 
 
-def _title(report: Report, metric: str, aggregate: str, limit: bool = True) -> str:
-    p = report.protocol
-    kinds = {task.get("kind", "sts") for task in report.tasks.values()}
-    parts = [f"{metric} ×100"] * ("sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
-    parts += [f"protocol {p['name']}, {p['split']}"] + [f"aggregation {aggregate!r}"] * ("sts" in kinds)
-    parts += [f"probe {p['probe']!r}"] if "probe" in p else []
-    limited = (
-        f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
-        if report.limit and limit
-        else ""
-    )
-    tried = [embedded.ENCODER] * bool(report.model.get("embedded")) + [embedded.DATA] * report.suite.startswith("mini")
-    return ", ".join(parts) + "".join(f" — {t}" for t in tried) + limited
+def _title(report: Report, metric: str, aggregate: str) -> str:
+    title = board_title([report], metric, aggregate).replace("(embedded): ", "")
+    if report.limit:
+        title += f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
+    return title
+
+
+def _kinds(report: Report) -> set[str]:
+    return {task.get("kind", "sts") for task in report.tasks.values()}
 
 
 def _notes(report: Report, metric: str, aggregate: str) -> list[str]:

@@ -55,7 +55,7 @@ def train_command(
     silent = quiet or progress == "none" or not main_process
     say = quietly if silent else aloud
     if dry_run and config is not None:
-        for what, text in launch.estimate(config, place, say):
+        for what, text in launch.estimate(config, place, say)[0]:
             typer.echo(f"{what:<11} {text}")
         return
     from simcse_bench.progress import training_shown
@@ -75,12 +75,14 @@ def ablation_command(
     name: Annotated[
         str | None, typer.Argument(help="An ablation of `ls ablations`; with --vary a name of yours.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="mini (embedded, offline) or paper (BERT-base, from the Hub).")] = "mini",
+    preset: Annotated[
+        str | None, typer.Option(help="mini (default; embedded) or paper (BERT-base, from the Hub).")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 1,
     vary: Annotated[
         list[str] | None, typer.Option(help="field=a,b,c; repeatable: a grid instead of a named one.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe that --vary starts from.")] = "mini-unsup",
+    recipe: Annotated[str | None, typer.Option(help="Recipe that --vary starts from (mini-unsup).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
     model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
     train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
@@ -105,21 +107,29 @@ def ablation_command(
     simcse-bench run-ablation temperature --preset paper --device cuda
     simcse-bench run-ablation mine --vary learning_rate=1e-4,3e-4 --vary batch_size=32,64
     """
-    from simcse_bench import sweep
     from simcse_bench.launch import Place
+    from simcse_bench.plan import named, plan, varied
 
     if progress not in PROGRESS:
         raise unknown("progress", progress, PROGRESS)
     if name is None and not vary:
-        raise UserError("name an ablation (see `simcse-bench ls ablations`), or give --vary field=a,b.")
-    ablation = sweep.varied(name or "grid", recipe, vary) if vary else sweep.named(str(name))
+        raise UserError("name an ablation (see `simcse-bench ls ablations`), or give a name and --vary field=a,b.")
+    if preset and vary:
+        raise UserError("--preset belongs to the named ablations; a grid starts from --recipe.")
+    if recipe and not vary:
+        raise UserError("--recipe: a named ablation has its own, see --preset; --recipe starts a grid of --vary.")
+    recipe = recipe or "mini-unsup"
+    preset = preset or (recipe if vary else "mini")
+    ablation = varied(name, recipe, vary) if vary else named(str(name))
     short = {"model": model, "train": train}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
     place = Place(out, False, force, save_every, device, data_dir, data_revision, tasks_dir)
-    planned = sweep.plan(ablation, preset, seeds, settings, arm or (), out, place)
+    planned = plan(ablation, preset, seeds, settings, arm or (), out, place)
     say = quietly if quiet else aloud
     if dry_run:
-        print_table(sweep.forecast(planned, say))
+        from simcse_bench.sweep import forecast
+
+        print_table(forecast(planned, force, say))
         return
     from simcse_bench.pages import ablation_table
     from simcse_bench.progress import sweep_shown

@@ -11,13 +11,15 @@ import numpy as np
 from scipy.stats import rankdata
 
 from simcse_bench.archive import find_root
+from simcse_bench.catalog import ALIASES
 from simcse_bench.comparison import Difference, difference, holm, mean_difference
 from simcse_bench.data import Pairs, needs_root, read_pairs
 from simcse_bench.errors import UserError
 from simcse_bench.metrics import Floats
 from simcse_bench.render import MISSING, Table
-from simcse_bench.report import Report, load_pairs
+from simcse_bench.report import Report, load_pairs, report_path
 from simcse_bench.task import load_task
+from simcse_bench.weights import shown_name
 
 if TYPE_CHECKING:
     from simcse_bench.evaluate import Data
@@ -31,11 +33,7 @@ class Side:
 
     report: Report
     similarities: Mapping[str, Sequence[float]]
-
-    @property
-    def name(self) -> str:
-        """Of the model."""
-        return str(self.report.model["name"])
+    name: str  # of the report: one model may have several
 
 
 def read_side(given: str, results: Path, suite: str = "sts") -> Side:
@@ -46,15 +44,14 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     """
     path = Path(given)
     if path.suffix != ".json":
-        from simcse_bench.report import report_path
-
-        path = report_path(results, suite, given)
+        name = shown_name(given) if Path(given).is_dir() else ALIASES.get(given, given)
+        path = report_path(results, suite, name)
     if not path.is_file():
         raise UserError(
             f"{path}: no such report; run `simcse-bench eval --model {given}` first, or give a report's file."
         )
     report = Report.load(path)
-    return Side(report, load_pairs(path, report))
+    return Side(report, load_pairs(path, report), path.stem)
 
 
 def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | None, revision: str) -> dict[str, Pairs]:
@@ -97,7 +94,7 @@ def compare(first: Side, second: Side, data: Mapping[str, Pairs]) -> Table:
     ]  # fmt: skip
     if len(found) > 1:
         a, b = ({n: _array(s, n) for n in data} for s in (first, second))
-        mean = mean_difference(a, b, {n: p.gold for n, p in data.items()}, {n: _sizes(p) for n, p in data.items()})
+        mean = mean_difference(a, b, {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()})
         averages = [f"{np.mean([_value(s, n) for n in data]):.2f}" for s in (first, second)]
         rows.append(["Avg.", *averages, *_cells(mean), MISSING, _number(mean.detectable)])
     notes = [
@@ -124,15 +121,11 @@ def worst_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int
 
 
 def _difference(first: Side, second: Side, name: str, pairs: Pairs) -> Difference:
-    return difference(_array(first, name)[None], _array(second, name)[None], pairs.gold, _sizes(pairs))
+    return difference(_array(first, name)[None], _array(second, name)[None], pairs.gold, pairs.sizes())
 
 
 def _array(side: Side, name: str) -> Floats:
     return np.asarray(side.similarities[name], dtype=np.float64)
-
-
-def _sizes(pairs: Pairs) -> dict[str, int]:
-    return {name: pairs.subset.count(name) for name in dict.fromkeys(pairs.subset)}
 
 
 def _value(side: Side, name: str) -> float:

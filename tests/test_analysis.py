@@ -90,12 +90,17 @@ def test_models_side_by_side(analyzed, cli, bert, senteval):
     squares = ((x[:, None] - x[None]) ** 2).sum(-1)[np.triu_indices(len(x), 1)]
     assert found["uniformity"] == pytest.approx(np.log(np.exp(-2 * squares).mean()), abs=1e-4)
     row = {s: i for i, s in enumerate(sentences)}
-    near = [((x[row[a]] - x[row[b]]) ** 2).sum() for a, b, g in zip(pairs.left, pairs.right, pairs.gold, strict=True) if g > 4]
+    near = [
+        ((x[row[a]] - x[row[b]]) ** 2).sum()
+        for a, b, g in zip(pairs.left, pairs.right, pairs.gold, strict=True)
+        if g > 4
+    ]
     assert found["alignment"] == pytest.approx(np.mean(near), abs=1e-5)
     page = (folder / "index.html").read_text("utf-8")
     assert page.count("<svg") == 4
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert "embedded mini encoder" in page
+    assert cli("report", "results").code == 0
     assert cli("report", "results", "--check").code == 0
     (folder / "mini.json").write_text("{}")
     done = cli("report", "results", "--check")

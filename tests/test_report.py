@@ -196,7 +196,7 @@ def test_regenerate_and_its_check(report, tmp_path):
     better.save(tmp_path / "sts" / "b.json")
     with pytest.raises(UserError, match=r"leaderboard\.md is stale: run `simcse-bench report"):
         regenerate(tmp_path, check=True)
-    assert len(regenerate(tmp_path)) == 6
+    assert len(regenerate(tmp_path)) == 7
     regenerate(tmp_path, check=True)
     board = (tmp_path / "sts" / "leaderboard.md").read_text()
     assert board.index("better") < board.index("princeton-nlp")

@@ -12,9 +12,8 @@ import torch
 from scipy import stats
 from tiny import sentences
 
-from simcse_bench import launch, summary, sweep
+from simcse_bench import plan, summary, sweep
 from simcse_bench.ablations import ABLATIONS, PRESETS, Finding
-from simcse_bench.config import recipe
 from simcse_bench.errors import UserError
 from simcse_bench.launch import Place
 
@@ -66,7 +65,7 @@ def without_time(content):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_arm_is_a_possible_run_of_its_own(name, preset):
-    planned = sweep.plan(ABLATIONS[name], preset, 1, (), (), Path("results"), Place(Path("results")))
+    planned = plan.plan(ABLATIONS[name], preset, 1, (), (), Path("results"), Place(Path("results")))
     configs = [dataclasses.replace(t.config, seed=0) for t in planned.trials]
     assert len(set(configs)) == len(configs)
     assert len({t.path for t in planned.trials}) == len(configs)
@@ -90,15 +89,15 @@ def test_the_published_scores_are_the_papers():
 
 
 def test_a_grid_has_every_combination():
-    grid = sweep.varied("mine", "mini-unsup", ["batch_size=8,16", "temperature=0.1,0.2"])
+    grid = plan.varied("mine", "mini-unsup", ["batch_size=8,16", "temperature=0.1,0.2"])
     assert list(grid.arms) == [f"batch_size={b}, temperature={t}" for b in (8, 16) for t in (0.1, 0.2)]
     assert grid.arms["batch_size=16, temperature=0.2"] == {"batch_size": 16, "temperature": 0.2}
-    one = sweep.varied("mine", "mini-unsup", ["learning_rate=1e-4,3e-4"])
+    one = plan.varied("mine", "mini-unsup", ["learning_rate=1e-4,3e-4"])
     assert (list(one.arms), one.axis) == (["1e-4", "3e-4"], "learning_rate")
     with pytest.raises(UserError, match="expected field=value,value"):
-        sweep.varied("mine", "mini-unsup", ["batch_size"])
+        plan.varied("mine", "mini-unsup", ["batch_size"])
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
-        sweep.varied("mine", "mini-unsup", ["batchsize=1,2"])
+        plan.varied("mine", "mini-unsup", ["batchsize=1,2"])
 
 
 # --- a sweep
@@ -219,6 +218,7 @@ def test_a_sweep_stopped_anywhere_ends_like_an_undisturbed_one(ablate, monkeypat
     done = ablate("dropout", *TWO, steps=12)
     assert done.code == 130, done.err
     assert list(trials()) == ["0.0--seed42"]
+    assert "the same command (without --force) goes on" in done.err
     assert [a["seeds"] for a in found()["arms"]] == [[42], []]
     assert list(FOLDER.glob("runs/0.1--seed42/checkpoints/step-*"))
     monkeypatch.setattr(training.Run, "update", lambda self: seen.append(2) or real(self))
@@ -227,6 +227,76 @@ def test_a_sweep_stopped_anywhere_ends_like_an_undisturbed_one(ablate, monkeypat
     whole = Path("whole/ablations/dropout-mini")
     assert without_time(found()) == without_time(found(whole))
     assert not (FOLDER / "runs").exists()
+
+
+def test_force_never_puts_a_failure_over_a_result(ablate, monkeypatch):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    before = trials()
+
+    def broken(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sweep, "launch", broken)
+    done = ablate("dropout", *TWO, "--force")
+    assert done.code == 1
+    assert "out of memory" in done.err
+    assert "Traceback" not in done.err
+    assert trials()["0.1--seed42"] == before["0.1--seed42"]
+    assert trials()["0.0--seed42"]["status"] == "failed"
+
+
+def test_a_narrower_command_keeps_the_others_in_the_table(ablate):
+    assert ablate("dropout", *TWO, "--seeds", "2").code == 0
+    before = found()
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    assert found() == before
+
+
+def test_changed_text_weights_or_dev_pairs_are_not_mixed_in(ablate, tmp_path, bert, senteval):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    text = tmp_path / "text.txt"
+    old = text.read_text("utf-8")
+    text.write_text(old + "One more sentence.\n", encoding="utf-8")
+    done = ablate("dropout", "--arm", "0.1", "--seeds", "2")
+    assert done.code == 2
+    assert "other text" in done.err
+    assert len(trials()) == 1
+    text.write_text(old, encoding="utf-8")
+    assert ablate("dropout", "--arm", "0.1").code == 0
+
+
+def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):
+    real = sweep.launch
+    monkeypatch.setattr(sweep, "launch", lambda *a: (_ for _ in ()).throw(UserError("no.")))
+    assert ablate("dropout", "--arm", "0.1").code == 1
+    assert "no trial has finished" in (FOLDER / "table.md").read_text("utf-8")
+    assert not (FOLDER / "index.html").exists()
+    monkeypatch.setattr(sweep, "launch", real)
+    assert ablate("dropout", "--arm", "0.1", steps=4).code == 0
+
+
+def test_two_sweeps_do_not_share_a_folder(ablate):
+    from simcse_bench.run_folder import locked
+
+    with locked(FOLDER):
+        done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert "another command" in done.err
+
+
+def test_several_processes_are_refused(ablate, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert "without torchrun" in done.err
+
+
+def test_settings_of_all_arms_are_only_those_they_share(ablate):
+    assert ablate("dropout", *TWO).code == 0
+    base = found()["base"]
+    assert base["batch_size"] == 8
+    assert not {"hidden_dropout", "attention_dropout"} & set(base)
+    assert "ARMS WITH ONE SEED" in (FOLDER / "table.md").read_text("utf-8")
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
@@ -243,7 +313,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
 def test_a_grid_from_the_command_line(ablate):
     done = ablate("mine", "--vary", "temperature=0.05,0.5")
     assert done.code == 0, done.err
-    folder = Path("results/ablations/mine-mini")
+    folder = Path("results/ablations/mine-mini-unsup")
     assert [a["arm"] for a in found(folder)["arms"]] == ["0.05", "0.5"]
     assert found(folder)["reference"] == "0.05"
 
@@ -258,6 +328,14 @@ def test_a_grid_from_the_command_line(ablate):
         ("dropout", ("--seeds", "0"), "--seeds 0: expected at least 1"),
         ("dropout", ("--set", "temprature=1"), "did you mean 'temperature'"),
         ("x", ("--vary", "temprature=1,2"), "did you mean 'temperature'"),
+        ("../x", ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        ("dropout", ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        (None, ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        ("x", ("--vary", "temperature=1,2", "--preset", "paper"), "a grid starts from --recipe"),
+        ("x", ("--vary", "temperature=1,2", "--set", "temperature=3"), "the arms of x change it themselves"),
+        ("dropout", ("--recipe", "sup-bert-base"), "a named ablation has its own"),
+        ("dropout", ("--set", "dropout=0.3"), "the arms of dropout change it themselves"),
+        ("dropout", ("--train", "nowhere.txt"), "nowhere.txt: no such file"),
         ("dropout", ("--set", "eval_task=mini-probe"), "eval_task mini-probe: ablations compare similarities"),
     ],
 )
@@ -290,14 +368,15 @@ def test_a_statement_holds_fails_or_stays_open():
         for sides in ({"a": good, "b": bad}, {"a": bad, "b": good}, {"a": good, "b": good}, {"a": good})
     ]
     assert [v["verdict"] for v in verdict] == ["holds", "does not hold", "undecided", "not run"]
+    one = summary.finding(claim, {"a": good[:1], "b": bad[:1]}, gold, {"all": 400}, {})
+    assert one["verdict"] == "undecided"
     assert verdict[0]["published"] == pytest.approx(11.4)
-    assert recipe("mini-unsup").seed == 42
-    assert launch.Place(Path("x")).resume is False
 
 
 def test_report_draws_a_sweep_anew_and_check_tells_what_is_stale(ablate, cli):
     assert ablate("dropout", *TWO).code == 0
     before = {p.name: p.read_bytes() for p in FOLDER.iterdir()}
+    assert cli("report", "results").code == 0
     assert cli("report", "results", "--check").code == 0
     (FOLDER / "table.md").unlink()
     (FOLDER / "plot.png").unlink()

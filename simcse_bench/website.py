@@ -1,0 +1,95 @@
+"""results/index.html: leaderboards, ablations and geometry of a results folder on one self-contained page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import analysis_pages, pages, plots
+from simcse_bench.metrics import AGGREGATES, METRICS
+from simcse_bench.report import Report
+from simcse_bench.tables import board_title
+
+Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
+
+
+def drawn(groups: Groups, summaries: Sequence[Path], analyses: Sequence[Mapping[str, Any]]) -> bytes:
+    """The page.
+
+    Args:
+        groups: see ``Groups``.
+        summaries: summary.json of the ablations.
+        analyses: from ``analysis_pages.read_analyses``.
+    """
+    import jinja2
+
+    boards = [
+        board(f"board{i}-{j}", folder, reports)
+        for i, (folder, found) in enumerate(groups.items())
+        for j, reports in enumerate(found)
+    ]
+    ablations = [_ablation(path) for path in summaries]
+    geometry = []
+    if analyses:
+        scatter = plots.scatter(analyses) if len(analyses) > 1 else None
+        geometry = [pages.section("", scatter, analysis_pages.geometry_table(analyses))]
+    source = hashlib.sha256(
+        json.dumps([boards, [p.read_text("utf-8") for p in summaries], analyses], sort_keys=True).encode()
+    ).hexdigest()[:16]
+    loader = jinja2.FileSystemLoader(pages.TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("site.html").render(
+        boards=boards, ablations=ablations, geometry=geometry, source=source, metrics=METRICS, aggregates=AGGREGATES
+    ).encode()  # fmt: skip
+
+
+def board(ident: str, folder: str, reports: Sequence[Report]) -> dict[str, Any]:
+    """A leaderboard as data for the page's script: every metric, aggregation, subset and provenance of each report."""
+    names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
+    titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
+    kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
+    return {
+        "id": ident,
+        "title": f"{folder}: {board_title(reports)}",
+        "sts": "sts" in kinds,
+        "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
+        "rows": [_row(r) for r in reports],
+    }
+
+
+def _row(report: Report) -> dict[str, Any]:
+    model = report.model
+    settings = [str(model.get("pooling"))] + ["mlp"] * (model.get("head") == "mlp")
+    settings += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
+    settings += ["whitened"] * bool(model.get("whiten")) + [f"first {report.limit}"] * bool(report.limit)
+    return {
+        "model": model["name"] + " (embedded)" * bool(model.get("embedded")),
+        "settings": ", ".join(settings),
+        "scores": {n: t["scores"] for n, t in report.tasks.items()},
+        "subsets": {n: t["subsets"] for n, t in report.tasks.items() if len(t.get("subsets") or {}) > 1},
+        "average": report.average,
+        "provenance": {
+            "model": f"{model['name']}" + (f" @ {model['revision']}" if model.get("revision") else ""),
+            "pooling, head": f"{model.get('pooling')}, {model.get('head')}",
+            "weights": ", ".join(f"{k} {v}" for k, v in (model.get("files") or {}).items()),
+            "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
+            "machine": f"{report.environment['processor']}, {report.environment['cores']} cores",
+            "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+            "created": report.created,
+            "evaluation": report.key,
+        },
+        "data": {n: f"{t['n']} rows, {t['data']['fingerprint']}" for n, t in report.tasks.items()},
+    }
+
+
+def _ablation(path: Path) -> dict[str, Any]:
+    summary = pages.read_summary(path)
+    table = pages.ablation_table(summary)
+    figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+    return {
+        "id": path.parent.name, "title": summary["title"], "subtitle": table.title, "reference": summary["reference"],
+        "section": pages.section("", figure, table), "provenance": pages.provenance(summary),
+    }  # fmt: skip
