@@ -91,6 +91,8 @@ class Run:
         self.model, self.random_weights = load_model(job.checkpoint, job.config, job.processes.device)
         self.optimizer = make_optimizer(self.model, job.config)
         self.scaler = torch.amp.GradScaler(job.processes.device.type, enabled=job.config.dtype == "float16")
+        # it knows its scale only once it has scaled something; the gradients are scaled in gradients.py
+        self.scaler.scale(torch.ones((), device=job.processes.device))
         self.state = State(key=job.key(), processes=job.processes.count)
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, norm: not yet fetched or logged
         self.started, self.counted = time.perf_counter(), (0, 0)

@@ -454,6 +454,15 @@ def test_accumulated_gradients_are_the_mean_of_their_batches(bert, text, monkeyp
     assert any(not torch.allclose(first[n], second[n], atol=1e-3) for n in both)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_training_in_16_bits_is_close_to_32(train, dtype):
+    assert train(learning_rate=1e-4, dropout=0.0).code == 0
+    expected = losses()
+    done = train("--force", dtype=dtype, learning_rate=1e-4, dropout=0.0)
+    assert done.code == 0, done.err
+    assert losses() == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_the_schedule_is_that_of_transformers(warmup):
     from transformers import get_linear_schedule_with_warmup

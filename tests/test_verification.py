@@ -29,8 +29,8 @@ def test_the_verdict(value, interval, theirs, expected):
 def published_as(cli, bert, senteval, monkeypatch):
     """Make the scores of this checkpoint under a pooling the published ones."""
 
-    def make(pooling, shift=0.0):
-        done = cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--data-dir", senteval, "--device",
+    def make(pooling, shift=0.0, head="none"):
+        done = cli("eval", "--model", bert, "--pooling", pooling, "--head", head, "--data-dir", senteval, "--device",
                    "cpu", "--out", "truth", "--format", "json", "-q")  # fmt: skip
         assert done.code == 0, done.err
         tasks = json.loads(done.out)["tasks"]
@@ -60,6 +60,13 @@ def test_the_wrong_pooling_is_found_out(cli, bert, senteval, published_as):
     assert done.code == 1
     assert "differs" in done.out
     assert "--pooling mean --head none would match: the largest difference is then 0.0" in done.out
+
+
+def test_a_forgotten_mlp_is_found_out(cli, bert, senteval, published_as):
+    published_as("cls", head="mlp")
+    done = verify(cli, bert, senteval, "--pooling", "mean", "--head", "none")
+    assert done.code == 1, done.err
+    assert "--pooling cls --head mlp would match" in done.out
 
 
 def test_other_weights_are_told_apart_from_another_pooling(cli, bert, senteval, published_as):
