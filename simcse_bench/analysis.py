@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simcse_bench.models import Model
 
 SCHEMA = 1
-BINS = 60  # of the cosine histograms, over -1 to 1
+BINS = 120  # of the cosine histograms, over -1 to 1
 PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
 

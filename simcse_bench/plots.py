@@ -98,7 +98,7 @@ def densities(found: Mapping[str, Any]) -> Figure:
                         color=colours(1 - row["gold"][0] / 5))  # fmt: skip
             axes.plot([row["quartiles"][1]] * 2, [-place, -place + 0.85], color="black", linewidth=1)
         labels = [f"{r['gold'][0]} to {r['gold'][1]}\nn = {r['n']:,}" for r in rows]
-        axes.set_yticks([-i for i in range(len(rows))], labels)
+        axes.set_yticks([0.42 - i for i in range(len(rows))], labels)
         axes.set_xlim(edges[max(0, min(used) - 1)], edges[min(len(edges) - 1, max(used) + 2)])
         axes.set(xlabel="cosine of the pair (line: median)", ylabel="gold score")
         figure.suptitle(f"{found['model']['name']}, {found['data']['task']}", x=0.01, ha="left", fontsize=11)
