@@ -172,6 +172,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import filelock
 
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / _LOCK)
     try:
@@ -184,6 +185,9 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / _LOCK).unlink()
         lock.release()
+        if new:
+            with suppress(OSError):  # left where something was written
+                folder.rmdir()
 
 
 def shown_settings(config: TrainConfig) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_names_that_lead_nowhere(tmp_path):
         assert problems(name) == (f"{name}: no such file.",)
     assert problems("wiki1") == (
         f"unknown training data 'wiki1'; did you mean 'wiki1m'? Expected a file ({', '.join(FORMATS)}), a dataset on the "
-        "Hub (owner/name or owner/name:config), or one of: wiki1m, nli.",
+        "Hub (owner/name or owner/name:config), or one of: wiki1m, nli, mini-sentences, mini-nli.",
     )
     path = write(tmp_path / "a.doc", "text")
     assert problems("a.doc")[0].startswith(

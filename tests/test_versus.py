@@ -1,6 +1,5 @@
 """`simcse-bench compare`: two evaluated models, task by task and pair by pair."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -57,8 +56,8 @@ def test_a_model_beside_itself(cli, reports, senteval):
 def test_the_pairs_seen_most_differently_by_hand():
     pairs = Pairs(("a", "b", "c", "d"), ("A", "B", "C", "D"), np.array([1.0, 2.0, 3.0, 4.0]), ("x",) * 4)
     report = Report("k", "sts", {"name": "m"}, {}, {"t": {"title": "T"}}, None, {}, None, {}, {}, {}, "")
-    first = versus.Side(report, {"t": [0.1, 0.2, 0.3, 0.4]})
-    second = versus.Side(dataclasses.replace(report, model={"name": "n"}), {"t": [0.9, 0.2, 0.3, 0.4]})
+    first = versus.Side(report, {"t": [0.1, 0.2, 0.3, 0.4]}, "m")
+    second = versus.Side(report, {"t": [0.9, 0.2, 0.3, 0.4]}, "n")
     table = versus.worst_pairs(first, second, {"t": pairs}, 1)
     assert table.rows == [["T", "25", "25", "100", "a", "A"]]
 
