@@ -40,7 +40,7 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
     if metric != ("accuracy" if suite == "transfer" else "spearman"):
         return None
     file, source, suffix = table
-    for fields in _read(file):
+    for fields in read_table(file):
         if fields["model"] == spec.published + suffix:
             scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
             scores.pop("sickr_test", None)
@@ -48,7 +48,7 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
     if (
         aggregate == "all" and protocol == "simcse" and suite == "sts"
     ):  # BERT-large stands in the repository's list only
-        for fields in _read("simcse_2021_model_list"):
+        for fields in read_table("simcse_2021_model_list"):
             if fields["model"] == spec.checkpoint:
                 return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
     return None
@@ -61,7 +61,7 @@ def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite
     if table is None or not same or (suite == "sts" and metric != "spearman"):
         return None
     file, source, _ = table
-    for fields in _read(file):
+    for fields in read_table(file):
         if fields["model"].startswith("GloVe"):
             scores = {k: float(v) for k, v in fields.items() if k not in ("model", "avg")}
             return Published(source, fields["model"], scores, float(fields["avg"]))
@@ -69,7 +69,8 @@ def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite
 
 
 @cache
-def _read(file: str) -> tuple[Mapping[str, str], ...]:
+def read_table(file: str) -> tuple[Mapping[str, str], ...]:
+    """Rows of papers/<file>.csv."""
     path = Path(__file__).parent / "papers" / f"{file}.csv"
     with path.open(encoding="utf-8", newline="") as stream:
         lines = (line for line in stream if not line.startswith("#"))

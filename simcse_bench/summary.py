@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from simcse_bench.errors import Stopped
 from simcse_bench.metrics import Floats
 from simcse_bench.pages import DRAWN, SUMMARY, drawn
 from simcse_bench.plan import Sweep
+from simcse_bench.published import read_table
 from simcse_bench.report import require_writable, write_bytes, write_text
 from simcse_bench.run_folder import locked
 from simcse_bench.sweep import Say, Watch, check_inputs, collected, read_dev_of, run
@@ -167,9 +167,7 @@ def published_scores(published: Published | None) -> dict[str, float]:
     """Arm -> the paper's score."""
     if published is None:
         return {}
-    path = Path(__file__).parent / "papers" / f"{published.file}.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
+    rows = read_table(published.file)
     named = {
         (f"α = {float(r['alpha']):g}" if r.get("alpha") else r[published.key]): r[published.score]
         for r in rows
