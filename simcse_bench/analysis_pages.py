@@ -74,7 +74,7 @@ def geometry_table(found: Sequence[Mapping[str, Any]]) -> Table:
         "entropy of the centred unit vectors' singular values.",
     ]
     tried = [embedded.ENCODER] * any(m["model"].get("embedded") for m in found)
-    tried += [embedded.DATA] * any(str(m["data"]["task"]).startswith("mini") for m in found)
+    tried += [embedded.DATA] * any(m["data"]["task"] in embedded.TASKS for m in found)
     return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
 
 

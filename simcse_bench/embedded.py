@@ -10,6 +10,7 @@ MODEL = "mini"
 TEXTS = {"mini-sentences": "sentences.txt", "mini-nli": "nli.csv"}  # training text in tasks/mini
 SUITE = "mini"
 TASK = "mini-sts"
+TASKS = (TASK, "mini-probe")
 # stands in the title of every page with its numbers
 ENCODER = "embedded mini encoder (for trying; its ancestor all-MiniLM-L6-v2 was trained on sentence pairs)"
 DATA = "embedded data (for trying, no benchmark)"

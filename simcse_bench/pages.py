@@ -82,7 +82,7 @@ def title(summary: Mapping[str, Any]) -> str:
         return f"{summary['title']}: no trial has finished"
     model, dev, train = summary["model"], summary["dev"], summary["train"]
     parts = [summary["title"], f"{model['name']} trained on {train['name']}", f"{dev['title']} dev, Spearman ×100"]
-    tried = [embedded.ENCODER] * bool(model["embedded"]) + [embedded.DATA] * str(dev["task"]).startswith("mini")
+    tried = [embedded.ENCODER] * bool(model["embedded"]) + [embedded.DATA] * (dev["task"] in embedded.TASKS)
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 

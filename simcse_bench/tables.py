@@ -106,7 +106,7 @@ def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = ""
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
     tried = [f"(embedded): {embedded.ENCODER}"] * any(r.model.get("embedded") for r in reports)
-    tried += [embedded.DATA] * reports[0].suite.startswith("mini")
+    tried += [embedded.DATA] * any(name in embedded.TASKS for name in reports[0].tasks)
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 

@@ -168,6 +168,19 @@ def test_eval_without_data_takes_the_embedded_suite_and_says_so(cli):
     assert "(embedded)" in Path("results/mini/leaderboard.md").read_text("utf-8")
 
 
+def test_the_title_goes_by_the_task_not_by_the_suites_name(cli, bert, senteval, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "suites.yaml").write_text("minimal: [stsb]\n")
+    for args, marked in (
+        (("--suite", "minimal", "--tasks-dir", tmp_path / "own"), False),
+        (("--task", "mini-sts"), True),
+    ):
+        done = cli("eval", "--model", bert, "--pooling", "cls", "--head", "none", "--data-dir", senteval, "--device",
+                   "cpu", *args)  # fmt: skip
+        assert done.code == 0, done.err
+        assert ("embedded data" in done.out) is marked
+
+
 def test_eval_with_data_takes_the_real_suite(cli, senteval):
     done = cli("eval", "--model", "mini", "--device", "cpu", "--data-dir", senteval, "--limit", "20")
     assert done.code == 0, done.err
