@@ -38,6 +38,7 @@ class Sweep:
     trials: Sequence[Trial]
     folder: Path
     place: Place  # of the runs: device and data
+    processes: int = 1  # that train one trial together
 
     def trial(self, arm: str, seed: int) -> Trial:
         """An arm under a seed."""

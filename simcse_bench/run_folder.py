@@ -78,9 +78,13 @@ class RunFolder:
         # without these two nothing takes the other run's model for this one's, should this one fail
         for path in (self.log, self.path / SETTINGS_FILE, self.path / "model.safetensors"):
             path.unlink(missing_ok=True)
+        self.intend(config)
+        self.write_record(record)
+
+    def intend(self, config: TrainConfig) -> None:
+        """Write down the settings that ``config`` gives back until the run is finished."""
         # beside the checkpoints and removed with them: these settings may hold paths of the machine
         write_text(self.path / "checkpoints" / _CONFIG, json.dumps(asdict(config), indent=1) + "\n")
-        self.write_record(record)
 
     def write_record(self, content: Mapping[str, Any]) -> None:
         """Write train.json."""

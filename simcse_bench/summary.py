@@ -19,12 +19,12 @@ from simcse_bench.plan import Sweep
 from simcse_bench.published import read_table
 from simcse_bench.report import require_writable, write_bytes, write_text
 from simcse_bench.run_folder import locked
-from simcse_bench.sweep import Say, Watch, check_inputs, collected, read_dev_of, run
+from simcse_bench.sweep import Executor, Say, Watch, check_inputs, collected, one_by_one, read_dev_of, run
 
 SCHEMA = 1
 
 
-def complete(sweep: Sweep, force: bool, watch: Watch, say: Say) -> dict[str, Any]:
+def complete(sweep: Sweep, force: bool, watch: Watch, say: Say, execute: Executor = one_by_one) -> dict[str, Any]:
     """Run what is missing, then write summary.json and all that is drawn from it, after an interruption too.
 
     The summary holds every trial of the ablation that is in the folder, those of earlier commands included.
@@ -38,7 +38,7 @@ def complete(sweep: Sweep, force: bool, watch: Watch, say: Say) -> dict[str, Any
     with locked(sweep.folder):
         results: list[dict[str, Any]] = []
         try:
-            results.extend(run(sweep, force, identities, watch, say))  # those before an interruption are kept
+            results.extend(run(sweep, force, identities, watch, say, execute))  # those before an interruption are kept
         except Stopped as stop:
             raise Stopped("stopped; the same command (without --force) goes on.", stop.code) from stop
         finally:

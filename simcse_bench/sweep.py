@@ -1,36 +1,40 @@
-"""Run a sweep: every trial trained and measured once, one JSON each; resumable anywhere."""
+"""Run a sweep: every trial trained and measured once, by an executor; one JSON each; resumable anywhere."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simcse_bench.config import TrainConfig
 from simcse_bench.data import Pairs
-from simcse_bench.encoders import out_of_memory
 from simcse_bench.errors import UserError
-from simcse_bench.launch import Place, launch
 from simcse_bench.plan import Sweep, Trial, slug
 from simcse_bench.render import Table
 from simcse_bench.report import write_text
-from simcse_bench.run_folder import RunFolder, shown_settings
+from simcse_bench.run_folder import shown_settings
+from simcse_bench.trial import SCHEMA, outcome
 from simcse_bench.weights import read_json
 
 if TYPE_CHECKING:
     from simcse_bench.train import Show
 
-SCHEMA = 1
-RUNS = "runs"  # unfinished arms' run folders, below the sweep's
 Say = Callable[[str], None]
 Identities = Callable[[TrainConfig], Mapping[str, Any]]  # fingerprints of a trial's inputs
-Watch = Callable[[Trial, str], "Show"]  # told a trial's state: running, there, done or failed
+Outcomes = Iterator[tuple[Trial, dict[str, Any]]]
+
+
+class Watch(Protocol):
+    """Is told what becomes of a trial."""
+
+    def __call__(self, trial: Trial, state: str, dev: float | None = None) -> Show:
+        """``state``: running, there, done or failed; gives what shows a running trial's log."""
+
+
+Executor = Callable[[Sweep, "Sequence[Trial]", bool, Watch], Outcomes]  # (sweep, trials, force, watch)
 
 
 def read_dev_of(sweep: Sweep) -> tuple[str, Pairs]:
@@ -55,11 +59,11 @@ def check_inputs(sweep: Sweep) -> Identities:
     """What tells the trials' inputs apart: ``identities(config)`` gives fingerprints of text, weights and dev pairs.
 
     Raises:
-        UserError: several processes, or model or text that no trial could be trained with; a single arm's problem is
+        UserError: started by a launcher; model or text that no trial could be trained with; a single arm's problem is
             that arm's.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("run-ablation trains its arms in one process; start it without torchrun or accelerate launch.")
+        raise UserError("run-ablation starts its processes itself: use --processes, without torchrun or accelerate.")
     from simcse_bench.checkpoints import resolve
     from simcse_bench.corpus import open_corpus
 
@@ -132,75 +136,40 @@ def collected(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
     return found
 
 
-def run(sweep: Sweep, force: bool, identity: Identities, watch: Watch, say: Say) -> Iterator[dict[str, Any]]:
+def run(
+    sweep: Sweep, force: bool, identity: Identities, watch: Watch, say: Say, execute: Executor
+) -> Iterator[dict[str, Any]]:
     """Train and measure every trial that is not there yet; gives all results, one by one.
 
     A trial that fails is written down as failed (not over a finished one), told, and tried again by the next call.
-    ``watch(trial, state)`` gives what shows a running trial's log.
 
     Raises:
-        Stopped: after Ctrl-C; what is done stays, the trial under way has its checkpoint.
+        Stopped: after Ctrl-C; what is done stays, the trials under way have their checkpoints.
         UserError: a folder that cannot be written, results of other settings.
     """
-    there = {} if force else {t.path: r for t in sweep.trials if (r := finished(t, identity))}
+    missing = []
     for trial in sweep.trials:
-        result = there.get(trial.path)
-        if result is not None:
-            watch(trial, "there")
+        result = None if force else finished(trial, identity)
+        if result is None:
+            missing.append(trial)
+        else:
+            watch(trial, "there", result["dev"]["score"])
             yield result
-            continue
-        show = watch(trial, "running")
-        try:
-            result = _trained(sweep, trial, force, show)
-        except (UserError, MemoryError, RuntimeError) as error:
-            if not isinstance(error, UserError) and not out_of_memory(error):
-                raise
-            problems = list(error.problems) if isinstance(error, UserError) else ["out of memory."]
-            result = _head(sweep, trial) | {"status": "failed", "problems": problems}
-            for problem in problems:
+    for trial, result in execute(sweep, missing, force, watch) if missing else ():
+        failed = result["status"] == "failed"
+        if failed:
+            for problem in result["problems"]:
                 say(f"{trial.arm}, seed {trial.seed}: {problem}")
-        if result["status"] == "finished" or not trial.path.exists():
+        if not failed or not trial.path.exists():
             write_text(trial.path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        watch(trial, "done" if result["status"] == "finished" else "failed")
+        watch(trial, "failed" if failed else "done", None if failed else result["dev"]["score"])
         yield result
 
 
-def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
-    """Train one trial (from its checkpoint, where there is one) and measure it; its run folder is removed after."""
-    out = sweep.folder / RUNS / trial.path.stem
-    begun = RunFolder(out).config()
-    if force or (begun is not None and begun != trial.config):
-        shutil.rmtree(out, ignore_errors=True)
-    place = dataclasses.replace(sweep.place, out=out, resume=True, force=False)
-    record = launch(trial.config, place, show, lambda line: None)
-    measured = measure(out, trial.config.eval_task, place)
-    shutil.rmtree(out)
-    with contextlib.suppress(OSError):  # failed trials keep theirs
-        out.parent.rmdir()
-    record = {k: v for k, v in record.items() if k not in ("config", "existing", "status", "schema")}
-    return _head(sweep, trial) | {"status": "finished", "run": record, **measured}
-
-
-def measure(model: Path, task_name: str, place: Place) -> dict[str, Any]:
-    """Dev and test scores, geometry, and the dev pairs' similarities of a trained model, from one forward pass.
-
-    ``test`` is None where the task has no such split.
-    """
-    from simcse_bench.evaluate import distinct_sentences, embed
-    from simcse_bench.models import open_model
-    from simcse_bench.selection import read_split
-    from simcse_bench.task import load_task
-
-    names = [s for s in ("dev", "test") if s in load_task(task_name, place.tasks_dir).splits]
-    splits = {s: read_split(task_name, s, place.data_dir, place.tasks_dir, place.data_revision) for s in names}
-    sentences = distinct_sentences([split.data for split in splits.values()])
-    encoder = open_model(str(model), device=place.device).load(None)
-    vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
-    found: dict[str, Any] = {"test": None}
-    for name, split in splits.items():
-        found[name] = split.describe() | {"score": round(split.score(vectors), 4)} | split.shape(vectors)
-    found["dev"]["similarities"] = [round(float(x), 5) for x in splits["dev"].similarities(vectors)]
-    return found
+def one_by_one(sweep: Sweep, trials: Sequence[Trial], force: bool, watch: Watch) -> Outcomes:
+    """The executor on this machine: one trial after the other, in their order."""
+    for trial in trials:
+        yield trial, outcome(sweep, trial, force, watch(trial, "running"))
 
 
 def forecast(sweep: Sweep, force: bool, say: Say) -> Table:
@@ -222,8 +191,3 @@ def forecast(sweep: Sweep, force: bool, say: Say) -> Table:
         notes.append(f"{len(missing)} trials like that one, one after the other: {duration(len(missing) * seconds)}.")
     title = f"{sweep.ablation.title}, preset {sweep.preset}: {sweep.folder}"
     return Table(title, ["arm", "changes", "seeds", "there"], rows, notes)
-
-
-def _head(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    return {"schema": SCHEMA, "ablation": sweep.ablation.name, "preset": sweep.preset, "arm": trial.arm,
-            "seed": trial.seed, "config": shown_settings(trial.config)}  # fmt: skip

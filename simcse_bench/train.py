@@ -56,7 +56,7 @@ def train(
     elif job.processes.main:
         run.folder.start(job.config, run.record("running"))
     job.processes.wait()
-    with _signals() as received:
+    with signals() as received:
         if run.state.step == 0 and job.config.track_geometry:
             run.measure(score=job.config.eval_every > 0, shape=True)
         while run.state.step < job.steps:
@@ -257,7 +257,7 @@ def _tokens(rows: Rows, config: TrainConfig) -> int:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM are noted in the list; a second one ends the process as usual."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table, quietly
 from simcse_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from simcse_bench.sweep import Executor
+
+
+EXECUTORS = ("local", "ray")
 
 
 def train_command(
@@ -93,6 +101,17 @@ def ablation_command(
     force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    processes: Annotated[int, typer.Option(help="Processes that train an arm together, on a GPU each.")] = 1,
+    executor: Annotated[str, typer.Option(help="local (one arm after the other) or ray (arms on a Ray cluster).")] = (
+        "local"
+    ),
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
+    ] = None,
+    cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
+    gpus_per_arm: Annotated[
+        float | None, typer.Option(help="With ray: GPUs an arm takes (one for each process, if there are any).")
+    ] = None,
     tasks_dir: TasksDir = None,
     data_dir: DataDir = None,
     data_revision: DataRevision = "main",
@@ -106,7 +125,10 @@ def ablation_command(
     simcse-bench run-ablation dropout --seeds 3
     simcse-bench run-ablation temperature --preset paper --device cuda
     simcse-bench run-ablation mine --vary learning_rate=1e-4,3e-4 --vary batch_size=32,64
+    simcse-bench run-ablation pooling --preset paper --executor ray --ray-address head:6379 --gpus-per-arm 1
     """
+    import dataclasses
+
     from simcse_bench.launch import Place
     from simcse_bench.plan import named, plan, varied
 
@@ -118,6 +140,14 @@ def ablation_command(
         raise UserError("--preset belongs to the named ablations; a grid starts from --recipe.")
     if recipe and not vary:
         raise UserError("--recipe: a named ablation has its own, see --preset; --recipe starts a grid of --vary.")
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    if processes < 1:
+        raise UserError(f"--processes {processes}: expected at least 1.")
+    cluster = {"address": ray_address, "cpus": cpus_per_arm, "gpus": gpus_per_arm}
+    cluster = {k: v for k, v in cluster.items() if v is not None}
+    if cluster and executor != "ray":
+        raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
     recipe = recipe or "mini-unsup"
     preset = preset or (recipe if vary else "mini")
     ablation = varied(name, recipe, vary) if vary else named(str(name))
@@ -125,6 +155,7 @@ def ablation_command(
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
     place = Place(out, False, force, save_every, device, data_dir, data_revision, tasks_dir)
     planned = plan(ablation, preset, seeds, settings, arm or (), out, place)
+    planned = dataclasses.replace(planned, processes=processes)
     say = quietly if quiet else aloud
     if dry_run:
         from simcse_bench.sweep import forecast
@@ -132,13 +163,21 @@ def ablation_command(
         print_table(forecast(planned, force, say))
         return
     from simcse_bench.pages import ablation_table
-    from simcse_bench.progress import sweep_shown
     from simcse_bench.summary import complete
+    from simcse_bench.sweep_progress import sweep_shown
 
-    with sweep_shown("none" if quiet else progress, len(planned.trials)) as watch:
-        summary = complete(planned, force, watch, say)
+    with sweep_shown("none" if quiet else progress, planned.trials) as watch:
+        summary = complete(planned, force, watch, say, _executor(executor, cluster))
     print_table(ablation_table(summary))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
     if any(entry["failed"] for entry in summary["arms"]):
         raise typer.Exit(1)
+
+
+def _executor(name: str, cluster: Mapping[str, Any]) -> Executor:
+    from simcse_bench import ray_executor, sweep
+
+    if name == "local":
+        return sweep.one_by_one
+    return functools.partial(ray_executor.run, cluster=ray_executor.Cluster(**cluster))

@@ -8,12 +8,15 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "config", "task", "embedded", "hub", "archive", "data", "labelled", "metrics", "stats", "comparison",
+    "__init__", "errors", "catalog", "config", "task", "embedded", "hub", "archive", "data", "labelled", "metrics", "stats", "comparison", "worst",
     "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines",
     "models", "report", "published", "render", "tables", "plots", "pages", "analysis_pages", "website",
     "regenerate", "evaluate", "bench", "versus", "verification", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
-    "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch", "ablations", "plan", "sweep", "summary", "listing", "progress", "console", "comparing_commands", "training_commands", "__main__",
+    "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
+    "ablations", "plan", "trial", "sweep",
+    "ray_executor", "summary", "listing", "progress", "sweep_progress", "console",
+    "comparing_commands", "training_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from tiny import sentences
 
-from simcse_bench import plan, summary, sweep
+from simcse_bench import plan, summary, trial
 from simcse_bench.ablations import ABLATIONS, PRESETS, Finding
 from simcse_bench.errors import UserError
 from simcse_bench.launch import Place
@@ -158,12 +158,12 @@ def test_the_same_command_again_trains_nothing_and_more_seeds_only_those(ablate,
     assert ablate("dropout", *TWO).code == 0
     before = trials()
     trained = []
-    real = sweep.launch
-    monkeypatch.setattr(sweep, "launch", lambda config, *rest: trained.append(config.seed) or real(config, *rest))
+    real = trial.launch
+    monkeypatch.setattr(trial, "launch", lambda config, *rest: trained.append(config.seed) or real(config, *rest))
     done = ablate("dropout", *TWO)
     assert done.code == 0
     assert trained == []
-    assert done.err.count(": there (") == 2
+    assert done.err.count(": there, dev ") == 2
     assert ablate("dropout", *TWO, "--seeds", "2").code == 0
     assert trained == [43, 43]
     assert {k: v for k, v in trials().items() if k in before} == before
@@ -181,20 +181,20 @@ def test_other_settings_are_named_and_not_mixed(ablate):
 
 
 def test_an_arm_that_fails_is_told_and_the_others_go_on(ablate, monkeypatch):
-    real = sweep.launch
+    real = trial.launch
 
     def broken(config, *rest):
         if config.hidden_dropout == 0:
             raise UserError("the disk is made of cheese.")
         return real(config, *rest)
 
-    monkeypatch.setattr(sweep, "launch", broken)
+    monkeypatch.setattr(trial, "launch", broken)
     done = ablate("dropout", *TWO)
     assert done.code == 1
     assert "0.0, seed 42: the disk is made of cheese." in done.err
     assert [bool(a["failed"]) for a in found()["arms"]] == [True, False]
     assert "FAILED: the disk is made of cheese." in (FOLDER / "table.md").read_text("utf-8")
-    monkeypatch.setattr(sweep, "launch", real)
+    monkeypatch.setattr(trial, "launch", real)
     assert ablate("dropout", *TWO).code == 0
     assert not any(a["failed"] for a in found()["arms"])
 
@@ -236,7 +236,7 @@ def test_force_never_puts_a_failure_over_a_result(ablate, monkeypatch):
     def broken(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(sweep, "launch", broken)
+    monkeypatch.setattr(trial, "launch", broken)
     done = ablate("dropout", *TWO, "--force")
     assert done.code == 1
     assert "out of memory" in done.err
@@ -266,12 +266,12 @@ def test_changed_text_weights_or_dev_pairs_are_not_mixed_in(ablate, tmp_path, be
 
 
 def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):
-    real = sweep.launch
-    monkeypatch.setattr(sweep, "launch", lambda *a: (_ for _ in ()).throw(UserError("no.")))
+    real = trial.launch
+    monkeypatch.setattr(trial, "launch", lambda *a: (_ for _ in ()).throw(UserError("no.")))
     assert ablate("dropout", "--arm", "0.1").code == 1
     assert "no trial has finished" in (FOLDER / "table.md").read_text("utf-8")
     assert not (FOLDER / "index.html").exists()
-    monkeypatch.setattr(sweep, "launch", real)
+    monkeypatch.setattr(trial, "launch", real)
     assert ablate("dropout", "--arm", "0.1", steps=4).code == 0
 
 
@@ -284,11 +284,11 @@ def test_two_sweeps_do_not_share_a_folder(ablate):
     assert "another command" in done.err
 
 
-def test_several_processes_are_refused(ablate, monkeypatch):
+def test_a_launcher_of_processes_is_refused(ablate, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = ablate("dropout", "--arm", "0.1")
     assert done.code == 2
-    assert "without torchrun" in done.err
+    assert "use --processes" in done.err
 
 
 def test_settings_of_all_arms_are_only_those_they_share(ablate):
