@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench import embedded
 from simcse_bench.archive import configured, find_root
-from simcse_bench.data import needs_root
+from simcse_bench.data import Pairs, needs_root
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.models import Model
 from simcse_bench.regenerate import write_tables
 from simcse_bench.report import Report, evaluation_key, report_path, require_writable, save_pairs
 from simcse_bench.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
+from simcse_bench.worst import worst_pairs
 
 if TYPE_CHECKING:
     from simcse_bench.encoders import Progress
@@ -100,7 +101,8 @@ def run(plan: Plan, progress: Progress | None = None, notify: Callable[[str], No
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
         report.save(plan.path)
-        save_pairs(plan.path, report.key, similarities)
+        worst = {n: worst_pairs(data, similarities[n]) for n, data in plan.data.items() if isinstance(data, Pairs)}
+        save_pairs(plan.path, report.key, similarities, worst)
     write_tables(report, plan.path)
     return report
 

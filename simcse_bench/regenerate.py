@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from simcse_bench import analysis_pages, pages, render, tables, website
 from simcse_bench.errors import UserError
-from simcse_bench.report import Report, write_bytes, write_text
+from simcse_bench.report import Report, load_worst, write_bytes, write_text
 from simcse_bench.weights import read_json
 
 _FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
@@ -38,6 +39,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     problems: list[str] = []
     wanted: dict[Path, str] = {}
     groups: dict[str, list[list[Report]]] = {}
+    worst: dict[str, dict[str, list[dict[str, Any]]]] = {}
     others = {p.parent for kind in ("speed/*", "analysis/*", "ablations/**/*") for p in results.glob(f"{kind}.json")}
     for folder in sorted({p.parent for p in results.rglob("*.json")} - others):
         reports = []
@@ -45,6 +47,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             try:
                 report = Report.load(path)
                 wanted |= drawn(report, path)
+                if pairs := load_worst(path, report):
+                    worst[report.key] = pairs
             except UserError as error:
                 problems += error.problems
             except _FOREIGN as error:
@@ -79,7 +83,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     problems += damaged
     if analyses:
         files |= analysis_pages.drawn(results / "analysis", analyses)
-    files[results / "index.html"] = website.drawn(groups, summaries, analyses)
+    files[results / "index.html"] = website.drawn(groups, worst, summaries, analyses)
     for path, content in files.items():
         if not check:
             write_bytes(path, content)

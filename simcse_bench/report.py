@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,17 @@ def pairs_path(path: Path) -> Path:
     return path.with_name(path.stem + PAIRS)
 
 
-def save_pairs(path: Path, key: str, similarities: Mapping[str, Iterable[float]]) -> None:
-    """Keep the cosine of every pair of a report's STS tasks, for comparisons with others."""
+def save_pairs(
+    path: Path, key: str, similarities: Mapping[str, Iterable[float]], worst: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Keep the cosine of every pair of a report's STS tasks, for comparisons with others, and its worst pairs."""
     lines = [
-        {"task": name, "similarities": [round(float(x), 7) for x in values]} for name, values in similarities.items()
+        {"task": name, "similarities": [round(float(x), 7) for x in values], "worst": list(worst.get(name, ()))}
+        for name, values in similarities.items()
     ]
     if lines:
         rows = [{"schema": SCHEMA, "key": key}, *lines]
-        write_text(pairs_path(path), "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(pairs_path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
@@ -85,13 +88,30 @@ def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
     beside = pairs_path(path)
     if not beside.is_file():
         raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
+    return {row["task"]: row["similarities"] for row in _pair_rows(beside, report)}
+
+
+def load_worst(path: Path, report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Task -> its worst pairs, see ``worst.worst_pairs``; none where the report has no pairs beside it.
+
+    Raises:
+        UserError: the pairs belong to another evaluation, or are not readable.
+    """
+    beside = pairs_path(path)
+    rows = _pair_rows(beside, report) if beside.is_file() else ()
+    return {row["task"]: row["worst"] for row in rows if row.get("worst")}
+
+
+def _pair_rows(beside: Path, report: Report) -> list[dict[str, Any]]:
     try:
-        head, *rows = (json.loads(line) for line in beside.read_text(encoding="utf-8").splitlines())
+        head, *rows = (json.loads(line) for line in beside.read_text(encoding="utf-8").split("\n") if line)
         if head["key"] != report.key:
             raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
-        return {row["task"]: row["similarities"] for row in rows}
+        if not all(isinstance(row, dict) and {"task", "similarities"} <= set(row) for row in rows):
+            raise ValueError("not a task's pairs")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{beside}: not readable ({error!r}). Evaluate again with --force.") from error
+    return rows
 
 
 def evaluation_key(

@@ -14,20 +14,22 @@ from simcse_bench.report import Report
 from simcse_bench.tables import board_title
 
 Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
+Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
 
 
-def drawn(groups: Groups, summaries: Sequence[Path], analyses: Sequence[Mapping[str, Any]]) -> bytes:
+def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Sequence[Mapping[str, Any]]) -> bytes:
     """The page.
 
     Args:
         groups: see ``Groups``.
+        worst: of the reports that have their pairs beside them.
         summaries: summary.json of the ablations.
         analyses: from ``analysis_pages.read_analyses``.
     """
     import jinja2
 
     boards = [
-        board(f"board{i}-{j}", folder, reports)
+        board(f"board{i}-{j}", folder, reports, worst)
         for i, (folder, found) in enumerate(groups.items())
         for j, reports in enumerate(found)
     ]
@@ -46,8 +48,8 @@ def drawn(groups: Groups, summaries: Sequence[Path], analyses: Sequence[Mapping[
     ).encode()  # fmt: skip
 
 
-def board(ident: str, folder: str, reports: Sequence[Report]) -> dict[str, Any]:
-    """A leaderboard as data for the page's script: every metric, aggregation, subset and provenance of each report."""
+def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> dict[str, Any]:
+    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair."""
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
     kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
@@ -56,7 +58,8 @@ def board(ident: str, folder: str, reports: Sequence[Report]) -> dict[str, Any]:
         "title": f"{folder}: {board_title(reports)}",
         "sts": "sts" in kinds,
         "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
-        "rows": [_row(r) for r in reports],
+        "rows": [_row(r) | {"worst": worst.get(r.key, {})} for r in reports],
+        "worst": any(r.key in worst for r in reports),
     }
 
 

@@ -90,14 +90,51 @@ function draw(board, view, table) {
   table.replaceChildren(top, body);
 }
 
+// the pairs of a model and task, narrowed to those that hold the words
+function browse(board, part) {
+  const [model, task, words] = ["model", "task", "words"].map((name) => part.querySelector(`[data-pairs=${name}]`));
+  const rows = board.rows.filter((row) => Object.keys(row.worst).length);
+  rows.forEach((row, i) => model.append(make("option", `${row.model} (${row.settings})`, { value: i })));
+  const head = make("tr");
+  for (const title of ["gold", "cosine", "rank of gold", "rank of cosine"]) head.append(make("th", title, { scope: "col" }));
+  for (const title of ["sentence", "other sentence"]) head.append(make("th", title, { scope: "col", class: "left" }));
+  const top = make("thead");
+  top.append(head);
+  const show = () => {
+    const wanted = words.value.trim().toLowerCase();
+    const body = make("tbody");
+    for (const pair of rows[model.value].worst[task.value]) {
+      if (!`${pair.left}\n${pair.right}`.toLowerCase().includes(wanted)) continue;
+      const line = make("tr");
+      for (const [key, digits] of [["gold", 1], ["cosine", 2], ["gold_rank", 0], ["cosine_rank", 0]])
+        line.append(make("td", pair[key].toFixed(digits)));
+      for (const key of ["left", "right"]) line.append(make("td", pair[key], { class: "left words", dir: "auto" }));
+      body.append(line);
+    }
+    part.querySelector("table").replaceChildren(top, body);
+  };
+  const offer = () => {
+    const before = task.value;
+    const there = board.tasks.filter((one) => rows[model.value].worst[one.name]);
+    task.replaceChildren(...there.map((one) => make("option", one.title, { value: one.name })));
+    if (there.some((one) => one.name === before)) task.value = before;
+    show();
+  };
+  model.addEventListener("change", offer);
+  task.addEventListener("change", show);
+  words.addEventListener("input", show);
+  offer();
+}
+
 for (const board of JSON.parse(document.getElementById("boards").textContent)) {
   const section = document.getElementById(board.id);
   const view = { metric: "spearman", aggregate: "all", subsets: false, sort: "Avg.", rising: false };
-  const table = section.querySelector("table");
+  const table = section.querySelector("table.scores");
   for (const control of section.querySelectorAll("[data-switch]"))
     control.addEventListener("change", () => {
       view[control.dataset.switch] = control.type === "checkbox" ? control.checked : control.value;
       draw(board, view, table);
     });
   draw(board, view, table);
+  if (board.worst) browse(board, section.querySelector(".worst"));
 }
