@@ -39,6 +39,7 @@ class Place:
     data_revision: str = "main"
     tasks_dir: Path | None = None
     trackers: tuple[str, ...] = ()
+    lone_score: bool = True  # score the last weights even where no other score was taken
 
 
 def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig | None:
@@ -103,7 +104,7 @@ def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> di
         for note in job.notes():
             say(note)
         with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
-            return train(job, place.out, place.resume, place.save_every, shown)
+            return train(job, place.out, place.resume, place.save_every, shown, place.lone_score)
 
 
 def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[str, str]], float]:

@@ -36,6 +36,7 @@ def train(
     resume: bool = False,
     save_every: int = 500,
     show: Show = lambda entry: None,
+    lone_score: bool = True,
 ) -> dict[str, Any]:
     """Train, select by the dev score, write the model into ``out`` and give the record (train.json).
 
@@ -45,6 +46,7 @@ def train(
         resume: go on from the last checkpoint there, where there is one.
         save_every: updates between checkpoints; new best weights are one too.
         show: gets every entry of the log.
+        lone_score: score the last weights even where no other score was taken, so that it selects nothing.
 
     Raises:
         UserError: a loss that is not finite, a full disk; the last checkpoint stays.
@@ -62,7 +64,8 @@ def train(
         while run.state.step < job.steps:
             run.update()
             step, last = run.state.step, run.state.step == job.steps
-            due = _due(step, job.config.eval_every, last), _due(step, job.config.track_geometry, last)
+            scored = _due(step, job.config.eval_every, last) and (lone_score or not last or run.state.best is not None)
+            due = scored, _due(step, job.config.track_geometry, last)
             save = step % save_every == 0 and not last
             log = step % LOG_EVERY == 0 or last or save or any(due)
             stop = False

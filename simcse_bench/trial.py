@@ -62,7 +62,8 @@ def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, A
     begun = RunFolder(out).config()
     if force or (begun is not None and begun != trial.config):
         shutil.rmtree(out, ignore_errors=True)
-    place = dataclasses.replace(sweep.place, out=out, resume=True, force=False)
+    # a score that selects nothing is taken once, by measure
+    place = dataclasses.replace(sweep.place, out=out, resume=True, force=False, lone_score=False)
     if sweep.processes > 1:
         record = _together(trial.config, place, sweep.processes, show)
     else:

@@ -154,6 +154,18 @@ def test_the_score_is_that_of_train_and_eval(ablate, cli, bert, senteval, tmp_pa
         assert trials()["0.1--seed42"][split]["score"] == pytest.approx(score, abs=0.01)
 
 
+def test_dev_pairs_are_embedded_once_where_their_score_selects_nothing(ablate, monkeypatch):
+    from simcse_bench import train as training
+
+    real, taken = training.Run.measure, []
+    monkeypatch.setattr(training.Run, "measure", lambda self, *due: taken.append(self.state.step) or real(self, *due))
+    assert ablate("dropout", "--arm", "0.1", "--set", "eval_every=1000").code == 0
+    assert taken == []
+    assert trials()["0.1--seed42"]["dev"]["score"] is not None
+    assert ablate("dropout", "--arm", "0.1", "--force", "--set", "eval_every=2").code == 0
+    assert taken == [2, 3]  # here they choose between two
+
+
 def test_the_same_command_again_trains_nothing_and_more_seeds_only_those(ablate, monkeypatch):
     assert ablate("dropout", *TWO).code == 0
     before = trials()
