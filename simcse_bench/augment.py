@@ -185,10 +185,10 @@ def _wordnet() -> _Synonyms:
     try:
         wordnet = importlib.import_module("nltk.corpus").wordnet
         wordnet.synsets("word")  # the data are loaded here
-    except (ImportError, LookupError) as error:
+    except (ImportError, LookupError, OSError, ValueError) as error:  # the last two: lacking or damaged files
         lacking = "the package nltk" if isinstance(error, ImportError) else "nltk's WordNet data"
         raise UserError(
-            f"augmentation 'synonym' needs WordNet, and {lacking} cannot be found: `pip install nltk` and "
+            f"augmentation 'synonym' needs WordNet, and {lacking} cannot be read: `pip install nltk` and "
             "`python -m nltk.downloader wordnet`, or give a file of synonyms (lines of a word, a tab, and synonyms)."
         ) from error
 

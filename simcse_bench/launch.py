@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import statistics
 import sys
 import time
@@ -139,7 +138,7 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[st
         ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
         ("dev scores", _evaluations(job)),
-        ("memory", f"{_peak_gb(job):.1f} GB at the peak of {len(seconds)} updates"),
+        ("memory", _peak(job, len(seconds))),
         ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
         ("time", f"{shown}; dev scores not counted"),
     ]
@@ -156,12 +155,18 @@ def _evaluations(job: Job) -> str:
     return f"{-(-job.steps // job.config.eval_every)} on {job.config.eval_task}"
 
 
-def _peak_gb(job: Job) -> float:
+def _peak(job: Job, updates: int) -> str:
     if job.processes.device.type == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated(job.processes.device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+        size = torch.cuda.max_memory_allocated(job.processes.device)
+    else:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return "not known on this system"
+        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    return f"{size / 1e9:.1f} GB at the peak of {updates} updates"
 
 
 def duration(seconds: float) -> str:

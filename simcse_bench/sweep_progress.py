@@ -105,12 +105,12 @@ class Board:
             table.add_column(name, no_wrap=name == "arm")
         for row in self.rows():
             table.add_row(*map(Text, row))
-        shares = sum(e.share for e in self.entries)
-        return Group(
-            table,
-            ProgressBar(total=len(self.entries), completed=shares, width=40),
+        whole = Table.grid(padding=(0, 1))
+        whole.add_row(
+            ProgressBar(total=len(self.entries), completed=sum(e.share for e in self.entries), width=40),
             Text(f"{self.ended} of {len(self.entries)} trials, {self._passed()}{self._ahead()}"),
         )
+        return Group(table, whole)
 
     def line(self, trial: Trial) -> str:
         """What has become of a trial."""

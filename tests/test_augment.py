@@ -158,14 +158,14 @@ def test_wordnet(nltk):
 
 def test_wordnet_without_its_data(nltk):
     nltk("raise LookupError('Resource wordnet not found')")
-    with pytest.raises(UserError, match=r"nltk's WordNet data cannot be found.*nltk.downloader.*file of synonyms"):
+    with pytest.raises(UserError, match=r"nltk's WordNet data cannot be read.*nltk.downloader.*file of synonyms"):
         made("synonym")
 
 
 def test_wordnet_without_nltk(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk", None)
     monkeypatch.delitem(sys.modules, "nltk.corpus", raising=False)
-    with pytest.raises(UserError, match="the package nltk cannot be found: `pip install nltk`"):
+    with pytest.raises(UserError, match="the package nltk cannot be read: `pip install nltk`"):
         made("synonym")
 
 
