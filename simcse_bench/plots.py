@@ -185,8 +185,10 @@ def _categories(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[
 
 
 def _axis(summary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
-    seeds = max(len(a["seeds"]) for a in arms)
-    return f"{summary['dev']['title']} dev, Spearman ×100" + (f"\n(mean ± SD of {seeds} seeds)" if seeds > 1 else "")
+    counts = sorted({len(a["seeds"]) for a in arms})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    shown = f"\n(mean ± SD of {seeds} seeds)" if counts[-1] > 1 else ""
+    return f"{summary['dev']['title']} dev, Spearman ×100{shown}"
 
 
 def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
