@@ -116,6 +116,31 @@ def statement(finding: Mapping[str, Any]) -> str:
     return f"{finding['text']}: {finding['verdict'].upper()} ({numbers}{paper})."
 
 
+def findings_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """The paper's statements of several ablations, with the verdict on each."""
+    rows = [
+        [s["title"], f["text"], f["verdict"], f"{f['value']:+.2f}" if "value" in f else MISSING, _interval(f),
+         f"{f['published']:+.1f}" if "published" in f else MISSING, _trained(s)]
+        for s in summaries
+        if s["dev"]
+        for f in s["findings"]
+    ]  # fmt: skip
+    header = ["ablation", "the paper's statement", "here", "difference", "95 %", "paper", "trained"]
+    note = (
+        "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
+        "The paper's differences are BERT-base's, of one seed."
+    )
+    mini = any(s["model"]["embedded"] for s in summaries if s["dev"])
+    title = "the paper's statements, held against the ablations here" + f" — {embedded.ENCODER}" * mini
+    return Table(title, header, rows, [note])
+
+
+def _trained(summary: Mapping[str, Any]) -> str:
+    counts = sorted({len(a["seeds"]) for a in summary["arms"] if a["seeds"]})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"{summary['model']['name']} on {summary['train']['name']}, {seeds} seed" + "s" * (counts[-1] > 1)
+
+
 def long_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per arm and seed."""
     return [
@@ -224,4 +249,4 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 
 def _interval(found: Mapping[str, Any] | None) -> str:
-    return MISSING if not found or not found["interval"] else "{:+.1f} to {:+.1f}".format(*found["interval"])
+    return MISSING if not found or not found.get("interval") else "{:+.1f} to {:+.1f}".format(*found["interval"])

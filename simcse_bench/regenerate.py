@@ -79,6 +79,9 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             problems.append(f"{summary}: not a sweep's summary ({error!r}).")
         else:
             summaries.append(summary)
+    if any(pages.read_summary(path)["findings"] for path in summaries):
+        statements = pages.findings_table([pages.read_summary(path) for path in summaries])
+        files[results / "ablations" / "findings.md"] = render.markdown(statements).encode()
     analyses, damaged = analysis_pages.read_analyses(results / "analysis")
     problems += damaged
     if analyses:

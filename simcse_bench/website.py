@@ -34,6 +34,7 @@ def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Seq
         for j, reports in enumerate(found)
     ]
     ablations = [_ablation(path) for path in summaries]
+    findings = pages.findings_table([pages.read_summary(path) for path in summaries])
     geometry = []
     if analyses:
         scatter = plots.scatter(analyses) if len(analyses) > 1 else None
@@ -43,9 +44,19 @@ def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Seq
     ).hexdigest()[:16]
     loader = jinja2.FileSystemLoader(pages.TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("site.html").render(
-        boards=boards, ablations=ablations, geometry=geometry, source=source, metrics=METRICS, aggregates=AGGREGATES
-    ).encode()  # fmt: skip
+    return (
+        environment.get_template("site.html")
+        .render(
+            boards=boards,
+            findings=[pages.section("", None, findings)] if findings.rows else [],
+            ablations=ablations,
+            geometry=geometry,
+            source=source,
+            metrics=METRICS,
+            aggregates=AGGREGATES,
+        )
+        .encode()
+    )
 
 
 def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> dict[str, Any]:
