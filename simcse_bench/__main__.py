@@ -12,6 +12,7 @@ import typer
 from simcse_bench.comparing_commands import analyze_command, compare_command, verify_command
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
+from simcse_bench.paper_commands import reproduce_command
 from simcse_bench.training_commands import ablation_command, train_command
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("compare")(compare_command)
 app.command("verify")(verify_command)
 app.command("train")(train_command)
 app.command("run-ablation")(ablation_command)
+app.command("reproduce")(reproduce_command)
 FORMATS = ("table", "md", "csv", "latex", "json")
 
 

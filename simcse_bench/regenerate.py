@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simcse_bench import analysis_pages, pages, render, tables, website
+from simcse_bench import analysis_pages, pages, render, reproduction_pages, tables, website
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, load_worst, write_bytes, write_text
 from simcse_bench.weights import read_json
@@ -40,10 +40,9 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     wanted: dict[Path, str] = {}
     groups: dict[str, list[list[Report]]] = {}
     worst: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    others = {p.parent for kind in ("speed/*", "analysis/*", "ablations/**/*") for p in results.glob(f"{kind}.json")}
-    for folder in sorted({p.parent for p in results.rglob("*.json")} - others):
+    for folder, paths in _reports(results).items():
         reports = []
-        for path in sorted(folder.glob("*.json")):
+        for path in paths:
             try:
                 report = Report.load(path)
                 wanted |= drawn(report, path)
@@ -70,7 +69,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
             problems.append(f"{path}: not a benchmark's figures ({error!r}).")
     files = {path: text.encode() for path, text in wanted.items()}
     summaries = []
-    for summary in sorted(results.glob(f"ablations/*/{pages.SUMMARY}")):
+    for summary in sorted(results.rglob(f"ablations/*/{pages.SUMMARY}")):
         try:
             files |= pages.drawn(summary.parent)
         except UserError as error:
@@ -78,7 +77,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         except _FOREIGN as error:
             problems.append(f"{summary}: not a sweep's summary ({error!r}).")
         else:
-            summaries.append(summary)
+            summaries += [summary] * (summary.parent.parent.parent == results)  # a reproduction has its own page
     if any(pages.read_summary(path)["findings"] for path in summaries):
         statements = pages.findings_table([pages.read_summary(path) for path in summaries])
         files[results / "ablations" / "findings.md"] = render.markdown(statements).encode()
@@ -86,7 +85,17 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     problems += damaged
     if analyses:
         files |= analysis_pages.drawn(results / "analysis", analyses)
-    files[results / "index.html"] = website.drawn(groups, worst, summaries, analyses)
+    reproductions = sorted(results.glob(f"*/{reproduction_pages.RECORD}"))
+    for path in reproductions:
+        try:
+            files |= reproduction_pages.drawn(path.parent)
+        except UserError as error:
+            problems += error.problems
+        except _FOREIGN as error:
+            problems.append(f"{path}: not a reproduction's record ({error!r}).")
+    files[results / "index.html"] = website.drawn(
+        groups, worst, summaries, analyses, [path.parent.name for path in reproductions]
+    )
     for path, content in files.items():
         if not check:
             write_bytes(path, content)
@@ -95,6 +104,17 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if problems:
         raise UserError(*problems)
     return list(files)
+
+
+def _reports(results: Path) -> dict[Path, list[Path]]:
+    """Folder -> its files that should be reports."""
+    others = {"speed", "analysis", "ablations"}
+    names = {reproduction_pages.RECORD, reproduction_pages.TRAJECTORIES}
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(results.rglob("*.json")):
+        if path.name not in names and not others & set(path.relative_to(results).parts[:-1]):
+            found.setdefault(path.parent, []).append(path)
+    return found
 
 
 def grouped(reports: Sequence[Report]) -> list[list[Report]]:

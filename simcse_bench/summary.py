@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,12 @@ def finding(
     gold: Floats,
     sizes: Mapping[str, int],
     paper: Mapping[str, float],
+    untrained: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Whether a statement holds here: yes or no where the interval leaves no doubt, else undecided."""
+    """Whether a statement holds here: yes or no where the interval leaves no doubt, else undecided.
+
+    ``untrained``: sides that are one encoder as it is; the others need two seeds for a verdict.
+    """
     entry: dict[str, Any] = {"text": claim.text, "better": claim.better, "worse": claim.worse, "verdict": "not run"}
     if claim.better in paper and claim.worse in paper:
         entry["published"] = round(paper[claim.better] - paper[claim.worse], 2)
@@ -158,7 +162,8 @@ def finding(
         entry |= _plain(found)
         low, high = found.interval or (-1.0, 1.0)
         entry["verdict"] = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
-        if min(len(similarities[claim.better]), len(similarities[claim.worse])) < 2:
+        trained = {claim.better, claim.worse} - set(untrained)
+        if any(len(similarities[side]) < 2 for side in trained):
             entry["verdict"] = "undecided"  # one seed says nothing of the spread over seeds
     return entry
 
@@ -171,7 +176,7 @@ def published_scores(published: Published | None) -> dict[str, float]:
     named = {
         (f"α = {float(r['alpha']):g}" if r.get("alpha") else r[published.key]): r[published.score]
         for r in rows
-        if r.get("hard_negative") != "contradiction+neutral"
+        if r[published.key] not in published.without
     }
     named |= {f"{r[published.key]}, two encoders": r["two_encoders"] for r in rows if "two_encoders" in r}
     return {arm: float(score) for arm, score in named.items() if score}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,14 +139,9 @@ def ablation_command(
         raise UserError("--preset belongs to the named ablations; a grid starts from --recipe.")
     if recipe and not vary:
         raise UserError("--recipe: a named ablation has its own, see --preset; --recipe starts a grid of --vary.")
-    if executor not in EXECUTORS:
-        raise unknown("executor", executor, EXECUTORS)
+    execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
     if processes < 1:
         raise UserError(f"--processes {processes}: expected at least 1.")
-    cluster = {"address": ray_address, "cpus": cpus_per_arm, "gpus": gpus_per_arm}
-    cluster = {k: v for k, v in cluster.items() if v is not None}
-    if cluster and executor != "ray":
-        raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
     recipe = recipe or "mini-unsup"
     preset = preset or (recipe if vary else "mini")
     ablation = varied(name, recipe, vary) if vary else named(str(name))
@@ -167,7 +161,7 @@ def ablation_command(
     from simcse_bench.sweep_progress import sweep_shown
 
     with sweep_shown("none" if quiet else progress, planned.trials) as watch:
-        summary = complete(planned, force, watch, say, _executor(executor, cluster))
+        summary = complete(planned, force, watch, say, execute)
     print_table(ablation_table(summary))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
@@ -175,9 +169,20 @@ def ablation_command(
         raise typer.Exit(1)
 
 
-def _executor(name: str, cluster: Mapping[str, Any]) -> Executor:
+def chosen_executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:
+    """What runs a sweep's trials, by --executor and the options that belong to ray.
+
+    Raises:
+        UserError: an unknown executor, options of ray for another one.
+    """
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    cluster: dict[str, Any] = {"address": address, "cpus": cpus, "gpus": gpus}
+    cluster = {k: v for k, v in cluster.items() if v is not None}
     from simcse_bench import ray_executor, sweep
 
-    if name == "local":
-        return sweep.one_by_one
-    return functools.partial(ray_executor.run, cluster=ray_executor.Cluster(**cluster))
+    if name == "ray":
+        return functools.partial(ray_executor.run, cluster=ray_executor.Cluster(**cluster))
+    if cluster:
+        raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
+    return sweep.one_by_one

@@ -17,7 +17,13 @@ Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports
 Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
 
 
-def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Sequence[Mapping[str, Any]]) -> bytes:
+def drawn(
+    groups: Groups,
+    worst: Worst,
+    summaries: Sequence[Path],
+    analyses: Sequence[Mapping[str, Any]],
+    reproductions: Sequence[str] = (),
+) -> bytes:
     """The page.
 
     Args:
@@ -25,6 +31,7 @@ def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Seq
         worst: of the reports that have their pairs beside them.
         summaries: summary.json of the ablations.
         analyses: from ``analysis_pages.read_analyses``.
+        reproductions: folders that have a page of their own, to link to.
     """
     import jinja2
 
@@ -40,7 +47,9 @@ def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Seq
         scatter = plots.scatter(analyses) if len(analyses) > 1 else None
         geometry = [pages.section("", scatter, analysis_pages.geometry_table(analyses))]
     source = hashlib.sha256(
-        json.dumps([boards, [p.read_text("utf-8") for p in summaries], analyses], sort_keys=True).encode()
+        json.dumps(
+            [boards, [p.read_text("utf-8") for p in summaries], analyses, list(reproductions)], sort_keys=True
+        ).encode()
     ).hexdigest()[:16]
     loader = jinja2.FileSystemLoader(pages.TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -51,6 +60,7 @@ def drawn(groups: Groups, worst: Worst, summaries: Sequence[Path], analyses: Seq
             findings=[pages.section("", None, findings)] if findings.rows else [],
             ablations=ablations,
             geometry=geometry,
+            reproductions=reproductions,
             source=source,
             metrics=METRICS,
             aggregates=AGGREGATES,
