@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.comparing_commands import analyze_command, compare_command, verify_command
+from simcse_bench.comparing_commands import analyze_command, compare_command, leaderboard_command, verify_command
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
 from simcse_bench.paper_commands import reproduce_command
@@ -25,6 +25,7 @@ data_app = typer.Typer(help="Where the evaluation data is; download and check it
 app.add_typer(data_app, name="data")
 
 app.command("analyze")(analyze_command)
+app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)
 app.command("verify")(verify_command)
 app.command("train")(train_command)

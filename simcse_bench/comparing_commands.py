@@ -1,7 +1,8 @@
-"""The commands that compare: `compare`, `verify` and `analyze`."""
+"""The commands that compare: `leaderboard`, `compare`, `verify` and `analyze`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,59 @@ import typer
 
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table, quietly
 from simcse_bench.errors import UserError, unknown
+
+BOARD_FORMATS = ("table", "md", "csv", "latex")
+
+
+def leaderboard_command(
+    results: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this folder of reports: sts, transfer, ...")] = None,
+    metric: Annotated[str, typer.Option(help="spearman or pearson.")] = "spearman",
+    aggregate: Annotated[str, typer.Option(help="all, mean or wmean.")] = "all",
+    format: Annotated[str, typer.Option(help="table, md, csv or latex.")] = "table",
+) -> None:
+    """Print the leaderboards of all saved reports, with intervals and what noise cannot tell apart.
+
+    `simcse-bench report` writes them as leaderboard.md and .csv.
+
+    \b
+    simcse-bench leaderboard
+    simcse-bench leaderboard --suite transfer --format latex
+    """
+    from simcse_bench import render, tables
+    from simcse_bench.metrics import AGGREGATES, METRICS
+    from simcse_bench.regenerate import leaderboards
+    from simcse_bench.render import MISSING
+
+    for kind, value, known in (
+        ("metric", metric, METRICS),
+        ("aggregation", aggregate, AGGREGATES),
+        ("format", format, BOARD_FORMATS),
+    ):
+        if value not in known:
+            raise unknown(kind, value, known)
+    groups, problems = leaderboards(results)
+    if suite is not None and suite not in groups:
+        raise unknown("folder of reports", suite, groups)
+    shown = {"md": render.markdown, "latex": render.latex}
+    for folder, found in groups.items():
+        for reports in found if suite in (None, folder) else ():
+            table = tables.leaderboard(reports, metric, aggregate)
+            if format == "table":  # model, pooling and dtype in one column, to fit a terminal
+                first = [f"{row[0]}\n  {row[1]}" + f", {row[2]}" * (row[2] != MISSING) for row in table.rows]
+                rows = [[name, *row[3:]] for name, row in zip(first, table.rows, strict=True)]
+                title = f"{folder}: {table.title}"
+                print_table(dataclasses.replace(table, title=title, header=["model", *table.header[3:]], rows=rows))
+            elif format == "csv":
+                own = {"folder": folder, "protocol": table.title}
+                cells = [own | dict(zip(table.header, row, strict=True)) for row in table.rows]
+                typer.echo(render.csv_text(cells), nl=False)
+            else:
+                typer.echo(shown[format](table), nl=False)
+    for problem in problems:
+        aloud(f"left out: {problem}")
+    if not groups:
+        raise UserError(f"{results}: no reports; `simcse-bench eval --model M` writes them.")
 
 
 def compare_command(

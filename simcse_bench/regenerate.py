@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from simcse_bench import analysis_pages, pages, render, reproduction_pages, tables, website
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, load_worst, write_bytes, write_text
 from simcse_bench.weights import read_json
 
+T = TypeVar("T")
 _FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
 
 
@@ -37,47 +38,23 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
-    wanted: dict[Path, str] = {}
-    groups: dict[str, list[list[Report]]] = {}
-    worst: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for folder, paths in _reports(results).items():
-        reports = []
-        for path in paths:
-            try:
-                report = Report.load(path)
-                wanted |= drawn(report, path)
-                if pairs := load_worst(path, report):
-                    worst[report.key] = pairs
-            except UserError as error:
-                problems += error.problems
-            except _FOREIGN as error:
-                problems.append(f"{path}: not a whole report ({error!r}).")
-            else:
-                reports.append(report)
-        if reports:
-            groups[str(folder.relative_to(results))] = found = grouped(reports)
-            boards = [tables.leaderboard(group) for group in found]
-            wanted[folder / "leaderboard.md"] = "\n".join(map(render.markdown, boards))
-            rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
-            wanted[folder / "leaderboard.csv"] = render.csv_text(rows)
-    for path in sorted(results.glob("speed/*.json")):
-        try:
-            wanted[path.with_suffix(".md")] = render.markdown(tables.speed_table(read_json(path)))
-        except UserError as error:
-            problems += error.problems
-        except _FOREIGN as error:
-            problems.append(f"{path}: not a benchmark's figures ({error!r}).")
-    files = {path: text.encode() for path, text in wanted.items()}
+    found = _read_reports(results, problems)
+    files: dict[Path, bytes] = {}
+    for path, report in found.items():
+        files |= {file: text.encode() for file, text in drawn(report, path).items()}
+    groups = _by_folder(results, found)
+    for folder, boards in ((results / name, [tables.leaderboard(g) for g in group]) for name, group in groups.items()):
+        files[folder / "leaderboard.md"] = "\n".join(map(render.markdown, boards)).encode()
+        rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+        files[folder / "leaderboard.csv"] = render.csv_text(rows).encode()
+    worst = dict(_tried(found, lambda path: load_worst(path, found[path]), "a report's pairs", problems))
+    for path, table in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
+        files[path.with_suffix(".md")] = render.markdown(table).encode()
     summaries = []
-    for summary in sorted(results.rglob(f"ablations/*/{pages.SUMMARY}")):
-        try:
-            files |= pages.drawn(summary.parent)
-        except UserError as error:
-            problems += error.problems
-        except _FOREIGN as error:
-            problems.append(f"{summary}: not a sweep's summary ({error!r}).")
-        else:
-            summaries += [summary] * (summary.parent.parent.parent == results)  # a reproduction has its own page
+    paths = sorted(results.rglob(f"ablations/*/{pages.SUMMARY}"))
+    for path, sweep in _tried(paths, lambda path: pages.drawn(path.parent), "a sweep's summary", problems):
+        files |= sweep
+        summaries += [path] * (path.parent.parent.parent == results)  # a reproduction has its own page
     if any(pages.read_summary(path)["findings"] for path in summaries):
         statements = pages.findings_table([pages.read_summary(path) for path in summaries])
         files[results / "ablations" / "findings.md"] = render.markdown(statements).encode()
@@ -85,17 +62,15 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     problems += damaged
     if analyses:
         files |= analysis_pages.drawn(results / "analysis", analyses)
-    reproductions = sorted(results.glob(f"*/{reproduction_pages.RECORD}"))
-    for path in reproductions:
-        try:
-            files |= reproduction_pages.drawn(path.parent)
-        except UserError as error:
-            problems += error.problems
-        except _FOREIGN as error:
-            problems.append(f"{path}: not a reproduction's record ({error!r}).")
-    files[results / "index.html"] = website.drawn(
-        groups, worst, summaries, analyses, [path.parent.name for path in reproductions]
-    )
+    papers = []
+    paths = sorted(results.glob(f"*/{reproduction_pages.RECORD}"))
+    for path, paper in _tried(
+        paths, lambda path: reproduction_pages.drawn(path.parent), "a reproduction's record", problems
+    ):
+        files |= paper
+        papers.append(path.parent.name)
+    pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
+    files[results / "index.html"] = website.drawn(groups, pairs, summaries, analyses, papers)
     for path, content in files.items():
         if not check:
             write_bytes(path, content)
@@ -106,15 +81,56 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     return list(files)
 
 
-def _reports(results: Path) -> dict[Path, list[Path]]:
-    """Folder -> its files that should be reports."""
+def leaderboards(results: Path) -> tuple[dict[str, list[list[Report]]], list[str]]:
+    """Folder -> groups of reports that share a leaderboard, and the problems of the files that are no reports."""
+    problems: list[str] = []
+    return _by_folder(results, _read_reports(results, problems)), problems
+
+
+def _read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
+    """The whole reports below a folder."""
+
+    def read(path: Path) -> Report:
+        report = Report.load(path)
+        drawn(report, path)  # one of another form fails here
+        return report
+
+    return dict(_tried(_report_files(results), read, "a whole report", problems))
+
+
+def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
+    folders = dict.fromkeys(path.parent for path in reports)
+    return {str(f.relative_to(results)): grouped([r for p, r in reports.items() if p.parent == f]) for f in folders}
+
+
+def _tried(
+    paths: Iterable[Path], read: Callable[[Path], T], what: str, problems: list[str]
+) -> Iterator[tuple[Path, T]]:
+    """What is read from each file; the others are added to the problems."""
+    for path in paths:
+        try:
+            found = read(path)
+        except UserError as error:
+            problems += error.problems
+        except _FOREIGN as error:
+            problems.append(f"{path}: not {what} ({error!r}).")
+        else:
+            yield path, found
+
+
+def _speed(path: Path) -> render.Table:
+    return tables.speed_table(read_json(path))
+
+
+def _report_files(results: Path) -> list[Path]:
+    """JSON that should be reports: not that of benchmarks, analyses, ablations and reproductions."""
     others = {"speed", "analysis", "ablations"}
     names = {reproduction_pages.RECORD, reproduction_pages.TRAJECTORIES}
-    found: dict[Path, list[Path]] = {}
-    for path in sorted(results.rglob("*.json")):
-        if path.name not in names and not others & set(path.relative_to(results).parts[:-1]):
-            found.setdefault(path.parent, []).append(path)
-    return found
+    return [
+        path
+        for path in sorted(results.rglob("*.json"))
+        if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
+    ]
 
 
 def grouped(reports: Sequence[Report]) -> list[list[Report]]:

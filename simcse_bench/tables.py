@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def subset_table(report: Report, metric: str) -> Table:
 
 
 def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all") -> Table:
-    """One row per report of one suite under one protocol, best average first."""
+    """One row per report of one suite under one protocol, best average first; and which averages noise leaves equal."""
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
 
@@ -81,21 +82,63 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     def mean(report: Report) -> float | None:
         return _entry(report.average, metric, aggregate)["value"] if report.average else None
 
-    rows = []
-    for r in sorted(reports, key=lambda r: (-(mean(r) or -1e9), r.model["name"], r.key)):
-        interval = _interval(_entry(r.average, metric, aggregate) if r.average else None)
+    rows: list[list[str]] = []
+    ordered = sorted(reports, key=lambda r: (-(mean(r) or -1e9), r.model["name"], r.key))
+    averages = [_entry(r.average, metric, aggregate) if r.average else None for r in ordered]
+    for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
+        interval = _interval(average)
         settings = r.model.get("dtype", "float32")
         how = " + ".join([str(r.model.get("pooling")), *([r.model["head"]] if r.model.get("head") == "mlp" else [])])
         how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
+        scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
         name = r.model["name"] + " (embedded)" * bool(r.model.get("embedded"))
         rows.append([name, how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
     baseline = published.word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
-        scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), MISSING]
+        scores = [
+            *(_number(baseline.scores.get(n)) for n in names),
+            _number(baseline.average),
+            MISSING,
+            MISSING,
+            MISSING,
+        ]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
-    header = ["model", "pooling", "dtype", *(titles.get(n, n) for n in names), "Avg.", "95 % interval"]
-    return Table(board_title(reports, metric, aggregate), header, rows)
+    header = [
+        "model",
+        "pooling",
+        "dtype",
+        *(titles.get(n, n) for n in names),
+        "Avg.",
+        "95 % interval",
+        "rank",
+        "like rank",
+    ]
+    note = (
+        "Like rank: averages whose difference the intervals cannot tell from 0, taken as independent. "
+        "That is cautious, for the pairs are the same: `simcse-bench compare` sees smaller differences. "
+        "Seeds are not considered."
+    )
+    return Table(board_title(reports, metric, aggregate), header, rows, [note] if len(ordered) > 1 else [])
+
+
+def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]:
+    """For each score the others whose difference from it is within its 95 % interval.
+
+    The half-widths that face each other are added as independent errors are. A score without an interval is told from
+    all others.
+    """
+    found = []
+    for i, a in enumerate(averages):
+        alike = []
+        for j, b in enumerate(averages):
+            if i != j and a and b and a["interval"] and b["interval"]:
+                low, high = (a, b) if a["value"] < b["value"] else (b, a)
+                widths = high["value"] - high["interval"][0], low["interval"][1] - low["value"]
+                if high["value"] - low["value"] <= math.hypot(*widths):
+                    alike.append(j)
+        found.append(alike)
+    return found
 
 
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -230,3 +231,31 @@ def test_the_papers_glove_row_stands_beside_word_vectors(report):
         published.word_vectors({"name": "simcse", "split": "test", "probe": "fast"}, "spearman", "all", "transfer")
         is None
     )
+
+
+def test_averages_within_their_noise_are_named():
+    def score(value, half=None):
+        return {"value": value, "interval": None if half is None else [value - half, value + half]}
+
+    found = tables.inseparable([score(80.0, 0.6), score(79.3, 0.6), score(78.4, 0.6), score(80.0), None])
+    assert found == [[1], [0], [], [], []]  # 0.7 is below 0.85 = √2 · 0.6, 0.9 is above
+    lopsided = [{"value": 80.0, "interval": [79.9, 90.0]}, {"value": 79.0, "interval": [70.0, 79.1]}]
+    assert tables.inseparable(lopsided) == [[], []]  # the sides that face each other count
+
+
+def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
+    for pooling in ("cls", "mean"):
+        assert cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--data-dir", senteval, "--device",
+                   "cpu", "--name", pooling, "-q").code == 0  # fmt: skip
+    assert cli("report", "results").code == 0
+    done = cli("leaderboard", "--format", "md")
+    assert done.out == Path("results/sts/leaderboard.md").read_text("utf-8")
+    header, _, *rows = [[c.strip() for c in line.split("|")[1:-1]] for line in done.out.splitlines() if "|" in line]
+    assert [row[header.index("rank")] for row in rows] == ["1", "2"]
+    assert {row[0] for row in rows} == {"cls", "mean"}
+    assert "like rank" in cli("leaderboard").out
+    assert "sts: spearman" in cli("leaderboard", "--suite", "sts").out
+    done = cli("leaderboard", "--suite", "stss")
+    assert (done.code, "did you mean 'sts'" in done.err) == (2, True)
+    done = cli("leaderboard", "nowhere")
+    assert (done.code, "nowhere: no reports" in done.err) == (2, True)
