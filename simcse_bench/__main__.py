@@ -36,7 +36,7 @@ FORMATS = ("table", "md", "csv", "latex", "json")
 
 @app.command("eval")
 def evaluate_command(
-    model: Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")],
+    model: Annotated[str, typer.Option(help="Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words.")],
     suite: Annotated[
         str | None,
         typer.Option(

@@ -1,7 +1,8 @@
-"""Baselines: the average of word vectors, and BERT-whitening on top of any encoder."""
+"""Baselines: the average of word vectors, given or random, and BERT-whitening on top of any encoder."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from simcse_bench.weights import sha256, shown_name
 if TYPE_CHECKING:
     from simcse_bench.encoders import Array, Encoder
 
-PREFIX = "word-vectors:"
+PREFIX, RANDOM = "word-vectors:", "random-words"
+DIMENSION = 300  # of random vectors, as GloVe's
 
 
 class WordVectors:
@@ -87,6 +89,45 @@ class WordVectors:
                     except ValueError:
                         raise UserError(f"{self.file}:{number}: expected a word and {dimension} numbers.") from None
         return vectors
+
+
+class RandomWords(WordVectors):
+    """Mean of random word vectors: what the words in common alone are worth (Wieting and Kiela 2019).
+
+    A word's vector is drawn from a normal distribution seeded with the word, in lower case: the same on every machine.
+    """
+
+    def __init__(self, dimension: int = DIMENSION):
+        """``dimension``: of the vectors."""
+        self.dimension = dimension
+        self.file = Path(RANDOM)
+        self.stats = {}
+        self.provenance = {
+            "name": f"{RANDOM}-{dimension}",
+            "pooling": "mean of word vectors",
+            "head": "none",
+            "files": {"none": f"normal, SHA-256 of the word, {dimension} dimensions"},
+        }
+
+    def _read(self, wanted: set[str]) -> dict[str, NDArray[np.float32]]:
+        """A vector for every form that is one lower-case word or sign; other forms are looked up in parts."""
+        return {w: self._vector(w) for w in wanted if re.fullmatch(r"\w+|[^\w\s]", w) and w == w.lower()}
+
+    def _vector(self, word: str) -> NDArray[np.float32]:
+        seed = int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8], "little")
+        return np.random.default_rng(seed).standard_normal(self.dimension).astype(np.float32)
+
+
+def named_baseline(model: str) -> WordVectors | None:
+    """The baseline that ``word-vectors:FILE``, ``random-words`` or ``random-words:DIMENSION`` names; else None."""
+    if model.startswith(PREFIX):
+        return WordVectors(Path(model.removeprefix(PREFIX)))
+    name, colon, dimension = model.partition(":")
+    if name != RANDOM:
+        return None
+    if colon and not (dimension.isdecimal() and int(dimension) > 1):
+        raise UserError(f"{model}: expected {RANDOM}, or {RANDOM}:N with at least 2 dimensions.")
+    return RandomWords(int(dimension) if colon else DIMENSION)
 
 
 class Whitened:

@@ -42,21 +42,20 @@ def open_model(
     """Find a model and read its fingerprints.
 
     Args:
-        model: folder, Hub id, catalog name, or ``word-vectors:FILE``.
+        model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``.
         revision, pooling, head, max_length: see ``checkpoints.resolve``; meaningless for word vectors.
         whiten: text to fit BERT-whitening on.
         dtype, device, batch_tokens: see ``checkpoints.load_encoder``.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
-    if model.startswith(baselines.PREFIX):
+    words = baselines.named_baseline(model)
+    if words is not None:
         given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision}
         wrong = [option for option, value in given.items() if value is not None]
         if wrong or dtype != "float32":
-            raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {baselines.PREFIX}FILE.")
-        words = baselines.WordVectors(Path(model.removeprefix(baselines.PREFIX)))
+            raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {model}.")
         provenance = words.provenance
     else:
-        words = None
         checkpoint = checkpoints.resolve(model, revision, pooling, head, max_length)
         provenance = checkpoint.provenance()
     provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from simcse_bench import baselines
 from simcse_bench.baselines import Whitened, WordVectors, fit_whitening
 from simcse_bench.errors import UserError
 
@@ -75,3 +76,20 @@ def test_whitening_needs_text(tmp_path):
         Whitened(Fixed(), tmp_path / "none.txt")
     with pytest.raises(UserError, match="all its embeddings are the same"):
         fit_whitening(np.ones((5, 3), dtype=np.float32))
+
+
+def test_random_words_know_equal_words_and_nothing_else(cli, senteval):
+    words = baselines.RandomWords(64)
+    vectors = words.encode(["A dog runs.", "a dog runs .", "a cat runs .", "the house", ""])
+    assert vectors.shape == (5, 64)
+    np.testing.assert_array_equal(vectors[0], vectors[1])  # case and spacing of signs aside
+    one = {w: words.encode([w])[0] for w in ("a", "dog", "runs", ".")}
+    np.testing.assert_allclose(vectors[0], np.mean(list(one.values()), axis=0), rtol=1e-5)
+    assert abs(one["dog"] @ words.encode(["puppy"])[0]) < 0.5 * one["dog"] @ one["dog"]
+    np.testing.assert_array_equal(baselines.RandomWords(64).encode(["dog"])[0], one["dog"])
+    done = cli("eval", "--model", "random-words", "--task", "stsb", "--data-dir", senteval, "-q", "--format", "json")
+    assert done.code == 0, done.err
+    assert '"random-words-300"' in done.out
+    for wrong in ("random-words:1", "random-words:x", "random-words:"):
+        done = cli("eval", "--model", wrong, "--task", "stsb", "--data-dir", senteval, "-q")
+        assert (done.code, "expected random-words, or random-words:N" in done.err) == (2, True)
