@@ -8,13 +8,16 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "ablations", "paper", "config", "task", "embedded", "hub", "archive", "data", "labelled", "metrics", "stats", "comparison", "worst",
-    "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading", "baselines",
-    "models", "report", "published", "render", "tables", "plots", "pages", "analysis_pages", "reproduction_pages", "website",
+    "__init__", "errors", "catalog", "ablations", "paper", "config", "task", "embedded", "hub", "archive", "data",
+    "labelled", "metrics", "stats", "comparison", "worst",
+    "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading",
+    "baselines",
+    "models", "report", "published", "render", "tables", "plots", "pages", "analysis_pages", "reproduction_pages",
+    "website",
     "regenerate", "evaluate", "bench", "versus", "verification", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
-    "plan", "trial", "sweep",
+    "parity", "onnx_graph", "exporting", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction", "console",
     "comparing_commands", "training_commands", "paper_commands", "__main__",
 ]  # fmt: skip
