@@ -17,7 +17,7 @@ ORDER = [
     "regenerate", "evaluate", "bench", "versus", "verification", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
-    "parity", "onnx_graph", "exporting", "card_usage", "model_card", "plan", "trial", "sweep",
+    "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction", "console",
     "comparing_commands", "training_commands", "paper_commands", "__main__",
 ]  # fmt: skip
