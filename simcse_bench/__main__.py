@@ -12,6 +12,7 @@ import typer
 from simcse_bench.comparing_commands import analyze_command, compare_command, leaderboard_command, verify_command
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
+from simcse_bench.export_commands import export_command
 from simcse_bench.paper_commands import reproduce_command
 from simcse_bench.training_commands import ablation_command, train_command
 
@@ -31,6 +32,7 @@ app.command("verify")(verify_command)
 app.command("train")(train_command)
 app.command("run-ablation")(ablation_command)
 app.command("reproduce")(reproduce_command)
+app.command("export")(export_command)
 FORMATS = ("table", "md", "csv", "latex", "json")
 
 

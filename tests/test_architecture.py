@@ -19,7 +19,7 @@ ORDER = [
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction", "console",
-    "comparing_commands", "training_commands", "paper_commands", "__main__",
+    "comparing_commands", "training_commands", "paper_commands", "export_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 
