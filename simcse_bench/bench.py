@@ -14,7 +14,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.models import Model
 from simcse_bench.regenerate import write_tables
-from simcse_bench.report import Report, evaluation_key, report_path, require_writable, save_pairs
+from simcse_bench.report import Report, evaluation_key, model_variant, report_path, require_writable, save_pairs
 from simcse_bench.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
 from simcse_bench.worst import worst_pairs
 
@@ -149,11 +149,7 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Se
     parts += [protocol["split"]] if protocol["split"] != "test" else []
     parts += [protocol["probe"]] if protocol.get("probe", "exact") != "exact" else []
     parts += [f"first{settings.limit}"] if settings.limit else []
-    if "--" in str(model.get("settings_from")):
-        parts.append(f"{model['pooling']}-{model['head']}")
-    parts += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
-    parts += ["whitened"] if model.get("whiten") else []
-    return "".join(f"--{p}" for p in parts)
+    return "".join(f"--{p}" for p in (*parts, *model_variant(model)))
 
 
 def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:

@@ -169,6 +169,14 @@ def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
 
     # differs from SentEval: sts.py turns NaN embeddings into 0 and goes on; here they are an error.
     """
+    embeddings = finite_embeddings(encoder, sentences)
+    if len(embeddings) > 1 and np.all(embeddings == embeddings[0]):
+        raise UserError(f"the encoder returned the same vector for all {len(sentences)} sentences: no score exists.")
+    return embeddings
+
+
+def finite_embeddings(encoder: Encoder, sentences: Sequence[str]) -> Array:
+    """Embeddings (n, d), checked: right shape, finite."""
     embeddings = np.asarray(encoder.encode(sentences), dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) != len(sentences):
         raise UserError(
@@ -181,8 +189,6 @@ def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
             f"the encoder returned NaN or infinite values for {int(bad.sum())} of {len(sentences)} sentences, "
             f"first for {sentences[int(np.argmax(bad))][:80]!r}. No score is given; try --dtype float32."
         )
-    if len(embeddings) > 1 and np.all(embeddings == embeddings[0]):
-        raise UserError(f"the encoder returned the same vector for all {len(sentences)} sentences: no score exists.")
     return embeddings
 
 

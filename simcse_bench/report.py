@@ -18,7 +18,7 @@ from simcse_bench.errors import UserError
 
 SCHEMA = 1
 PAIRS = ".pairs.jsonl"
-_DECIDES = ("pooling", "head", "max_length", "preprocess", "normalize", "files", "dtype", "whiten")
+DECIDES = ("pooling", "head", "max_length", "preprocess", "normalize", "files", "dtype", "whiten")
 _PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
@@ -118,7 +118,7 @@ def evaluation_key(
     model: Mapping[str, Any], protocol: Mapping[str, Any], fingerprints: Mapping[str, str], limit: int | None
 ) -> str:
     """Fingerprint of all that decides an evaluation's numbers; batch size, device and versions are recorded only."""
-    identity = {k: model.get(k) for k in _DECIDES}
+    identity = {k: model.get(k) for k in DECIDES}
     if model.get("files") is None:  # an encoder of the user's own: nothing but its name tells it apart
         identity["name"] = model.get("name")
     # what is printed is chosen from a report that holds all of them
@@ -140,9 +140,16 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
     file, folder = _slug(name, "model") + _slug(variant, ""), _slug(suite, "tasks")
     if len(file) > 200:
         raise UserError(f"name {name[:60]!r}...: too long for a file name; give a shorter --name.")
-    if file == "leaderboard" or folder == "speed":
+    if file == "leaderboard" or folder in ("speed", "mteb"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"
+
+
+def model_variant(model: Mapping[str, Any]) -> list[str]:
+    """What sets a model's use apart from its default one, for the file name."""
+    parts = [f"{model['pooling']}-{model['head']}"] if "--" in str(model.get("settings_from")) else []
+    parts += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
+    return parts + ["whitened"] * bool(model.get("whiten"))
 
 
 def _slug(text: str, otherwise: str) -> str:

@@ -14,7 +14,7 @@ ORDER = [
     "baselines",
     "models", "report", "published", "render", "tables", "plots", "pages", "analysis_pages", "reproduction_pages",
     "website",
-    "regenerate", "evaluate", "bench", "versus", "verification", "text_formats", "corpus",
+    "regenerate", "evaluate", "mteb_adapter", "bench", "versus", "verification", "text_formats", "corpus",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
