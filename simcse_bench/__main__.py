@@ -13,6 +13,7 @@ from simcse_bench.comparing_commands import analyze_command, compare_command, le
 from simcse_bench.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_reports, print_table, quietly
 from simcse_bench.errors import Stopped, UserError, unknown
 from simcse_bench.export_commands import export_command
+from simcse_bench.mteb_command import evaluate_on_mteb, mteb_problems
 from simcse_bench.paper_commands import reproduce_command
 from simcse_bench.training_commands import ablation_command, train_command
 
@@ -38,11 +39,13 @@ FORMATS = ("table", "md", "csv", "latex", "json")
 
 @app.command("eval")
 def evaluate_command(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words.")],
     suite: Annotated[
         str | None,
         typer.Option(
-            help="Suite: sts (default), transfer, all (both), mini, mini-transfer, or your own; see `ls suites`."
+            help="Suite: sts (default), transfer, all (both), mini, mini-transfer, or your own (see `ls suites`); "
+            "mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
         ),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated.")] = None,
@@ -67,6 +70,9 @@ def evaluate_command(
     data_revision: DataRevision = "main",
     out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("results"),
     name: Annotated[str | None, typer.Option(help="Name of the model in reports and file names.")] = None,
+    mteb_json: Annotated[
+        Path | None, typer.Option(help="With --suite mteb:...: mteb's own result files into this folder.")
+    ] = None,
     format: Annotated[str, typer.Option(help="What is printed: table, md, csv, latex or json.")] = "table",
     force: Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
@@ -79,6 +85,7 @@ def evaluate_command(
     simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
     simcse-bench eval --model runs/mine --suite transfer --probe fast
     simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
+    simcse-bench eval --model runs/mine --suite 'mteb:MTEB(eng, v2)'
     """
     from simcse_bench.metrics import AGGREGATES, METRICS
 
@@ -96,6 +103,8 @@ def evaluate_command(
         problems.append("--suite and --task exclude each other; name the suite, or the tasks.")
     if limit is not None and limit < 2:
         problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
+    on_mteb = (suite or "").startswith("mteb:")
+    problems += mteb_problems(context, on_mteb)
     if problems:
         raise UserError(*problems)
     from simcse_bench.archive import HOW_TO_CONFIGURE
@@ -106,6 +115,9 @@ def evaluate_command(
     opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
     silent = quiet or progress == "none"
     say = quietly if silent else aloud
+    if on_mteb:
+        evaluate_on_mteb(opened, str(suite), out, force, mteb_json, format, quiet, progress)
+        return
     if not suite and not task:
         suite = default_suite(opened, data_dir, data_revision)
         if suite != "sts":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from simcse_bench import analysis_pages, pages, render, reproduction_pages, tables, website
+from simcse_bench import analysis_pages, mteb_report, pages, render, reproduction_pages, tables, website
 from simcse_bench.errors import UserError
 from simcse_bench.report import Report, load_worst, write_bytes, write_text
 from simcse_bench.weights import read_json
@@ -48,6 +48,12 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
         files[folder / "leaderboard.csv"] = render.csv_text(rows).encode()
     worst = dict(_tried(found, lambda path: load_worst(path, found[path]), "a report's pairs", problems))
+    boards_of_mteb = []
+    for folder in sorted({p.parent for p in results.rglob(f"{mteb_report.FOLDER}/*.json")}):
+        texts, boards, damaged = mteb_report.drawn_folder(folder)
+        files |= {file: text.encode() for file, text in texts.items()}
+        boards_of_mteb += boards
+        problems += damaged
     for path, table in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
         files[path.with_suffix(".md")] = render.markdown(table).encode()
     summaries = []
@@ -70,7 +76,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         files |= paper
         papers.append(path.parent.name)
     pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
-    files[results / "index.html"] = website.drawn(groups, pairs, summaries, analyses, papers)
+    files[results / "index.html"] = website.drawn(groups, pairs, summaries, analyses, papers, boards_of_mteb)
     for path, content in files.items():
         if not check:
             write_bytes(path, content)
@@ -123,8 +129,8 @@ def _speed(path: Path) -> render.Table:
 
 
 def _report_files(results: Path) -> list[Path]:
-    """JSON that should be reports: not that of benchmarks, analyses, ablations and reproductions."""
-    others = {"speed", "analysis", "ablations"}
+    """JSON that should be reports: not that of benchmarks, analyses, ablations, mteb and reproductions."""
+    others = {"speed", "analysis", "ablations", mteb_report.FOLDER}
     names = {reproduction_pages.RECORD, reproduction_pages.TRAJECTORIES}
     return [
         path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from simcse_bench import analysis_pages, pages, plots
 from simcse_bench.metrics import AGGREGATES, METRICS
+from simcse_bench.render import Table
 from simcse_bench.report import Report
 from simcse_bench.tables import board_title
 
@@ -23,6 +25,7 @@ def drawn(
     summaries: Sequence[Path],
     analyses: Sequence[Mapping[str, Any]],
     reproductions: Sequence[str] = (),
+    mteb: Sequence[Table] = (),
 ) -> bytes:
     """The page.
 
@@ -32,6 +35,7 @@ def drawn(
         summaries: summary.json of the ablations.
         analyses: from ``analysis_pages.read_analyses``.
         reproductions: folders that have a page of their own, to link to.
+        mteb: leaderboards of mteb's own tasks, from ``mteb_report.leaderboards``.
     """
     import jinja2
 
@@ -48,7 +52,14 @@ def drawn(
         geometry = [pages.section("", scatter, analysis_pages.geometry_table(analyses))]
     source = hashlib.sha256(
         json.dumps(
-            [boards, [p.read_text("utf-8") for p in summaries], analyses, list(reproductions)], sort_keys=True
+            [
+                boards,
+                [p.read_text("utf-8") for p in summaries],
+                analyses,
+                list(reproductions),
+                *(dataclasses.asdict(t) for t in mteb),
+            ],
+            sort_keys=True,
         ).encode()
     ).hexdigest()[:16]
     loader = jinja2.FileSystemLoader(pages.TEMPLATES)
@@ -61,6 +72,7 @@ def drawn(
             ablations=ablations,
             geometry=geometry,
             reproductions=reproductions,
+            mteb=[pages.section(t.title, None, t) for t in mteb],
             source=source,
             metrics=METRICS,
             aggregates=AGGREGATES,
