@@ -19,7 +19,8 @@ ORDER = [
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
-    "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction", "console",
+    "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction_steps", "reproduction",
+    "console",
     "comparing_commands", "mteb_command", "training_commands", "paper_commands", "export_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simcse_bench import config, reproduction
+from simcse_bench import config, reproduction_steps
 from simcse_bench.paper import PAPERS
 from simcse_bench.report import Report
 
@@ -65,7 +65,7 @@ def test_tables_beside_the_papers_and_the_same_command_again(reproduce, cli, mon
     assert claim["published"] == pytest.approx(84.25 - 76.85)
     assert all("value" in s for s in statements.values())
     # nothing is done twice, and nothing is lost
-    monkeypatch.setattr(reproduction, "launch", lambda config, place, *rest: pytest.fail("trained again")
+    monkeypatch.setattr(reproduction_steps, "launch", lambda config, place, *rest: pytest.fail("trained again")
                         if not (place.out / "train.json").exists() else {"status": "finished"})  # fmt: skip
     kept = {p: p.read_bytes() for p in FOLDER.rglob("*.json") if p.name != "reproduction.json"}
     seconds = record()["seconds"]
