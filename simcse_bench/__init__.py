@@ -6,7 +6,8 @@ Importing this package loads no torch; each module is imported where it is used:
     from simcse_bench.evaluate import evaluate
     from simcse_bench.task import SIMCSE, load_suite
 
-Beside them the package itself gives ``mteb_model``: an encoder of ours for ``mteb.evaluate``.
+Two names of the package itself are loaded when they are asked for: ``SimCSE``, the class of the official package
+`simcse`, and ``mteb_model``, an encoder of ours for ``mteb.evaluate``.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simcse_bench.mteb_adapter import mteb_model
+    from simcse_bench.simcse import SimCSE
 
-__all__ = ["__version__", "mteb_model"]
+__all__ = ["SimCSE", "__version__", "mteb_model"]
 
 __version__ = "0.1.0"
+_LAZY = {"SimCSE": "simcse", "mteb_model": "mteb_adapter"}  # they need torch and mteb
 
 
-def __getattr__(name: str) -> Any:  # loaded when it is asked for: it needs torch and mteb
-    if name != "mteb_model":
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return importlib.import_module("simcse_bench.mteb_adapter").mteb_model
+    return getattr(importlib.import_module(f"simcse_bench.{_LAZY[name]}"), name)

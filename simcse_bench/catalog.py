@@ -18,6 +18,13 @@ HEADS = {
     "none": "the pooled vector as it is",
     "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",
 }
+POOLERS = {  # SimCSE's names of a pooling and a head together (tool.py: the first two; evaluation.py: all)
+    "cls": ("cls", "mlp"),
+    "cls_before_pooler": ("cls", "none"),
+    "avg": ("mean", "none"),
+    "avg_first_last": ("first_last", "none"),
+    "avg_top2": ("top2", "none"),
+}
 MLPS = {
     "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
     "always": "in training and at test (supervised SimCSE)",

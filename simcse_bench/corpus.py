@@ -86,6 +86,48 @@ def open_corpus(
     return _hub_corpus(train, name, config or None, columns, max_rows, split, revision)
 
 
+def open_sentences(source: str, column: str | None = None) -> Corpus:
+    """Text of one column, see ``open_corpus``.
+
+    Raises:
+        UserError: whatever ``open_corpus`` refuses, or several text columns and no ``column``.
+    """
+    corpus = open_corpus(source, (column,) if column else ())
+    if corpus.columns != 1:
+        raise UserError(f"{source}: {corpus.columns} text columns, expected 1. Name it: --column NAME.")
+    return corpus
+
+
+def numbered(corpus: Corpus) -> Iterator[tuple[int, str]]:
+    """The sentences that are not blank, each with the number of its row (a text file's line), from 1."""
+    return ((i, text) for i, (text,) in enumerate(corpus.rows(), 1) if text.strip())
+
+
+def read_sentences(source: str, column: str | None = None) -> tuple[list[str], int]:
+    """The sentences of a file (or whatever ``open_sentences`` takes), and how many blank ones were left out.
+
+    Raises:
+        UserError: whatever ``open_sentences`` refuses; lines that are not UTF-8, with their numbers; blank lines only.
+    """
+    corpus = open_sentences(source, column)
+    texts = [text for (text,) in corpus.rows()]
+    sentences = [text for text in texts if text.strip()]
+    if not sentences:
+        raise UserError(f"{source}: {len(texts)} lines, all blank; expected one sentence a line.")
+    return sentences, len(texts) - len(sentences)
+
+
+def require_text(sentences: Sequence[str]) -> None:
+    """UserError for the first that is no text."""
+    for i, text in enumerate(sentences):
+        if not isinstance(text, str):
+            raise UserError(f"sentence {i} is {type(text).__name__}, expected text (str): {text!r:.80}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"sentence {i} is not valid unicode (half a surrogate pair): {text!r:.80}") from None
+
+
 def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
     suffix = suffix_of(path.name)
     if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
@@ -145,7 +187,7 @@ def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Seq
     if not 1 <= len(chosen) <= MAX_COLUMNS:
         raise UserError(
             f"{place}: {len(chosen)} text columns, expected 1 to {MAX_COLUMNS} (sentence, positive, hard negative). "
-            f"It has: {listed}. Give --set columns=a,b."
+            f"It has: {listed}. Give --set columns=a,b (train) or --column a (encode, index)."
         )
     return chosen
 

@@ -15,7 +15,7 @@ ORDER = [
     "models", "report", "published", "render", "tables", "mteb_report", "plots", "pages", "analysis_pages",
     "reproduction_pages", "website",
     "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "versus",
-    "verification", "text_formats", "corpus",
+    "verification", "text_formats", "corpus", "index", "saved_index", "simcse",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",

@@ -98,7 +98,7 @@ def test_more_than_three_columns(tmp_path):
     path = write(tmp_path / "a.csv", "a,b,c,d\n1,2,3,4\n")
     assert problems(str(path)) == (
         f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative). It has: a, b, c, d. "
-        "Give --set columns=a,b.",
+        "Give --set columns=a,b (train) or --column a (encode, index).",
     )
     assert list(open_corpus(str(path), ["d"]).rows()) == [("4",)]
 
