@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def progress_shown(how: str) -> Iterator[Progress | None]:
-    """A callback ``(tokens done, tokens in all)`` that shows a bar, prints plain lines, or None.
+def progress_shown(how: str, unit: str = "tokens") -> Iterator[Progress | None]:
+    """A callback ``(done, in all)``, of tokens or another unit, that shows a bar, prints plain lines, or None.
 
     ``how``: bar, plain, none, or auto (a bar if stderr is a terminal, else plain lines). All of it goes to stderr.
     """
@@ -23,7 +23,7 @@ def progress_shown(how: str) -> Iterator[Progress | None]:
     if how == "none":
         yield None
     elif how == "plain":
-        yield _plain_lines()
+        yield _plain_lines(unit)
     else:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -35,13 +35,13 @@ def progress_shown(how: str) -> Iterator[Progress | None]:
             start = time.perf_counter()
 
             def update(done: int, total: int) -> None:
-                rate = f"{done / (time.perf_counter() - start):,.0f} tokens/s"
+                rate = f"{done / (time.perf_counter() - start):,.0f} {unit}/s"
                 bar.update(shown, completed=done, total=total, rate=rate)
 
             yield update
 
 
-def _plain_lines() -> Progress:
+def _plain_lines(unit: str) -> Progress:
     start, printed = 0.0, 0
 
     def update(done: int, total: int) -> None:
@@ -52,7 +52,7 @@ def _plain_lines() -> Progress:
             printed = tenth
             seconds = time.perf_counter() - start
             print(
-                f"embedding {10 * tenth} %, {done:,} of {total:,} tokens, {seconds:.0f} s", file=sys.stderr, flush=True
+                f"embedding {10 * tenth} %, {done:,} of {total:,} {unit}, {seconds:.0f} s", file=sys.stderr, flush=True
             )
 
     return update

@@ -168,8 +168,8 @@ class RunFolder:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other commands from a folder; the lock ends with its process.
+def locked(folder: Path, doing: str = "training") -> Iterator[None]:
+    """Keep other commands from a folder; the lock ends with its process. ``doing`` what, for their error.
 
     Raises:
         UserError: another command is at work there.
@@ -182,7 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"{folder}: another command is training there. Wait for it or choose another --out.") from None
+        raise UserError(f"{folder}: another command is {doing} there. Wait for it or choose another --out.") from None
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ ORDER = [
     "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "versus",
     "verification", "text_formats", "corpus", "index", "saved_index", "simcse",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
-    "export", "run_folder", "selection", "analysis", "job", "train", "tracking", "launch",
+    "export", "run_folder", "encode_file", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction_steps", "reproduction",
     "console",
