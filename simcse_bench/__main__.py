@@ -15,6 +15,7 @@ from simcse_bench.errors import Stopped, UserError, unknown
 from simcse_bench.export_commands import export_command
 from simcse_bench.mteb_command import evaluate_on_mteb, mteb_problems
 from simcse_bench.paper_commands import reproduce_command
+from simcse_bench.search_commands import demo_command, encode_command, index_command, search_command
 from simcse_bench.training_commands import ablation_command, train_command
 
 app = typer.Typer(
@@ -34,6 +35,10 @@ app.command("train")(train_command)
 app.command("run-ablation")(ablation_command)
 app.command("reproduce")(reproduce_command)
 app.command("export")(export_command)
+app.command("index")(index_command)
+app.command("search")(search_command)
+app.command("encode")(encode_command)
+app.command("demo")(demo_command)
 FORMATS = ("table", "md", "csv", "latex", "json")
 
 

@@ -15,13 +15,14 @@ ORDER = [
     "models", "report", "published", "render", "tables", "mteb_report", "plots", "pages", "analysis_pages",
     "reproduction_pages", "website",
     "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "versus",
-    "verification", "text_formats", "corpus", "index", "saved_index", "simcse",
+    "verification", "text_formats", "corpus", "index", "saved_index", "simcse", "demo",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "encode_file", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction_steps", "reproduction",
     "console",
-    "comparing_commands", "mteb_command", "training_commands", "paper_commands", "export_commands", "__main__",
+    "comparing_commands", "mteb_command", "training_commands", "paper_commands", "export_commands",
+    "search_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
 
