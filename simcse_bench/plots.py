@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from simcse_bench import fonts
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -14,7 +16,7 @@ OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
 _STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "simcse-bench", "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
+    "font.family": fonts.OWN,
 }  # fmt: skip
 
 
@@ -127,10 +129,11 @@ def spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def rendered(figure: Figure, form: str) -> bytes:
-    """The file's bytes, svg or png (200 dpi); the same figure gives the same bytes."""
+    """The file's bytes, svg or png (200 dpi); the same figure and fonts give the same bytes."""
     stream = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
-    with _pyplot().rc_context(_STYLE):
+    with _pyplot().rc_context(_STYLE), fonts.no_glyph_warnings():
+        fonts.add_missing(figure)
         figure.savefig(stream, format=form, dpi=200, metadata=metadata)
     return stream.getvalue()
 

@@ -22,13 +22,16 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """GitHub's table form, numbers to the right."""
+    """GitHub's table form, numbers to the right; a Chinese character takes two columns, a combining mark none."""
+    from rich.cells import cell_len
+
     cells = [[c.replace("|", "\\|") for c in row] for row in (table.header, *table.rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.header))]
+    widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(table.header))]
     text = text_columns(table)
 
     def line(row: Sequence[str]) -> str:
-        padded = (c.ljust(w) if i in text else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        gaps = (" " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True))
+        padded = (c + gap if i in text else gap + c for i, (c, gap) in enumerate(zip(row, gaps, strict=True)))
         return "| " + " | ".join(padded) + " |"
 
     rule = [":" + "-" * (w - 1) if i in text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
