@@ -66,6 +66,8 @@ class ModelSpec:
     max_length: int | None = None  # tokens; None: the model's own limit
     preprocess: str | None = None  # "pyvi": Vietnamese word segmentation before the tokenizer
     published: str | None = None  # its row in papers/*.csv
+    language: str = "en"  # its STS suite is the default: sts, or sts-<language>
+    usage: str = ""  # which of several usages in its card is taken here
     note: str = ""
 
 
@@ -75,6 +77,12 @@ def _official(kind: str, backbone: str, row: str) -> ModelSpec:
     return ModelSpec(
         f"princeton-nlp/{kind}-simcse-{backbone}", "cls", "mlp" if kind == "sup" else "none", published=row
     )
+
+
+def _thai(name: str) -> ModelSpec:
+    # 1_Pooling/config.json: pooling_mode_cls_token. sentence_bert_config.json: 32 (read for m-bert-thai-cased, of the
+    # same size for distil-m-bert; the training length of all three). No pooler is used: DistilBERT has none.
+    return ModelSpec(name, "cls", max_length=32, language="th", published=name)
 
 
 _SPECS = (
@@ -100,28 +108,48 @@ _SPECS = (
     ),
     ModelSpec("mini", "cls", note="ships with simcse-bench; its ancestor all-MiniLM-L6-v2 was trained on pairs"),
     ModelSpec("sentence-transformers/all-MiniLM-L6-v2", "mean", max_length=256, published="all-MiniLM-L6-v2"),
+    # Its card: SentenceTransformer with mean pooling on text segmented by pyvi. max_seq_length there is 512, but
+    # PhoBERT has 258 positions, two of them for padding: the model's own limit of 256 counts.
     ModelSpec(
-        "dangvantuan/vietnamese-embedding", "mean", preprocess="pyvi", note="PhoBERT; trained on STSB-vn's train split"
+        "dangvantuan/vietnamese-embedding",
+        "mean",
+        preprocess="pyvi",
+        language="vi",
+        published="dangvantuan/vietnamese-embedding",
+        note="PhoBERT; trained on STSB-vn's train split",
     ),
+    # Their cards show two usages that give different embeddings: transformers' pooler_output, and plain
+    # sentence-transformers, which means mean pooling as there is no modules.json. Text segmented by pyvi in both.
     ModelSpec(
         "VoVanPhuc/sup-SimCSE-VietNamese-phobert-base",
         "cls",
         "mlp",
         preprocess="pyvi",
-        note="the card shows pooler_output (taken here) and plain sentence-transformers, which means mean pooling",
+        language="vi",
+        published="VoVanPhuc/sup-SimCSE-VietNamese-phobert-base",
+        usage="pooler_output, as its card's transformers example and as supervised SimCSE is used; the card's "
+        "sentence-transformers example means --pooling mean",
     ),
     ModelSpec(
         "VoVanPhuc/unsup-SimCSE-VietNamese-phobert-base",
         "cls",
         preprocess="pyvi",
-        note="the paper's choice for unsup models; the card shows pooler_output",
+        language="vi",
+        usage="[CLS] without the MLP, as unsupervised SimCSE is used; of its card's examples, transformers' "
+        "pooler_output is --pooling cls --head mlp, and sentence-transformers' is --pooling mean",
     ),
-    ModelSpec("cyclone/simcse-chinese-roberta-wwm-ext", None, note="its modules.json decides pooling and length"),
+    # no word on pooling or length in its card; modules.json, 1_Pooling and sentence_bert_config.json are in its files
+    ModelSpec(
+        "cyclone/simcse-chinese-roberta-wwm-ext",
+        None,
+        language="zh",
+        note="its modules.json decides pooling and length",
+    ),
     ModelSpec("demdecuong/stroke_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
     ModelSpec("demdecuong/stroke_sup_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
-    ModelSpec("mrp/simcse-model-distil-m-bert", "cls", max_length=32, note="as the sister models' configs"),
-    ModelSpec("mrp/simcse-model-m-bert-thai-cased", "cls", max_length=32),
-    ModelSpec("mrp/simcse-model-roberta-base-thai", "cls", max_length=32),
+    _thai("mrp/simcse-model-distil-m-bert"),
+    _thai("mrp/simcse-model-m-bert-thai-cased"),
+    _thai("mrp/simcse-model-roberta-base-thai"),
 )
 MODELS = {spec.checkpoint: spec for spec in _SPECS}
 ALIASES = {  # the Hub's own short names for these repositories

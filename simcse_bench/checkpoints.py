@@ -48,10 +48,20 @@ class Checkpoint:
             "preprocess": self.spec.preprocess,
             "normalize": self.normalize,
             "note": self.spec.note,
-            "files": {name: sha256(p) for name, p in self._files().items()},
-        } | ({"embedded": True} if self.embedded else {})
+            "files": {name: sha256(p) for name, p in self.files().items()},
+        } | self._marks()
 
-    def _files(self) -> dict[str, Path]:
+    def _marks(self) -> dict[str, Any]:
+        """What only some models have."""
+        found = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
+        return {k: v for k, v in found.items() if v and v != "en"}
+
+    def taken_usage(self) -> str:
+        """Which of its card's usages is taken; empty where there is one, or the command line decided."""
+        return self.spec.usage if "--" not in self.reason else ""
+
+    def files(self) -> dict[str, Path]:
+        """The files that decide the embeddings; without weights where those have not been downloaded."""
         tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
         found = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
         if self.dense:
@@ -66,8 +76,12 @@ def resolve(
     pooling: str | None = None,
     head: str | None = None,
     max_length: int | None = None,
+    scratch: Path | None = None,
 ) -> Checkpoint:
     """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
+
+    With ``scratch``, a model that is not in the Hub cache is not downloaded: only its small settings files are, into
+    that folder; ``files`` then says nothing of its weights.
 
     Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``simcse_bench.json``
     (written by our trainer), else its ``modules.json``; a Normalize module there is followed unless ``pooling`` is
@@ -102,25 +116,37 @@ def resolve(
                 f"unknown model {name!r}{short} Expected a folder, a Hub id (owner/name), word-vectors:FILE, "
                 "or a name from `simcse-bench ls models`."
             )
-        folder = _snapshot(hub_id, revision or (spec.revision if spec else None))
+        folder = _from_hub(hub_id, revision or (spec.revision if spec else None), scratch)
         commit = folder.name
-    return _decide(
-        Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == embedded.MODEL),
-        spec, pooling, head, max_length,
-    )  # fmt: skip
+    found = Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == embedded.MODEL)
+    looked_at = scratch is not None and folder.is_relative_to(scratch)
+    return _decide(found, spec, pooling, head, max_length, weights=not looked_at)
 
 
-def _snapshot(hub_id: str, revision: str | None) -> Path:
+def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+    """What the catalog alone says of a model whose files are out of reach; its pooling may be left open."""
+    reason = "catalog" if spec.pooling else "its modules.json"
+    return _overridden(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
+
+
+def _from_hub(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
     try:
+        if scratch is not None:
+            return hub.cached(hub_id, revision) or hub.settings(hub_id, revision, scratch)
         return hub.snapshot(hub_id, revision)
     except UserError as error:
         near = "." if hub_id in MODELS else suggestion(hub_id, MODELS)
         near = near.replace("; did", " Did").removeprefix(".")
-        raise UserError(*(p.rstrip() + near for p in error.problems)) from error
+        raise type(error)(*(p.rstrip() + near for p in error.problems)) from error
 
 
 def _decide(
-    found: Checkpoint, known: ModelSpec | None, pooling: str | None, head: str | None, max_length: int | None
+    found: Checkpoint,
+    known: ModelSpec | None,
+    pooling: str | None,
+    head: str | None,
+    max_length: int | None,
+    weights: bool = True,
 ) -> Checkpoint:
     """Fill in pooling, head, length, and say where they come from."""
     own = _own_settings(found.folder)
@@ -134,7 +160,7 @@ def _decide(
         found = replace(found, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
     if not (found.folder / "config.json").is_file():
         raise UserError(f"{found.name}: no config.json in {found.folder}; expected a transformers checkpoint.")
-    if not weight_files(found.folder):
+    if weights and not weight_files(found.folder):
         raise UserError(f"{found.name}: no model.safetensors or pytorch_model.bin in {found.folder}.")
     spec, reason = found.spec, "catalog"
     if known is None or known.pooling is None:
@@ -147,6 +173,12 @@ def _decide(
             reason = "modules.json"
         elif pooling is None or (pooling == "cls" and head is None):
             raise _undecided(found, pooling)
+    return _overridden(replace(found, spec=spec, reason=reason), pooling, head, max_length)
+
+
+def _overridden(found: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+    """The options of the command line on top of what was decided."""
+    spec, reason = found.spec, found.reason
     if pooling is not None:
         # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
         same = pooling == spec.pooling

@@ -18,6 +18,10 @@ class UserError(Exception):
         self.problems = problems
 
 
+class Unavailable(UserError):  # noqa: N818 (a state of the network)
+    """What is asked for lies on the Hub, which cannot be reached, and not in its cache."""
+
+
 class Stopped(Exception):  # noqa: N818 (no error)
     """A signal ended the work after a checkpoint: what to do is the text, ``code`` the exit code."""
 

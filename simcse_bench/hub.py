@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import Unavailable, UserError
 
 _CONFIG_FILES = ("*.json", "*.txt", "*.model", "bpe.codes")  # configs, vocabularies, sentence-transformers modules
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*_Dense/model.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "*_Dense/pytorch_model.bin")
+_DECIDING = ("config.json", "*/config.json", "modules.json", "*sentence_bert_config.json", "simcse_bench.json",
+             "config_sentence_transformers.json", "tokenizer_config.json")  # fmt: skip
 
 
 def snapshot(name: str, revision: str | None) -> Path:
@@ -29,6 +31,46 @@ def snapshot(name: str, revision: str | None) -> Path:
         if not any(folder.glob("model*.safetensors")):
             snapshot_download(name, revision=revision, allow_patterns=[*_CONFIG_FILES, *_PICKLED])
     return folder
+
+
+def cached(name: str, revision: str | None) -> Path | None:
+    """The folder of a model whose weights are in the Hub cache, without asking the Hub; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin")) else None
+
+
+def settings(name: str, revision: str | None, scratch: Path) -> Path:
+    """The small files that decide how a model is used, downloaded to ``scratch``: the cache is left as it is."""
+    from huggingface_hub import snapshot_download
+
+    what = f"model {name!r}" + (f" at revision {revision!r}" if revision else "")
+    with hub_errors(what, advice="Without the Hub, give --model a folder with the checkpoint."):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_DECIDING], cache_dir=scratch))
+
+
+def sizes(name: str, revision: str | None) -> dict[str, int]:
+    """Files on the Hub that ``snapshot`` would load, with their bytes."""
+    from huggingface_hub import HfApi, RepoFile
+
+    with hub_errors(f"model {name!r}"):
+        entries = HfApi().list_repo_tree(name, recursive=True, revision=revision)
+        found = {e.path: e.size for e in entries if isinstance(e, RepoFile)}
+    return {file: found[file] for file in wanted(found)}
+
+
+def wanted(files: Iterable[str]) -> list[str]:
+    """Those of a model's files that ``snapshot`` loads."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = sorted(files)
+    safe = any(Path(f).match("model*.safetensors") and "/" not in f for f in files)
+    return list(filter_repo_objects(files, allow_patterns=[*_CONFIG_FILES, *(_SAFETENSORS if safe else _PICKLED)]))
 
 
 def dataset_file(repo: str, filename: str, revision: str) -> Path:
@@ -71,7 +113,7 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
     except (errors.HTTPError, errors.RevisionResolutionError, OSError) as error:
         offline = constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else _root_cause(error)
-        raise UserError(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from error
+        raise Unavailable(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from error
     finally:
         hub_logging.set_verbosity(verbosity)
         enable_progress_bars()

@@ -27,6 +27,8 @@ _TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how it
     ("simcse", "wmean", "sts"): ("simcse_2021_tables_b_c_wmean", "SimCSE Tables B-C", " (wmean)"),
     ("simcse", "all", "transfer"): ("simcse_2021_table_e1_transfer", "SimCSE Table E.1", ""),
     ("mteb", "all", "sts"): ("mteb_minilm_l6_v2", "MTEB", ""),
+    ("simcse", "all", "sts-vi"): ("vietnamese_embedding_card", "card of dangvantuan/vietnamese-embedding", ""),
+    ("simcse", "all", "sts-th"): ("thai_stsb_2021", "Thai Sentence Vector Benchmark, 2021", ""),
 }
 _RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
 

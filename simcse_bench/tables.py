@@ -264,6 +264,8 @@ def _notes(report: Report, metric: str, aggregate: str) -> list[str]:
         notes.append("No average: a correlation and an accuracy have none.")
     if report.skipped:
         notes.append("No average: it exists only if every task of the suite has a score.")
+    if report.model.get("usage"):
+        notes.append(f"Usage: {report.model['usage']}.")
     if report.stats.get("truncated"):
         longest = report.model.get("max_length_used")
         notes.append(f"{report.stats['truncated']} sentences were longer than {longest} tokens and were truncated.")
