@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simcse_bench import geometry
-from simcse_bench.archive import find_root
-from simcse_bench.data import Pairs, needs_root, read_pairs
+from simcse_bench.data import Pairs, data_root, read_pairs
 from simcse_bench.errors import UserError
 from simcse_bench.evaluate import distinct_sentences, embed
 from simcse_bench.metrics import Floats, correlation, paired_cosine
@@ -38,8 +37,9 @@ def read_whole(name: str, splits: Sequence[str], data_dir: Path | None, tasks_di
     task = load_task(name, tasks_dir)
     if task.kind != "sts":
         raise UserError(f"task {name!r} has no pairs: geometry needs an STS task, such as stsb.")
-    root = find_root(data_dir, revision).path if needs_root(task) else None
-    parts = [read_pairs(task, split, "senteval", root) for split in splits or task.splits]
+    root = data_root([task], data_dir, revision)
+    folder = root.path if root else None
+    parts = [read_pairs(task, split, "senteval", folder) for split in splits or task.splits]
     whole = Pairs(
         tuple(s for p in parts for s in p.left),
         tuple(s for p in parts for s in p.right),

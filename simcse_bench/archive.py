@@ -70,6 +70,20 @@ def find_root(data_dir: Path | None = None, revision: str = "main", download: bo
     return fetch(revision)
 
 
+def given_root(data_dir: Path | None = None) -> DataRoot | None:
+    """The folder that the user named, in SentEval's layout or not; None if there is none. Nothing is downloaded.
+
+    Raises:
+        UserError: no such folder.
+    """
+    for folder, origin in ((data_dir, "--data-dir"), (os.environ.get(ENV_DATA), ENV_DATA)):
+        if folder:
+            if not Path(folder).is_dir():
+                raise UserError(f"{origin} {folder}: no such folder.")
+            return DataRoot(locate(Path(folder)) or Path(folder), origin)
+    return None
+
+
 def locate(folder: Path) -> Path | None:
     """The folder in SentEval's layout at or below ``folder``: itself, ``downstream/`` or ``data/downstream/``."""
     for below in ("", "downstream", "data/downstream", "SentEval/data/downstream", "senteval", "senteval/downstream"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse_bench.archive import DataRoot, find_root, given_root
 from simcse_bench.errors import UserError
+from simcse_bench.hub_datasets import COPY, GOLD_DECIMALS, Row, copy_of, hub_rows, named
 from simcse_bench.task import Source, Task
 
 MAX_ROW_ERRORS = 5  # of one file; the rest are counted
@@ -81,8 +84,7 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
     if split not in task.splits:
         raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
     variant, source = task.source(variant)
-    # SentEval: ' '.join(line.split()); a raw text keeps its inner spaces
-    clean: Callable[[str], str] = (lambda s: " ".join(s.split())) if variant == "senteval" else str.strip
+    decimals = GOLD_DECIMALS if source.format == "hub" else None
     left: list[str] = []
     right: list[str] = []
     gold: list[float] = []
@@ -97,11 +99,11 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         row_errors = []
         for where, score, a, b in rows:
             try:
-                gold.append(_gold(score, task.gold))
+                gold.append(_gold(score, task.gold, decimals))
             except ValueError as error:
                 row_errors.append(f"{where}: {error}")
-            left.append(clean(a))
-            right.append(clean(b))
+            left.append(_cleaned(a, variant, source))
+            right.append(_cleaned(b, variant, source))
         subset += [name] * len(rows)
         problems += row_errors[:MAX_ROW_ERRORS]
         if len(row_errors) > MAX_ROW_ERRORS:
@@ -128,21 +130,43 @@ def needs_root(task: Task) -> bool:
     )
 
 
-Row = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
+def data_root(tasks: Iterable[Task], data_dir: Path | None = None, revision: str = "main") -> DataRoot | None:
+    """The data folder these tasks read from: found, or downloaded, where one of them needs it.
+
+    For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files.
+    """
+    tasks = list(tasks)
+    if any(needs_root(t) for t in tasks):
+        return find_root(data_dir, revision)
+    copied = any(s.format == "hub" and s.path for t in tasks for s in t.sources.values())
+    return given_root(data_dir) if copied else None
 
 
-def _gold(found: Any, bounds: tuple[float, float]) -> float:
+def _cleaned(text: str, variant: str, source: Source) -> str:
+    """SentEval: ' '.join(line.split()); a raw text keeps its inner spaces. NFC where the task file asks for it."""
+    text = " ".join(text.split()) if variant == "senteval" else text.strip()
+    return unicodedata.normalize("NFC", text) if source.unicode else text
+
+
+def _gold(found: Any, bounds: tuple[float, float], decimals: int | None = None) -> float:
     try:
         value = float(found)
     except (TypeError, ValueError):
         raise ValueError(f"gold score {found!r} is not a number") from None
+    value = value if decimals is None else round(value, decimals)
     if not bounds[0] <= value <= bounds[1]:  # also catches NaN
         raise ValueError(f"gold score {value:g} is outside [{bounds[0]:g}, {bounds[1]:g}]")
     return value
 
 
 def file_paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
-    """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder."""
+    """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder.
+
+    Of a Hub dataset it is the copy on this machine; empty where there is none.
+    """
+    if source.format == "hub":
+        copy = copy_of(source, task.folder, split, subset, root)
+        return {"": copy} if copy else {}
     found = {}
     for part in ("input", "gs") if source.format == "semeval" else ("",):
         relative = Path(source.path.format(split=split, subset=subset, part=part))
@@ -152,9 +176,8 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
 
 
 def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
-    if source.format == "hub":
-        return f"Hub dataset {source.dataset}"
-    return str(list(file_paths(task, source, split, subset, root).values())[-1])
+    paths = list(file_paths(task, source, split, subset, root).values())
+    return str(paths[-1]) if paths else named(source)
 
 
 def read_lines(path: Path, encoding: str) -> list[str]:
@@ -234,23 +257,8 @@ def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
-    """A dataset on the Hub (or anything ``datasets.load_dataset`` takes); ``subset`` is its split there."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        table = datasets.load_dataset(source.dataset, source.config, split=subset, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"Hub dataset {source.dataset!r}, split {subset!r} could not be loaded: {reason}") from error
-    missing = [c for c in source.columns.values() if c not in table.column_names]
-    if missing:
-        raise UserError(
-            f"Hub dataset {source.dataset!r} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}."
-        )
-    gold, left, right = (table[source.columns[k]] for k in ("gold", "left", "right"))
-    for row, (g, a, b) in enumerate(zip(gold, left, right, strict=True)):
-        yield f"{source.dataset}[{subset}] row {row}", g, a or "", b or ""
+    """The copy in the data folder where there is one, else the Hub."""
+    return _read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
 
 
 def shortened(problems: list[str]) -> list[str]:

@@ -70,7 +70,7 @@ def read_all(
         except UserError as error:
             problems += error.problems
     if problems:
-        raise UserError(*problems)
+        raise UserError(*dict.fromkeys(problems))
     if not data:
         raise UserError(*(f"task {name!r} {why}." for name, why in skipped.items()))
     return data, skipped

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simcse_bench import embedded, geometry
-from simcse_bench.archive import configured, find_root
+from simcse_bench.archive import configured
 from simcse_bench.config import TrainConfig
-from simcse_bench.data import Pairs, needs_root
+from simcse_bench.data import Pairs, data_root
 from simcse_bench.errors import UserError
 from simcse_bench.evaluate import Data, distinct_sentences, embed, read_all
 from simcse_bench.metrics import Floats, correlation, paired_cosine
@@ -112,5 +112,5 @@ def read_split(
     """A split of a task; a transfer task's is scored by the fast probe, as in SimCSE trainers.py."""
     task = load_task(name, tasks_dir)
     protocol = replace(SIMCSE, split=split, task_splits={}, probe="fast", resamples=100)
-    root = find_root(data_dir, data_revision).path if needs_root(task) else None
-    return Dev(task, read_all([task], protocol, root)[0][name], protocol)
+    root = data_root([task], data_dir, data_revision)
+    return Dev(task, read_all([task], protocol, root.path if root else None)[0][name], protocol)

@@ -20,6 +20,7 @@ STS_FORMATS = ("semeval", "tsv", "csv", "hub")
 TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
 PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3}  # of a transfer task -> its number of splits
 TEXT_VARIANTS = ("senteval", "raw")
+UNICODE_FORMS = ("", "NFC")
 PROBE_NAMES = ("exact", "fast", "sklearn")
 
 
@@ -28,10 +29,11 @@ class Source:
     """Where the rows of a task lie and how to read them (one text variant)."""
 
     format: str
-    path: str = ""  # relative to the data folder; {split}, {subset} and (semeval) {part} are filled in
+    path: str = ""  # relative to the data folder; {split}, {subset} and (semeval) {part} are filled in. hub: of a copy
     columns: Mapping[str, int | str] = field(default_factory=lambda: {"gold": 0, "left": 1, "right": 2})
     header: bool = False
     encoding: str = "utf-8"
+    unicode: str = ""  # NFC: sentences are brought into this form; empty: as they stand in the file
     dataset: str = ""  # hub: dataset id
     config: str | None = None
     revision: str | None = None
@@ -210,14 +212,13 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
     form = entry.get("format")
     if form not in formats:
         problems.append(str(unknown(f"format of {kind} tasks", str(form), formats)))
-    place = "dataset" if form == "hub" else "path"
-    if not isinstance(entry.get(place), str) or not entry[place]:
-        problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
-    elif place == "path":
-        try:
-            entry["path"].format(split="", subset="", part="")
-        except (KeyError, ValueError, IndexError):
-            problems.append(f"path {entry['path']!r}: only {{split}}, {{subset}} and {{part}} are filled in.")
+    for place in ("dataset", *(["path"] if "path" in entry else [])) if form == "hub" else ("path",):
+        if not isinstance(entry.get(place), str) or not entry[place]:
+            problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
+        elif place == "path":
+            problems += _path_problems(entry["path"])
+    if entry.get("unicode", "") not in UNICODE_FORMS:
+        problems.append(f"unicode {entry['unicode']!r}: expected NFC, or leave it out to take the text as it is.")
     try:
         codecs.lookup(entry.get("encoding", "utf-8"))
     except (LookupError, TypeError):
@@ -233,6 +234,14 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
                 f"columns: {name} is {column!r}; expected a number from 0, or a name where there is a header."
             )
     return problems
+
+
+def _path_problems(path: str) -> list[str]:
+    try:
+        path.format(split="", subset="", part="")
+    except (KeyError, ValueError, IndexError):
+        return [f"path {path!r}: only {{split}}, {{subset}} and {{part}} are filled in."]
+    return []
 
 
 def _is_split(subsets: Any) -> bool:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from simcse_bench.archive import find_root
 from simcse_bench.catalog import ALIASES
 from simcse_bench.comparison import Difference, difference, holm, mean_difference
-from simcse_bench.data import Pairs, needs_root, read_pairs
+from simcse_bench.data import Pairs, data_root, read_pairs
 from simcse_bench.errors import UserError
 from simcse_bench.metrics import Floats
 from simcse_bench.render import MISSING, Table
@@ -72,8 +71,9 @@ def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | No
             problems.append(f"{name}: the reports were made on different data (protocol, split or limit).")
             continue
         task, origin = load_task(name, tasks_dir), first.tasks[name]["data"]
-        root = find_root(data_dir, revision).path if needs_root(task) else None
-        pairs = read_pairs(task, origin["split"], origin["text"] if origin["text"] != "only" else "senteval", root)
+        root = data_root([task], data_dir, revision)
+        variant = origin["text"] if origin["text"] != "only" else "senteval"
+        pairs = read_pairs(task, origin["split"], variant, root.path if root else None)
         pairs = pairs.head(first.limit) if first.limit else pairs
         if pairs.fingerprint() not in fingerprints:
             problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")
