@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,8 +50,8 @@ def evaluate_command(
     suite: Annotated[
         str | None,
         typer.Option(
-            help="Suite: sts (default), transfer, all (both), mini, mini-transfer, or your own (see `ls suites`); "
-            "mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
+            help="Suite: sts (default), transfer, all (both), sts-ja and other languages, mini, or your own (see "
+            "`ls suites`); mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
         ),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated.")] = None,
@@ -80,6 +81,9 @@ def evaluate_command(
     ] = None,
     format: Annotated[str, typer.Option(help="What is printed: table, md, csv, latex or json.")] = "table",
     force: Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be loaded and why, and where the report would go.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
     progress: Annotated[str, typer.Option(help="auto, bar, plain (a line every 10 %) or none.")] = "auto",
 ) -> None:
@@ -91,6 +95,7 @@ def evaluate_command(
     simcse-bench eval --model runs/mine --suite transfer --probe fast
     simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
     simcse-bench eval --model runs/mine --suite 'mteb:MTEB(eng, v2)'
+    simcse-bench eval --model VoVanPhuc/sup-SimCSE-VietNamese-phobert-base --dry-run
     """
     from simcse_bench.metrics import AGGREGATES, METRICS
 
@@ -113,7 +118,18 @@ def evaluate_command(
     if problems:
         raise UserError(*problems)
     from simcse_bench.archive import HOW_TO_CONFIGURE
-    from simcse_bench.bench import Settings, default_suite, prepare, run
+    from simcse_bench.bench import Settings, default_suite, each_suite, prepare, run
+
+    settings = Settings(
+        suite=suite or "", tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, tasks_dir=tasks_dir,
+        probe=probe, data_dir=data_dir, data_revision=data_revision, out=out, force=force,
+    )  # fmt: skip
+    if dry_run:
+        from simcse_bench.dry_run import Asked, describe
+
+        for table in describe(Asked(model, revision, pooling, head, max_length, whiten, dtype, name), settings):
+            print_table(table)
+        return
     from simcse_bench.models import open_model
     from simcse_bench.progress import progress_shown
 
@@ -124,18 +140,12 @@ def evaluate_command(
         evaluate_on_mteb(opened, str(suite), out, force, mteb_json, format, quiet, progress)
         return
     if not suite and not task:
-        suite = default_suite(opened, data_dir, data_revision)
-        if suite != "sts":
-            say(f"no real data is configured: suite {suite}, embedded data. {HOW_TO_CONFIGURE}")
-    suites = ("sts", "transfer") if suite == "all" else (suite or "",)
-    plans = []
-    for one in suites:  # all input is checked before anything is computed
-        settings = Settings(
-            suite=one, tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, tasks_dir=tasks_dir,
-            probe=None if suite == "all" and one == "sts" else probe,
-            data_dir=data_dir, data_revision=data_revision, out=out, force=force,
-        )  # fmt: skip
-        plans.append(prepare(opened, settings))
+        settings = replace(settings, suite=default_suite(opened.provenance, data_dir, data_revision))
+        if settings.suite.startswith("sts-"):
+            say(f"suite {settings.suite}, the model's language; --suite sts for English.")
+        elif settings.suite != "sts":
+            say(f"no real data is configured: suite {settings.suite}, embedded data. {HOW_TO_CONFIGURE}")
+    plans = [prepare(opened, one) for one in each_suite(settings)]  # all input is checked before anything is computed
     reports = []
     for plan in plans:
         with progress_shown("none" if quiet else progress) as show:
@@ -199,19 +209,23 @@ def data_fetch(
 @data_app.command("check")
 def data_check(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only the tasks of this suite, such as sts-ja.")] = None,
     tasks_dir: TasksDir = None,
     data_dir: DataDir = None,
     data_revision: DataRevision = "main",
 ) -> None:
-    """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry."""
-    from simcse_bench import listing
-    from simcse_bench.archive import find_root
-    from simcse_bench.data import needs_root
-    from simcse_bench.task import load_task, task_names
+    """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry.
 
-    tasks = [load_task(name, tasks_dir) for name in (task or task_names(tasks_dir))]
-    root = find_root(data_dir, data_revision) if any(needs_root(t) for t in tasks) else None
-    table, problems = listing.check(tasks, root.path if root else None)
+    Other languages are checked where a copy of their data is here; named by --task or --suite, they come from the Hub.
+    """
+    from simcse_bench import listing
+    from simcse_bench.data import data_root
+    from simcse_bench.task import load_suite, load_task, task_names
+
+    chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
+    tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
+    root = data_root(tasks, data_dir, data_revision)
+    table, problems = listing.check(tasks, root.path if root else None, fetch=bool(chosen))
     if root:
         typer.echo(f"{root.path} ({root.origin})", err=True)
     print_table(table)

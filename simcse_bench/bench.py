@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench import embedded
-from simcse_bench.archive import configured, find_root
-from simcse_bench.data import Pairs, needs_root
+from simcse_bench.archive import configured
+from simcse_bench.data import Pairs, data_root
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.models import Model
@@ -55,10 +55,29 @@ class Plan:
     existing: Report | None  # the report of the same evaluation, where there is one
 
 
-def default_suite(model: Model, data_dir: Path | None = None, data_revision: str = "main") -> str:
-    """sts; for the mini encoder, and what was trained from it, the embedded data where no real data is configured."""
-    tried = model.provenance.get("embedded") and not configured(data_dir, data_revision)
-    return embedded.SUITE if tried else "sts"
+def default_suite(model: Mapping[str, Any], data_dir: Path | None = None, data_revision: str = "main") -> str:
+    """The STS suite of the model's language, sts for English.
+
+    For the mini encoder, and what was trained from it, the embedded data where no real data is configured.
+    """
+    if model.get("embedded") and not configured(data_dir, data_revision):
+        return embedded.SUITE
+    return f"sts-{model['language']}" if model.get("language") else "sts"
+
+
+def each_suite(settings: Settings) -> list[Settings]:
+    """Suite ``all`` as the two it stands for; a probe belongs to transfer tasks."""
+    if settings.suite != "all":
+        return [settings]
+    return [replace(settings, suite="sts", probe=None), replace(settings, suite="transfer")]
+
+
+def destination(model: Mapping[str, Any], settings: Settings) -> tuple[list[Task], EvalProtocol, Path]:
+    """The tasks and the protocol of an evaluation, and where its report goes; ``model`` is its provenance."""
+    tasks = _tasks(settings)
+    protocol = _protocol(settings, tasks)
+    variant = _variant(model, protocol_fields(protocol, tasks), settings)
+    return tasks, protocol, report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
 
 
 def prepare(model: Model, settings: Settings) -> Plan:
@@ -67,16 +86,11 @@ def prepare(model: Model, settings: Settings) -> Plan:
     Raises:
         UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
     """
-    tasks = _tasks(settings)
-    protocol = _protocol(settings, tasks)
-    suite = settings.suite or "tasks"
-    fields = protocol_fields(protocol, tasks)
-    path = report_path(settings.out, suite, model.name, _variant(model.provenance, fields, settings))
+    tasks, protocol, path = destination(model.provenance, settings)
+    suite, fields = settings.suite or "tasks", protocol_fields(protocol, tasks)
     require_writable(path)
-    root = None
-    if any(needs_root(t) for t in tasks):
-        root = find_root(settings.data_dir, settings.data_revision).path
-    data, skipped = read_all(tasks, protocol, root, settings.limit)
+    root = data_root(tasks, settings.data_dir, settings.data_revision)
+    data, skipped = read_all(tasks, protocol, root.path if root else None, settings.limit)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
     existing = None

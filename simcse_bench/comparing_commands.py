@@ -186,8 +186,8 @@ def analyze_command(
     trajectories = {path.name: analysis.trajectory(path) for path in run or ()}
     models = [open_model(m, pooling=pooling, head=head, dtype=dtype, device=device) for m in model or ()]
     if models:
-        suites = {bench.default_suite(m, data_dir, data_revision) for m in models}
-        name = task or ("stsb" if "sts" in suites else "mini-sts")
+        suites = {bench.default_suite(m.provenance, data_dir, data_revision) for m in models}
+        name = task or ("mini-sts" if suites == {"mini"} else "stsb")
         pairs = analysis.read_whole(name, split or (), data_dir, tasks_dir, data_revision)
         for opened in models:
             found = analysis.analyse(opened, name, split or (), pairs)

@@ -21,8 +21,9 @@ from simcse_bench.catalog import (
     SIMILARITIES,
 )  # fmt: skip
 from simcse_bench.config import TrainConfig, recipe
-from simcse_bench.data import Pairs, read_pairs
+from simcse_bench.data import Pairs, file_paths, read_pairs
 from simcse_bench.errors import UserError
+from simcse_bench.hub_datasets import named
 from simcse_bench.labelled import Labelled, read_labelled
 from simcse_bench.render import MISSING, Table
 from simcse_bench.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
@@ -49,11 +50,11 @@ def models() -> Table:
     """Models whose settings are known."""
     rows, notes = [], []
     for m in MODELS.values():
-        rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING)])
-        note = [m.note] * bool(m.note) + [f"needs {m.preprocess}"] * bool(m.preprocess)
+        rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING), m.language])
+        note = [text for text in (m.note, m.usage, f"needs {m.preprocess}" if m.preprocess else "") if text]
         notes += [f"{m.checkpoint}: {'; '.join(note)}."] if note else []
     title = "models with known settings; others work with their own modules.json or --pooling"
-    return Table(title, ["name", "pooling", "head", "length"], rows, notes)
+    return Table(title, ["name", "pooling", "head", "length", "language"], rows, notes)
 
 
 def poolings() -> Table:
@@ -71,8 +72,11 @@ def protocols() -> Table:
     return Table("protocols", ["name", "text", "split", "bootstrap resamples"], rows)
 
 
-def check(tasks: Sequence[Task], root: Path | None) -> tuple[Table, list[str]]:
-    """Read every split and text variant of every task; the table of what was found, and all problems."""
+def check(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> tuple[Table, list[str]]:
+    """Read every split and text variant of every task; the table of what was found, and all problems.
+
+    Without ``fetch``, a Hub dataset that may have a copy is only read from that copy.
+    """
     rows: list[list[str]] = []
     problems: list[str] = []
 
@@ -92,10 +96,16 @@ def check(tasks: Sequence[Task], root: Path | None) -> tuple[Table, list[str]]:
             attempt(task.name, " + ".join(task.splits), "only", partial(read_labelled, task, root))
             continue
         for text in task.sources if "only" in task.sources else TEXT_VARIANTS:
+            source = task.source(text)[1]
             for split in task.splits:
+                copies = [file_paths(task, source, split, subset, root) for subset in task.splits[split]]
+                if not fetch and source.format == "hub" and source.path and not all(copies):
+                    rows.append([task.name, split, text, "", "", "", f"no copy here ({named(source)})"])
+                    continue
                 attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
     header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
-    return Table("data", header, rows, ["repeated: rows whose text stood in an earlier row"]), problems
+    note = "repeated: rows whose text stood in an earlier row"
+    return Table("data", header, rows, [note]), list(dict.fromkeys(problems))
 
 
 def recipes() -> Table:

@@ -8,14 +8,14 @@ from pathlib import Path
 import simcse_bench
 
 ORDER = [
-    "__init__", "errors", "catalog", "ablations", "paper", "config", "task", "embedded", "hub", "archive", "data",
-    "labelled", "metrics", "stats", "comparison", "worst",
+    "__init__", "errors", "catalog", "ablations", "paper", "config", "task", "embedded", "hub", "archive",
+    "hub_datasets", "data", "labelled", "metrics", "stats", "comparison", "worst",
     "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading",
     "baselines",
-    "models", "report", "published", "render", "tables", "mteb_report", "plots", "pages", "analysis_pages",
-    "reproduction_pages", "website",
-    "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "versus",
-    "verification", "text_formats", "corpus", "index", "saved_index", "simcse", "demo",
+    "models", "report", "published", "render", "tables", "mteb_report", "fonts", "plots", "pages",
+    "analysis_pages", "reproduction_pages", "website",
+    "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "dry_run",
+    "versus", "verification", "text_formats", "corpus", "index", "saved_index", "simcse", "demo",
     "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
     "export", "run_folder", "encode_file", "selection", "analysis", "job", "train", "tracking", "launch",
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
