@@ -118,6 +118,11 @@ class RandomWords(WordVectors):
         return np.random.default_rng(seed).standard_normal(self.dimension).astype(np.float32)
 
 
+def is_baseline(model: str) -> bool:
+    """Whether a name means a baseline instead of a checkpoint."""
+    return model.startswith(PREFIX) or model.partition(":")[0] == RANDOM
+
+
 def named_baseline(model: str) -> WordVectors | None:
     """The baseline that ``word-vectors:FILE``, ``random-words`` or ``random-words:DIMENSION`` names; else None."""
     if model.startswith(PREFIX):

@@ -73,11 +73,11 @@ def _why(suite: str) -> str:
 
 def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """What reports are named by, and the rows that tell how the model would be used."""
-    if asked.model.startswith(baselines.PREFIX):
-        file = Path(asked.model.removeprefix(baselines.PREFIX))
-        provenance = baselines.WordVectors(file).provenance
+    words = baselines.named_baseline(asked.model)
+    if words is not None:
+        provenance = words.provenance
         return provenance, [
-            ["files", str(file), "--model"],
+            ["files", str(words.file), "--model"],
             ["pooling", provenance["pooling"], "word vectors have one"],
         ]
     problem = ""

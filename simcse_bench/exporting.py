@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench import embedded
+from simcse_bench.baselines import is_baseline
 from simcse_bench.checkpoints import Checkpoint, resolve
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.report import environment, require_writable, write_text
@@ -56,7 +57,7 @@ def find(
     Raises:
         UserError: a run that is not finished or not whole (it says what is missing), whatever ``resolve`` refuses.
     """
-    if name.startswith("word-vectors:"):
+    if is_baseline(name):
         raise UserError(f"{name}: word vectors are no transformers model; there is nothing to export.")
     folder = Path(name)
     given = name != embedded.MODEL and len(name) < 4096 and "\0" not in name and folder.is_dir()

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from simcse_bench.mteb_report import MtebReport
 
 # options of `eval` that say what our own tasks are scored on and what is shown of it
-_OURS = ("task", "protocol", "probe", "split", "aggregate", "metric", "limit", "tasks_dir", "data_dir", "data_revision")
+_OURS = (
+    "task",
+    "protocol",
+    "probe",
+    "split",
+    "aggregate",
+    "metric",
+    "limit",
+    "tasks_dir",
+    "data_dir",
+    "data_revision",
+    "dry_run",
+)
 
 
 def mteb_problems(context: typer.Context, on_mteb: bool) -> list[str]:

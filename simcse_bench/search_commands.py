@@ -193,7 +193,7 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
 
     about = saved_index.read_record(folder)["model"]
     name = model or saved_index.found(str(about["located"]), folder)
-    settings = {} if name.startswith(baselines.PREFIX) else {k: about[k] for k in ("pooling", "head")}
+    settings = {} if baselines.is_baseline(name) else {k: about[k] for k in ("pooling", "head")}
     revision = about.get("revision") if model is None else None
     try:
         opened = SimCSE(
