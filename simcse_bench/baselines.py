@@ -123,13 +123,11 @@ def is_baseline(model: str) -> bool:
     return model.startswith(PREFIX) or model.partition(":")[0] == RANDOM
 
 
-def named_baseline(model: str) -> WordVectors | None:
-    """The baseline that ``word-vectors:FILE``, ``random-words`` or ``random-words:DIMENSION`` names; else None."""
+def named_baseline(model: str) -> WordVectors:
+    """The baseline that ``word-vectors:FILE``, ``random-words`` or ``random-words:DIMENSION`` names."""
     if model.startswith(PREFIX):
         return WordVectors(Path(model.removeprefix(PREFIX)))
-    name, colon, dimension = model.partition(":")
-    if name != RANDOM:
-        return None
+    _, colon, dimension = model.partition(":")
     if colon and not (dimension.isdecimal() and int(dimension) > 1):
         raise UserError(f"{model}: expected {RANDOM}, or {RANDOM}:N with at least 2 dimensions.")
     return RandomWords(int(dimension) if colon else DIMENSION)

@@ -73,8 +73,8 @@ def _why(suite: str) -> str:
 
 def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """What reports are named by, and the rows that tell how the model would be used."""
-    words = baselines.named_baseline(asked.model)
-    if words is not None:
+    if baselines.is_baseline(asked.model):
+        words = baselines.named_baseline(asked.model)
         provenance = words.provenance
         return provenance, [
             ["files", str(words.file), "--model"],

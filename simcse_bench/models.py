@@ -48,12 +48,13 @@ def open_model(
         dtype, device, batch_tokens: see ``checkpoints.load_encoder``.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
-    words = baselines.named_baseline(model)
-    if words is not None:
+    words = None
+    if baselines.is_baseline(model):
         given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision}
         wrong = [option for option, value in given.items() if value is not None]
         if wrong or dtype != "float32":
             raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {model}.")
+        words = baselines.named_baseline(model)
         provenance = words.provenance
     else:
         checkpoint = checkpoints.resolve(model, revision, pooling, head, max_length)
