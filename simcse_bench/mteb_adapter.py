@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class MtebModel:
         self.watch = watch
         self.encoder: Encoder | None = None
         self._show: Progress | None = None
+        self._pairs: tuple[str, dict[str, Array]] = ("", {})  # an STS task's name, and its sentences embedded so far
 
     @property
     def mteb_model_meta(self) -> Any:
@@ -73,16 +74,29 @@ class MtebModel:
 
         mteb's prompts are not used: SimCSE has none.
         """
+        texts = [text for batch in inputs for text in batch["text"]]
+        if getattr(task_metadata, "type", None) != "STS":
+            return self._embed(texts)
+        # mteb asks for the two sides of the pairs one after the other: a sentence that stands on both has one vector,
+        # or rounding, which differs from batch to batch, would order the pairs of equal sentences
+        name = str(getattr(task_metadata, "name", ""))
+        known = self._pairs[1] if name == self._pairs[0] else {}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, self._embed(new), strict=True))
+        self._pairs = (name, known)
+        # mteb takes cosines of pairs in the precision given; in float32 those of a narrow cone are ordered by rounding
+        return np.stack([known[text] for text in texts]).astype(np.float64)
+
+    def _embed(self, texts: Sequence[str]) -> Array:
+        """(n, d): every distinct text embedded once."""
         if self.encoder is None:
             self.encoder = self.model.load(self._progress)
-        texts = [text for batch in inputs for text in batch["text"]]
         distinct = list(dict.fromkeys(texts))
         with self.watch() as self._show:
             vectors = finite_embeddings(self.encoder, distinct)
         row = {text: i for i, text in enumerate(distinct)}
-        found = vectors[[row[text] for text in texts]]
-        # mteb takes cosines of pairs in the precision given; in float32 those of a narrow cone are ordered by rounding
-        return found.astype(np.float64) if getattr(task_metadata, "type", None) == "STS" else found
+        return vectors[[row[text] for text in texts]]
 
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Any:
         """Cosine of each of (n, d) with each of (m, d): (n, m), by mteb's own function."""
