@@ -28,18 +28,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-app.command("analyze")(analyze_command)
-app.command("leaderboard")(leaderboard_command)
-app.command("compare")(compare_command)
-app.command("verify")(verify_command)
-app.command("train")(train_command)
-app.command("run-ablation")(ablation_command)
-app.command("reproduce")(reproduce_command)
-app.command("export")(export_command)
-app.command("index")(index_command)
-app.command("search")(search_command)
-app.command("encode")(encode_command)
-app.command("demo")(demo_command)
 FORMATS = ("table", "md", "csv", "latex", "json")
 
 
@@ -158,6 +146,20 @@ def evaluate_command(
             )
     if format in ("csv", "json"):  # one document, however many suites
         print_reports(reports, metric, aggregate, format)
+
+
+app.command("train")(train_command)
+app.command("run-ablation")(ablation_command)
+app.command("reproduce")(reproduce_command)
+app.command("verify")(verify_command)
+app.command("compare")(compare_command)
+app.command("leaderboard")(leaderboard_command)
+app.command("analyze")(analyze_command)
+app.command("export")(export_command)
+app.command("index")(index_command)
+app.command("search")(search_command)
+app.command("encode")(encode_command)
+app.command("demo")(demo_command)
 
 
 @app.command("ls")
