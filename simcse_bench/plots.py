@@ -167,22 +167,16 @@ def _categories(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[
         [a["dev"]["mean"] for a in arms], place, xerr=[a["dev"]["sd"] or 0.0 for a in arms],
         fmt="o", color=OURS, capsize=3, markersize=5, zorder=4,
     )  # fmt: skip
-    axes.annotate(
-        "here", (arms[0]["dev"]["mean"], 0), xytext=(0, 8), textcoords="offset points", color=OURS, ha="center"
-    )
     published = [(a["published"], i) for i, a in enumerate(arms) if a["published"] is not None]
+    label: Any = {"textcoords": "offset points", "xytext": (0, 8), "va": "bottom"}
+    # the two labels grow away from each other
+    side = "right" if published and published[0][0] > arms[0]["dev"]["mean"] else "left" if published else "center"
+    axes.annotate("here", (arms[0]["dev"]["mean"], 0), color=OURS, ha=side, **label)
     if published:
         axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
-        axes.annotate(
-            f"{summary['source']}: BERT-base",
-            published[0],
-            xytext=(0, 8),
-            textcoords="offset points",
-            color=PAPER,
-            ha="center",
-        )
+        axes.annotate(f"{summary['source']}:\nBERT-base", published[0], color=PAPER, ha="center", **label)
     axes.set_yticks(list(place), [a["arm"] for a in arms])
-    axes.set_ylim(len(arms) - 0.5, -0.8)
+    axes.set_ylim(len(arms) - 0.5, -1.1)
     axes.set(xlabel=_axis(summary, arms))
     axes.margins(x=0.12)
 
