@@ -18,7 +18,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.text_formats import Row
 from simcse_bench.weights import DAMAGED
 
-FILL_BATCH = 256  # texts handed to the masked language model at a time
+FILL_BATCH = 4096  # texts handed to the masked language model at a time; it sorts them by length
 _RATED = ("crop", "word_deletion", "mlm")
 _REACH = {"next_sentence": 1, "next_3_sentences": 3}
 
@@ -218,24 +218,29 @@ def mlm_filler(model_folder: Path, rate: float, seed: int, device: str = "cpu", 
         return [tokenizer.mask_token_id if i in chosen else token for i, token in enumerate(ids)]
 
     @torch.inference_mode()
-    def fill_batch(texts: Sequence[str]) -> list[str]:
-        ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-        inputs = [masked(text, row) for text, row in zip(texts, ids, strict=True)]
-        padded = tokenizer.pad({"input_ids": inputs}, return_tensors="pt").to(device)
-        logits = model(**padded).logits.index_fill(-1, special, -torch.inf)
-        best = logits.argmax(dim=-1).tolist()
-        made = [
-            [new if old == tokenizer.mask_token_id else old for old, new in zip(row, filled, strict=False)]
-            for row, filled in zip(inputs, best, strict=True)  # the filled rows are padded
-        ]
-        kept = ([token for token in row if token not in dropped] for row in made)
-        return [str(tokenizer.decode(row)) for row in kept]
+    def fill_batch(rows: Sequence[list[int]]) -> list[list[int]]:
+        padded = tokenizer.pad({"input_ids": list(rows)}, return_tensors="pt").to(device)
+        # the vocabulary is scored at the masks alone: it is most of a small model's work
+        at_masks = padded["input_ids"] == tokenizer.mask_token_id
+        scored = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][at_masks],))
+        try:
+            logits = model(**padded).logits
+        finally:
+            scored.remove()
+        best = iter(logits.index_fill(-1, special, -torch.inf).argmax(dim=-1).tolist())
+        return [[next(best) if token == tokenizer.mask_token_id else token for token in row] for row in rows]
 
-    return lambda texts: [text for batch in _batches(texts, batch_size) for text in fill_batch(batch)]
+    def fill(texts: Sequence[str]) -> list[str]:
+        ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"] if texts else []
+        rows = [masked(text, row) for text, row in zip(texts, ids, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            for place, row in zip(places, fill_batch([rows[i] for i in places]), strict=True):
+                rows[place] = row
+        return [str(tokenizer.decode([token for token in row if token not in dropped])) for row in rows]
 
-
-def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (texts[i : i + size] for i in range(0, len(texts), size))
+    return fill
 
 
 def _load_mlm(folder: Path, device: str) -> tuple[Any, Any, int]:
@@ -249,7 +254,7 @@ def _load_mlm(folder: Path, device: str) -> tuple[Any, Any, int]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
+            folder, local_files_only=True, output_loading_info=True, dtype="float32"
         )
     # damaged or foreign files, or an architecture without a masked-language head
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, *DAMAGED) as error:

@@ -149,10 +149,10 @@ def prepare(
     if config.eval_every or config.track_geometry:
         dev = read_dev(config.eval_task, config.track_geometry > 0, data_dir, tasks_dir, data_revision)
     if processes.main:  # the others find it done
-        data = _tokenised(config, checkpoint, corpus, say)
+        data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
     processes.wait()
     if not processes.main:
-        data = _tokenised(config, checkpoint, corpus, say)
+        data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
     job = Job(config, checkpoint, corpus, data, dev, processes)
     if job.batches == 0:
         raise UserError(
@@ -163,7 +163,9 @@ def prepare(
     return job
 
 
-def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, say: Callable[[str], None]) -> Tokenised:
+def _tokenised(
+    config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, device: str, say: Callable[[str], None]
+) -> Tokenised:
     tokenizer_files = {
         k: v for k, v in checkpoint.provenance()["files"].items() if "safetensors" not in k and ".bin" not in k
     }
@@ -187,7 +189,8 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, say:
         if config.augmentation == "synonym" and config.augmentation_file:
             synonyms = Path(config.augmentation_file)
         if config.augmentation == "mlm":
-            fill = augment.mlm_filler(_mlm_folder(config, checkpoint), config.augmentation_rate, config.seed)
+            folder = _mlm_folder(config, checkpoint)
+            fill = augment.mlm_filler(folder, config.augmentation_rate, config.seed, device)
         yield from augment.pairs(
             corpus.rows(), config.objective, config.augmentation, config.augmentation_rate, config.seed, synonyms, fill
         )

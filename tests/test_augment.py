@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tiny import sentences, tiny_bert, write_tokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from simcse_bench.augment import FILL_BATCH, mlm_filler, pairs
+from simcse_bench.augment import _load_mlm, mlm_filler, pairs
 from simcse_bench.catalog import AUGMENTATIONS, OBJECTIVES
 from simcse_bench.errors import UserError
 
@@ -265,16 +266,34 @@ def test_mlm_fills_in_the_likeliest_token(masked_lm):
     assert new in expected
 
 
-def test_mlm_unknown_words_long_texts_and_pairs(masked_lm):
+def test_mlm_of_a_checkpoint_in_half_precision_computes_in_single(masked_lm, tmp_path):
+    AutoModelForMaskedLM.from_pretrained(masked_lm).half().save_pretrained(tmp_path)
+    shutil.copy(masked_lm / "vocab.txt", tmp_path)
+    model, _, _ = _load_mlm(tmp_path, "cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # float16 is 14 times slower on a CPU
+
+
+def test_mlm_scores_the_vocabulary_at_the_masks_alone(masked_lm, monkeypatch):
+    loaded = _load_mlm(masked_lm, "cpu")
+    scored, forward = [], loaded[0].get_output_embeddings().forward
+    loaded[0].get_output_embeddings().forward = lambda x: scored.append(len(x)) or forward(x)
+    monkeypatch.setattr("simcse_bench.augment._load_mlm", lambda *_: loaded)
+    fill = mlm_filler(masked_lm, 0.15, seed=1)
+    fill(["the man sees the dog", "a dog"])
+    assert scored == [2]
+
+
+def test_mlm_unknown_words_long_texts_and_pairs(masked_lm, monkeypatch):
     fill = mlm_filler(masked_lm, 0.15, seed=1)
     (new,) = fill(["zebra zebra zebra zebra"])
     assert new.split().count("[UNK]") == 3
     assert len(fill(["man " * 100])[0].split()) == 46  # what the model takes
     assert fill([]) == []
     calls = []
+    monkeypatch.setattr("simcse_bench.augment.FILL_BATCH", 256)
     rows = [("one",), *ROWS[:300], ("",)]
     found = made("mlm", 0.15, rows=rows, fill=lambda texts: calls.append(len(texts)) or [t.upper() for t in texts])
-    assert calls == [FILL_BATCH - 1, 300 - FILL_BATCH + 1]
+    assert calls == [255, 45]
     assert found == [("one", "one"), *((t, t.upper()) for (t,) in ROWS[:300]), ("", "")]
 
 
