@@ -8,7 +8,7 @@ import itertools
 import random
 import string
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def pairs(
     seed: int,
     synonyms: Path | None = None,
     fill: Fill | None = None,
+    reached: Container[int] | None = None,
 ) -> Iterator[Row]:
     """(sentence, positive) for rows of one sentence.
 
@@ -50,6 +51,7 @@ def pairs(
         seed: of the run.
         synonyms: lines of a word, a tab, and its synonyms, separated by tabs or else by spaces. None takes WordNet.
         fill: the filler of "mlm", see ``mlm_filler``.
+        reached: numbers of the rows that "mlm" fills, the others being their own positives; None: all.
 
     Raises:
         UserError: at once for unknown names, a rate outside [0, 1) and missing synonyms; while iterating for rows of
@@ -74,7 +76,7 @@ def pairs(
     if augmentation == "mlm":
         if fill is None:
             raise UserError("augmentation 'mlm' needs a masked language model to fill in the words.")
-        return _filled(numbered, fill)
+        return _filled(numbered, fill, reached)
     change: Callable[[list[str], random.Random], list[str]]
     if augmentation == "synonym":
         lookup = _wordnet() if synonyms is None else _read_synonyms(synonyms)
@@ -155,12 +157,17 @@ def _following(numbered: Iterable[tuple[int, str]], reach: int, seed: int) -> It
             window.clear()
 
 
-def _filled(numbered: Iterable[tuple[int, str]], fill: Fill) -> Iterator[Row]:
-    texts = (text for _, text in numbered)
-    while batch := list(itertools.islice(texts, FILL_BATCH)):
-        long = [text for text in batch if len(text.split()) > 1]
-        made = iter(fill(long) if long else ())
-        yield from ((text, next(made) if len(text.split()) > 1 else text) for text in batch)
+def _filled(numbered: Iterable[tuple[int, str]], fill: Fill, reached: Container[int] | None) -> Iterator[Row]:
+    def changes(number: int, text: str) -> bool:
+        return (reached is None or number in reached) and len(text.split()) > 1
+
+    rows = iter(numbered)
+    while batch := list(itertools.islice(rows, FILL_BATCH)):
+        chosen = [text for number, text in batch if changes(number, text)]
+        filled = fill(chosen) if chosen else ()
+        # of a text of control characters nothing may be left
+        made = (new if new.strip() else text for text, new in zip(chosen, filled, strict=True))
+        yield from ((text, next(made) if changes(number, text) else text) for number, text in batch)
 
 
 def _read_synonyms(path: Path) -> _Synonyms:

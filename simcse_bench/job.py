@@ -179,21 +179,25 @@ def _tokenised(
             config.seed,
             _augmentation_key(config, checkpoint),
         ]
+    if config.augmentation == "mlm" and config.max_steps:
+        decides.append(_first_rows(config))
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
     def rows() -> Iterator[Row]:  # nothing is read, and no model loaded, where the tokens are there already
         if not views:
             yield from corpus.rows()
             return
-        synonyms, fill = None, None
+        synonyms, fill, reached = None, None, None
         if config.augmentation == "synonym" and config.augmentation_file:
             synonyms = Path(config.augmentation_file)
         if config.augmentation == "mlm":
             folder = _mlm_folder(config, checkpoint)
             fill = augment.mlm_filler(folder, config.augmentation_rate, config.seed, device)
+            reached = _reached(config, corpus)
         yield from augment.pairs(
-            corpus.rows(), config.objective, config.augmentation, config.augmentation_rate, config.seed, synonyms, fill
-        )
+            corpus.rows(), config.objective, config.augmentation, config.augmentation_rate, config.seed, synonyms, fill,
+            reached,
+        )  # fmt: skip
 
     def progress(done: int) -> None:
         if done % 100_000 == 0:
@@ -201,6 +205,22 @@ def _tokenised(
 
     tokenizer = load_tokenizer(checkpoint)
     return tokenise(rows(), 2 if views else corpus.columns, tokenizer, config.max_length, key, cache_dir(), progress)
+
+
+def _first_rows(config: TrainConfig) -> int:
+    return config.max_steps * config.accumulation * config.batch_size
+
+
+def _reached(config: TrainConfig, corpus: Corpus) -> set[int] | None:
+    """Numbers of the corpus' rows that a run of ``max_steps`` trains on; None where it may go through all of them.
+
+    A language model takes longer to fill in the words of a large corpus than a short run to train.
+    """
+    kept = [number for number, (text,) in enumerate(corpus.rows()) if text.strip()]  # as `tokenise` keeps them
+    count = _first_rows(config)
+    if not count or count > len(kept) - config.batch_size:  # the last rows may be left out of the first epoch
+        return None
+    return {kept[i] for i in _order(len(kept), config.seed, 0)[:count]}
 
 
 def _mlm_folder(config: TrainConfig, checkpoint: Checkpoint) -> Path:

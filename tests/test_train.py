@@ -180,6 +180,24 @@ def test_with_the_masked_language_modelling_term(train, tmp_path, bert):
     assert not [k for k in load_file(OUT / "model.safetensors") if k.startswith(("cls.", "lm_head"))]
 
 
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_short_run_fills_the_words_of_the_rows_it_reaches_only(bert, text, monkeypatch, blank):
+    if blank:
+        text.write_text(text.read_text().replace("\n", "\n\n", 7), encoding="utf-8")
+    asked = []
+
+    def filler(*_):
+        return lambda texts: asked.extend(texts) or [t.upper() if len(t) % 5 else " " for t in texts]
+
+    monkeypatch.setattr("simcse_bench.augment.mlm_filler", filler)
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, augmentation="mlm")
+    whole, short = (prepare(dataclasses.replace(config, max_steps=steps), CPU) for steps in (7, 4))
+    assert len(asked) == 60 + 4 * 8  # 7 batches may be more than an epoch's
+    assert [short.rows(i) for i in range(4)] == [whole.rows(i) for i in range(4)]
+    assert short.data.counts["rows"] == 60
+    assert short.key() != whole.key()
+
+
 @pytest.mark.parametrize(
     "changed", [{"encoders": 2}, {"augmentation": "word_deletion"}, {"objective": "next_sentence"}, {"same_mask": "replay"}]
 )  # fmt: skip
