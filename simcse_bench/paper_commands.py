@@ -61,3 +61,7 @@ def reproduce_command(
     print_table(statements_table(planned.folder, record))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (index.html, tables.md)", err=True)
+    for what in record["failed"]:
+        typer.echo(f"failed: {what}; the page says why, the same command tries again", err=True)
+    if record["failed"]:
+        raise typer.Exit(1)

@@ -70,6 +70,8 @@ def plan(
 def run(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
     """Do what is missing, step by step, and draw the page after each; gives the record.
 
+    An ablation's arm that fails is told and listed as "failed"; the others go on, and the next call tries it again.
+
     Raises:
         Stopped: after Ctrl-C; the same command goes on.
         UserError: input that cannot be used, results of other settings.
@@ -80,7 +82,7 @@ def run(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
             say(f"{step.what}: {step.missing} of {step.of} missing")
         began = time.perf_counter()
         try:
-            step.run()
+            record["failed"] += step.run() or ()
         finally:
             if step.missing:
                 record["seconds"][step.what] = round(
@@ -120,6 +122,7 @@ def _begin(r: Reproduction) -> dict[str, Any]:
         "suites": {p.name: r.suite(p.name) for p in r.paper.parts if p.kind == "scores"},
         "seconds": before.get("seconds", {}),
         "statements": before.get("statements", []),
+        "failed": [],
         "environment": environment(r.place.device),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

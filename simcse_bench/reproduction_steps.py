@@ -57,7 +57,7 @@ class Step:
     missing: int  # runs, trials or reports
     of: int
     recipe: str | None  # of its trainings, for the cost
-    run: Callable[[], None]
+    run: Callable[[], Sequence[str] | None]  # gives what has failed and did not stop the rest
 
 
 def steps(r: Reproduction, how: str, say: Say) -> Iterator[Step]:
@@ -203,11 +203,13 @@ def _ablation(r: Reproduction, part: Part, how: str, say: Say) -> Step:
     sweep = _sweep(r, part)
     missing = sum(finished(trial) is None for trial in sweep.trials)
 
-    def work() -> None:
-        with sweep_shown(how, sweep.trials) as watch:
-            complete(sweep, False, watch, say, r.execute)
-
     what = f"Table {part.number}: ablation {part.name}"
+
+    def work() -> list[str]:
+        with sweep_shown(how, sweep.trials) as watch:
+            summary = complete(sweep, False, watch, say, r.execute)
+        return [f"{what}, {arm['arm']}, seed {f['seed']}" for arm in summary["arms"] for f in arm["failed"]]
+
     return Step(what, missing, len(sweep.trials), named(part.name).recipes[r.preset], work)
 
 

@@ -80,6 +80,16 @@ def test_tables_beside_the_papers_and_the_same_command_again(reproduce, cli, mon
     assert "tables.md is stale" in cli("report", "results", "--check").err
 
 
+def test_a_failed_arm_is_told_and_the_others_are_there(reproduce):
+    done = reproduce("--table", "1")
+    assert done.code == 1
+    assert "failed: Table 1: ablation augmentation, mlm 15%, seed 42" in done.err  # this BERT cannot fill in words
+    assert "Table 1: ablation augmentation, mlm 15%, seed 42" in record()["failed"]
+    text = (FOLDER / "tables.md").read_text("utf-8")
+    assert "mlm 15%, seed 42: FAILED" in text
+    assert re.search(r"\| crop 10% +\| +\d", text)
+
+
 @pytest.mark.parametrize(
     "args, said",
     [
