@@ -116,6 +116,8 @@ def varied(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ablation:
         key, sign, values = one.partition("=")
         if not sign or not key or not all(values.split(",")):
             raise UserError(f"--vary {one}: expected field=value,value.")
+        if key == "seed":
+            raise UserError("--vary seed: use --seeds N; they go up from the recipe's own, or from --set seed=.")
         axes.append([f"{key}={value}" for value in values.split(",")])
     base = recipe(recipe_name)
     arms: dict[str, Mapping[str, Any]] = {}
