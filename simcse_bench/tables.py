@@ -154,12 +154,15 @@ def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = ""
 
 
 def speed_table(content: Mapping[str, Any]) -> Table:
-    """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32."""
+    """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32.
+
+    A row with a "base" is held against that instead: a benchmark of several cases.
+    """
     rows, theirs = content["rows"], content["reference"]
     medians = {(r["what"], r["dtype"]): r["median"] for r in rows}
 
     def ratio(row: Mapping[str, Any], dtype: str) -> str:
-        base = medians.get((theirs, dtype))
+        base = row.get("base", medians.get((theirs, dtype)))
         return MISSING if base is None else f"{row['median'] / base:.2f}"
 
     cells = [
