@@ -1,10 +1,12 @@
 """simcse-bench: SimCSE evaluation that equals the official one.
 
-Importing this package loads no torch; each module is imported where it is used::
+Importing this package loads no torch; each module is imported where it is used (examples: docs/python.md)::
 
-    from simcse_bench.checkpoints import load_encoder
     from simcse_bench.evaluate import evaluate
-    from simcse_bench.task import SIMCSE, load_suite
+    from simcse_bench.models import open_model
+    from simcse_bench.task import load_task
+
+    report = evaluate(open_model("mini").load(), [load_task("mini-sts")])
 
 Two names of the package itself are loaded when they are asked for: ``SimCSE``, the class of the official package
 `simcse`, and ``mteb_model``, an encoder of ours for ``mteb.evaluate``.

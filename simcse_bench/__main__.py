@@ -21,7 +21,6 @@ from simcse_bench.training_commands import ablation_command, train_command
 
 app = typer.Typer(
     name="simcse-bench",
-    help="SimCSE: training by the paper's recipes, and evaluation that equals the official one, with intervals.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -29,6 +28,28 @@ data_app = typer.Typer(help="Where the evaluation data is; download and check it
 app.add_typer(data_app, name="data")
 
 FORMATS = ("table", "md", "csv", "latex", "json")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import simcse_bench
+
+        typer.echo(f"simcse-bench {simcse_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """SimCSE: training by the paper's recipes, and evaluation that equals the official one, with intervals.
+
+    \b
+    simcse-bench eval --model mini
+    simcse-bench COMMAND --help    # every command with examples
+    """
 
 
 @app.command("eval")
@@ -169,7 +190,13 @@ def list_command(
     ] = "tasks",
     tasks_dir: TasksDir = None,
 ) -> None:
-    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations."""
+    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations.
+
+    \b
+    simcse-bench ls models
+    simcse-bench ls settings
+    simcse-bench ls tasks --tasks-dir my-tasks
+    """
     from simcse_bench import listing
 
     listings = {
@@ -189,7 +216,12 @@ def list_command(
 
 @data_app.command("where")
 def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -> None:
-    """Say which folder the data is read from; download nothing."""
+    """Say which folder the data is read from; download nothing.
+
+    \b
+    simcse-bench data where
+    simcse-bench data where --data-dir SentEval/data
+    """
     from simcse_bench.archive import find_root
 
     root = find_root(data_dir, data_revision, download=False)
@@ -201,7 +233,12 @@ def data_fetch(
     data_revision: DataRevision = "main",
     force: Annotated[bool, typer.Option("--force", help="Download and unpack again.")] = False,
 ) -> None:
-    """Download the official archive (senteval.tar, 90 MB) from the Hub into the cache."""
+    """Download the official archive (senteval.tar, 90 MB) from the Hub into the cache.
+
+    \b
+    simcse-bench data fetch
+    SIMCSE_BENCH_CACHE=/big/disk simcse-bench data fetch
+    """
     from simcse_bench.archive import fetch
 
     root = fetch(data_revision, force)
@@ -219,6 +256,10 @@ def data_check(
     """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry.
 
     Other languages are checked where a copy of their data is here; named by --task or --suite, they come from the Hub.
+
+    \b
+    simcse-bench data check
+    simcse-bench data check --suite sts-ja
     """
     from simcse_bench import listing
     from simcse_bench.data import data_root
@@ -240,7 +281,12 @@ def report_command(
     results: Annotated[Path, typer.Argument(help="Folder with reports.")] = Path("results"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 2 if a table is stale.")] = False,
 ) -> None:
-    """Draw every table below a results folder anew from its JSON reports."""
+    """Draw every table below a results folder anew from its JSON reports.
+
+    \b
+    simcse-bench report
+    simcse-bench report results --check
+    """
     from simcse_bench.regenerate import regenerate
 
     files = regenerate(results, check)

@@ -57,7 +57,7 @@ def analyse(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dic
     Alignment is that of the pairs with a gold score above 4, uniformity that of all distinct sentences (SimCSE,
     footnote 3), both of unit vectors.
     """
-    encoder = model.load(None)
+    encoder = model.load()
     sentences = distinct_sentences([pairs])
     vectors = embed(encoder, sentences)
     row = {s: i for i, s in enumerate(sentences)}

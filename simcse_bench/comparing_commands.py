@@ -143,9 +143,9 @@ def verify_command(
     if found <= {"OK", "close"}:
         return
     try:  # with its MLP, where the checkpoint has one
-        encoder = open_model(model, revision, "cls", "mlp", dtype=dtype, device=device).load(None)
+        encoder = open_model(model, revision, "cls", "mlp", dtype=dtype, device=device).load()
     except UserError:
-        encoder = opened.load(None)
+        encoder = opened.load()
     if isinstance(encoder, TransformerEncoder):
         typer.echo(advice(nearest_view(plan, encoder, row), report))
     raise typer.Exit(1)

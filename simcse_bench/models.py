@@ -19,7 +19,7 @@ class Model:
     """What will be evaluated: its provenance (for the report and its key) and how to load it."""
 
     provenance: Mapping[str, Any]
-    load: Callable[[Progress | None], Encoder]
+    load: Callable[..., Encoder]  # load(progress: Progress | None = None)
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ def open_model(
         model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``.
         revision, pooling, head, max_length: see ``checkpoints.resolve``; meaningless for word vectors.
         whiten: text to fit BERT-whitening on.
-        dtype, device, batch_tokens: see ``checkpoints.load_encoder``.
+        dtype, device, batch_tokens: see ``loading.load_encoder``.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
     words = None
@@ -62,7 +62,7 @@ def open_model(
     provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})
     provenance["name"] = name or provenance["name"]
 
-    def load(progress: Progress | None) -> Encoder:
+    def load(progress: Progress | None = None) -> Encoder:
         encoder: Any = words
         if encoder is None:
             from simcse_bench.loading import load_encoder

@@ -88,7 +88,7 @@ def measure(model: Path, task_name: str, place: Place) -> dict[str, Any]:
     names = [s for s in ("dev", "test") if s in load_task(task_name, place.tasks_dir).splits]
     splits = {s: read_split(task_name, s, place.data_dir, place.tasks_dir, place.data_revision) for s in names}
     sentences = distinct_sentences([split.data for split in splits.values()])
-    encoder = open_model(str(model), device=place.device).load(None)
+    encoder = open_model(str(model), device=place.device).load()
     vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
     found: dict[str, Any] = {"test": None}
     for name, split in splits.items():

@@ -85,7 +85,7 @@ def test_models_side_by_side(analyzed, cli, bert, senteval):
 
     pairs = analysis.read_whole("stsb", ["dev"], senteval, None, "main")
     sentences = distinct_sentences([pairs])
-    x = embed(open_model(str(bert), pooling="mean", head="none", device="cpu").load(None), sentences).astype(np.float64)
+    x = embed(open_model(str(bert), pooling="mean", head="none", device="cpu").load(), sentences).astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     squares = ((x[:, None] - x[None]) ** 2).sum(-1)[np.triu_indices(len(x), 1)]
     assert found["uniformity"] == pytest.approx(np.log(np.exp(-2 * squares).mean()), abs=1e-4)

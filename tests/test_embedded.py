@@ -137,7 +137,7 @@ def test_the_encoder_finds_the_paraphrase(cli):
         "You can buy fresh bread at the bakery.",
         "My laptop needs a new battery.",
     ]
-    vectors = embed(open_model("mini", device="cpu").load(None), texts)
+    vectors = embed(open_model("mini", device="cpu").load(), texts)
     near, far = paired_cosine(vectors[[0, 0]], vectors[[1, 2]])
     assert near > far + 0.1
 

@@ -35,7 +35,7 @@ def agrees_with_our_own_protocol(model, root, **options):
     task = load_task("stsb")
     pairs = read_pairs(task, "test", MTEB.text, root)
     theirs = scored(simcse_bench.mteb_model(str(model), **options), "STSBenchmark", {"test": sts_rows(pairs)})
-    encoder = simcse_bench.mteb_model(str(model), **options).model.load(None)
+    encoder = simcse_bench.mteb_model(str(model), **options).model.load()
     ours = evaluate(encoder, [task], MTEB, root).tasks["stsb"]["scores"]
     for metric in ("spearman", "pearson"):
         value = ours[metric]["all"]["value"] / 100

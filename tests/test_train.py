@@ -669,7 +669,7 @@ def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
     assert dev_of(cli, real_data) == pytest.approx(found["kept"]["dev"], abs=0.01)
     assert found["kept"]["dev"] > 70
     texts = ["A man is playing a guitar.", "The cat sat on the mat, and then it slept for a long while.", "no"]
-    ours = embed(open_model(str(OUT), device="cpu").load(None), texts)
+    ours = embed(open_model(str(OUT), device="cpu").load(), texts)
     theirs = SentenceTransformer(str(OUT), device="cpu").encode(texts)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -1,0 +1,197 @@
+"""What the documentation shows works: its Python is run, its commands and those of --help are understood."""
+
+import doctest
+import itertools
+import re
+import shlex
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import simcse_bench
+from simcse_bench.__main__ import app
+from simcse_bench.ablations import Ablation, Finding
+from simcse_bench.config import TrainConfig, recipe, with_settings
+from simcse_bench.errors import UserError
+from simcse_bench.exporting import FORMATS
+from simcse_bench.launch import Place
+from simcse_bench.plan import named, plan, varied
+from simcse_bench.task import load_suites
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "tasks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+GROUP = typer.main.get_command(app)
+LAUNCHERS = ("torchrun", "accelerate")  # ... -m simcse_bench COMMAND
+_VARIABLE = re.compile(r"[A-Z_]+=")
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def commands(group=GROUP, path=()):
+    """Every command with its words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands())
+
+
+def blocks(page, *kinds):
+    return [text for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")) if kind in kinds]
+
+
+def prose(page):
+    return _BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
+def lines_of(text):
+    """The arguments of every command line of ours in a text."""
+    for line in text.splitlines():
+        if not re.search(r"(^|&& |\$ |[A-Z_]+=\S+ )simcse-bench|-m simcse_bench", line.strip()):
+            assert not re.search(r"(?<!`)simcse-bench ", line.partition("#")[0]) or "pip" in line, (
+                f"not understood: {line}"
+            )
+            continue
+        for one in line.strip().removeprefix("$ ").split(" && "):
+            words = shlex.split(one, comments=True)
+            while words and _VARIABLE.match(words[0]):
+                words.pop(0)
+            if words[:1] == ["simcse-bench"]:
+                yield words[1:]
+            elif words and words[0] in LAUNCHERS:
+                yield words[words.index("simcse_bench") + 1 :]
+
+
+def in_page(page):
+    inline = [span.replace("\n", " ") for span in re.findall(r"`(simcse-bench\s[^`]+)`", prose(page))]
+    shown = [text for text in blocks(page, "bash", "text") if "simcse" in text]
+    return [words for text in (*shown, *inline) for words in lines_of(text)]
+
+
+def understood(words):
+    """Parse a command line as the command would, and look up its names, without running it."""
+    if words[0].startswith("--") or words[0].isupper():  # --version, COMMAND --help
+        return
+    path = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else tuple(words[:1])
+    assert path in COMMANDS, f"no such command: {words}"
+    if "--help" not in words:
+        COMMANDS[path].make_context(path[-1], list(words[len(path) :]))
+    pairs = list(itertools.pairwise(words))
+    given = dict(pairs)
+    with_settings(TrainConfig(), [after for word, after in pairs if word == "--set" and not after.endswith("=")])
+    if "--recipe" in given:
+        recipe(given["--recipe"])
+    if path == ("run-ablation",) and len(words) > 1 and not words[1].isupper():
+        vary = [after for word, after in pairs if word == "--vary"]
+        varied(words[1], given.get("--recipe", "mini-unsup"), vary) if vary else named(words[1])
+    if "--suite" in given and not given["--suite"].startswith("mteb:"):
+        assert given["--suite"] in {*load_suites(), "all"}
+    if "--to" in given:
+        assert set(given["--to"].split("|")) <= set(FORMATS)
+
+
+def test_python_page():
+    found = doctest.testfile(str(ROOT / "docs" / "python.md"), module_relative=False, encoding="utf-8")
+    assert found.failed == 0
+    assert found.attempted > 40
+
+
+def test_other_python_can_be_read():
+    shown = [text for page in PAGES for text in blocks(page, "python") if ">>>" not in text]
+    assert len(shown) >= 3
+    for text in shown:
+        compile(text, "page", "exec")
+
+
+def test_the_ablation_of_the_page(tmp_path):
+    (text,) = blocks(ROOT / "docs" / "ablations.md", "python")
+    ablation = eval(text, {"Ablation": Ablation, "Finding": Finding})
+    assert len(plan(ablation, "mini", 1, (), (), tmp_path, Place(tmp_path)).trials) == 3
+
+
+def test_the_packages_own_example():
+    text = re.search(r"::\n\n(.*?)\n\n\w", simcse_bench.__doc__, re.DOTALL).group(1)
+    space = {}
+    exec(compile(textwrap.dedent(text), "docstring", "exec"), space)
+    assert list(space["report"].tasks) == ["mini-sts"]
+
+
+def test_commands_of_the_pages():
+    shown = [words for page in PAGES for words in in_page(page)]
+    assert len(shown) > 60
+    for words in shown:
+        understood(words)
+    assert {path[0] for path in COMMANDS} <= {words[0] for words in shown}
+
+
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
+def test_help_has_examples(path):
+    examples = list(lines_of(COMMANDS[path].help or ""))
+    assert any(tuple(words[: len(path)]) == path for words in examples)
+    for words in examples:
+        understood(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval --modle x", "evaluate --model x", "search only-an-index", "run-ablation droput", "eval --model x --suite sst",
+        "train --out x --set sed=1", "train --out x --recipe unsup", "export x --out y --to onyx",
+        "run-ablation mine --vary sed=1,2", "run-ablation mine --vary seed=1,2",
+    ],
+)  # fmt: skip
+def test_a_wrong_example_would_be_found(line):
+    # click's own classes lie elsewhere in every version of typer
+    with pytest.raises(Exception) as found:
+        understood(line.split())
+    kind = type(found.value)
+    assert issubclass(kind, (AssertionError, UserError)) or "UsageError" in {c.__name__ for c in kind.__mro__}
+
+
+def test_options_in_prose_exist():
+    known = {o for c in (*COMMANDS.values(), GROUP) for p in c.params for o in (*p.opts, *p.secondary_opts)}
+    known |= {"--help", "--install-completion"}
+    used = {
+        option
+        for page in PAGES
+        for span in re.findall(r"`([^`]*--[a-z][^`]*)`", prose(page))
+        if "simcse_bench" not in span
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", span)
+    }
+    assert len(used) > 30
+    assert used <= known
+
+
+def test_links_lead_somewhere():
+    if not (ROOT / "results").is_dir():
+        pytest.skip("no results/ here: this is no checkout")
+    links = [
+        (page, target) for page in PAGES for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    ]
+    here = [(page, target) for page, target in links if not target.startswith("http")]
+    assert len(here) > 20
+    assert [target for page, target in here if not (page.parent / target).exists()] == []
+
+
+def test_extras_and_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    extras = re.findall(r"extras? `(\w+)`", text)
+    extras += [name for names in re.findall(r"\"\.\[([\w,]+)\]\"", text) for name in names.split(",")]
+    assert len(extras) > 4
+    assert set(extras) <= set(project["optional-dependencies"])
+    assert f"version: {simcse_bench.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_version(cli):
+    assert cli("--version").out == f"simcse-bench {simcse_bench.__version__}\n"
