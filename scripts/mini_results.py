@@ -31,7 +31,8 @@ def table(folder: Path) -> Table:
     for path in sorted(folder.glob("*.json")):
         report = Report.load(path)
         name = re.sub(r"-seed\d+$", "", report.model["name"])
-        groups.setdefault(f"{name}, {report.model['pooling']}", []).append(report)
+        whitened = ", whitened" if report.model.get("whiten") else ""
+        groups.setdefault(f"{name}, {report.model['pooling']}{whitened}", []).append(report)
     tasks = [t.name for t in load_suite("sts")]
     rows = []
     for name, reports in groups.items():
