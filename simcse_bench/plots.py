@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
+_LINES = ((OURS, "o"), (PAPER, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))  # the same; colour, marker
 _STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "simcse-bench", "svg.fonttype": "path",
@@ -54,13 +56,10 @@ def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
             [p["uniformity"] for p in points], [p["alignment"] for p in points],
             c=[p["spearman"] for p in points], cmap="cividis", s=60, zorder=3,
         )  # fmt: skip
-        for p in points:
-            axes.annotate(
-                p["model"]["name"], (p["uniformity"], p["alignment"]), xytext=(6, 4), textcoords="offset points"
-            )
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.15)
         figure.colorbar(dots, label="Spearman ×100")
+        _names(axes, [(p["uniformity"], p["alignment"], p["model"]["name"], "black") for p in points])
     plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
@@ -71,15 +70,15 @@ def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     plt = _pyplot()
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-        colours = plt.get_cmap("cividis")
-        for i, (name, points) in enumerate(runs.items()):
-            colour = colours(i / max(1, len(runs) - 1) * 0.85)
+        ends = []
+        for (name, points), (colour, marker) in zip(runs.items(), itertools.cycle(_LINES), strict=False):
             x, y = [p["uniformity"] for p in points], [p["alignment"] for p in points]
-            axes.plot(x, y, "o-", color=colour, markersize=3.5, linewidth=1.4)
+            axes.plot(x, y, f"{marker}-", color=colour, markersize=3.5, linewidth=1.4)
             axes.plot(x[:1], y[:1], "o", color=colour, markersize=8, fillstyle="none")
-            axes.annotate(name, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
+            ends.append((x[-1], y[-1], name, colour))
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.12)
+        _names(axes, ends)
     plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
@@ -190,6 +189,33 @@ def _axis(summary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
 
 def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
     axes.annotate(text, point, xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
+
+
+def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside points (x, y, name, colour): one that would stand on another is moved up, with a line to its point.
+
+    Call it last: the names stand where they are with the axes' final limits.
+    """
+    from matplotlib.patheffects import withStroke
+
+    figure: Any = axes.get_figure(root=True)
+    figure.draw_without_rendering()  # the layout decides where the points are
+    pixels = figure.dpi / 72
+    placed: list[Any] = []
+    for x, y, name, colour in sorted(points, key=lambda p: p[1]):
+        text = axes.annotate(
+            name, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        own = box = text.get_window_extent()
+        while any(box.overlaps(other) for other in placed):
+            box = box.translated(0, pixels)
+        placed.append(box)
+        up = (box.y0 - own.y0) / pixels
+        if up:
+            text.set_position((7, up))
+            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2}
+            axes.annotate("", (x, y), xytext=(7, up), textcoords="offset points", arrowprops=line)
 
 
 def is_number(text: str) -> bool:

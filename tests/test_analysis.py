@@ -1,5 +1,6 @@
 """`simcse-bench analyze`: known answers of the geometry, and the command with tables, plots and page."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simcse_bench import analysis, geometry
+from simcse_bench import analysis, geometry, plots
 from simcse_bench.data import Pairs
 
 
@@ -140,3 +141,17 @@ def test_a_wrong_command_is_told(cli, args, said):
     assert done.code == 2
     assert said in done.err
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "scatter"])
+def test_names_of_near_points_do_not_stand_on_each_other(kind):
+    near = {f"a run with a long name {i}": (-2.0 - i / 500, 0.5 + i / 1000) for i in range(5)}
+    if kind == "trajectory":
+        figure = plots.trajectory({n: [{"uniformity": u, "alignment": a}] for n, (u, a) in near.items()})
+    else:
+        points = [{"model": {"name": n}, "uniformity": u, "alignment": a} for n, (u, a) in near.items()]
+        figure = plots.scatter([p | {"spearman": 70.0 + i} for i, p in enumerate(points)])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
+    assert len(boxes) == len(near)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
