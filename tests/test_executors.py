@@ -118,6 +118,7 @@ def test_ray_is_left_with_checkpoints_after_ctrl_c(start, tmp_path):
     assert not workers(tmp_path)
 
 
+@pytest.mark.slow
 def test_wrong_ray_commands_are_told(start, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     said = ended(start("a", "--executor", "ray", "--cpus-per-arm", "5000"), "a", 2)
@@ -150,6 +151,7 @@ def test_two_processes_train_an_arm_are_stopped_and_go_on(start):
     torch.testing.assert_close(*similarities, atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 def test_what_went_wrong_in_several_processes_is_told(start):
     said = ended(start("two", "--processes", "2", learning_rate=1e30, max_steps=10), "two", 1)
     assert "training has diverged" in said

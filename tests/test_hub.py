@@ -49,6 +49,7 @@ def simcse_bench(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_cold_then_warm_with_the_server_gone(hub, simcse_bench, tmp_path):
     with serving(hub) as endpoint:
         cold = simcse_bench(endpoint, *EVAL)

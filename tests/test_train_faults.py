@@ -109,6 +109,7 @@ def assert_like(out, whole):
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_identical_weights(start, whole, tmp_path):
     out = tmp_path / "run"
     process = start(out)
@@ -122,6 +123,7 @@ def test_a_killed_run_resumes_to_identical_weights(start, whole, tmp_path):
     assert_like(out, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_a_checkpoint_and_resume_gives_identical_weights(start, whole, tmp_path):
     out = tmp_path / "run"
     process = start(out)
@@ -148,6 +150,7 @@ def test_sigterm_writes_a_checkpoint(start, tmp_path):
     assert "--resume" in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_whole(start, tmp_path):
     """A checkpoint fits at first; from then on no file may grow beyond 40 kB."""
     out = tmp_path / "run"
@@ -218,6 +221,7 @@ def assert_close(one, two):
             torch.testing.assert_close(theirs[name], weight, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_reach_the_weights_of_one(start, together, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     finished(start(one, **SMALL, eval_every=2), one)
@@ -232,6 +236,7 @@ def test_two_processes_reach_the_weights_of_one(start, together, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_are_stopped_and_resume(start, together, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     longer = SMALL | {"max_steps": 40, "learning_rate": 1e-5, "eval_every": 20}
