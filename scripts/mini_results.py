@@ -1,6 +1,6 @@
-"""The table of results/mini/README.md: the embedded encoder on the real STS tasks, mean ± SD over seeds.
+"""The table of results/embedded/README.md: the embedded encoder on the real STS tasks, mean ± SD over seeds.
 
-python scripts/mini_results.py results/mini/sts
+python scripts/mini_results.py results/embedded/sts
 """
 
 from __future__ import annotations

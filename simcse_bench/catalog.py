@@ -170,7 +170,7 @@ _SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtyp
 _UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "bfloat16"}
 _ROBERTA = "FacebookAI/roberta"
 _BERT = "google-bert/bert"
-# The embedded encoder (embedded.py): steps and rate at which dropout's effect shows, found in results/mini/README.md.
+# The embedded encoder (embedded.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
 # One dev score, at the end: the best of several would hide it.
 _MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_steps": 300, "max_length": 16, "batch_size": 64}
 RECIPES: Mapping[str, Mapping[str, Any]] = {

@@ -57,26 +57,26 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for path, table in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
         files[path.with_suffix(".md")] = render.markdown(table).encode()
     summaries = []
+    reproduced = {path.parent for path in results.rglob(reproduction_pages.RECORD)}
     paths = sorted(results.rglob(f"ablations/*/{pages.SUMMARY}"))
     for path, sweep in _tried(paths, lambda path: pages.drawn(path.parent), "a sweep's summary", problems):
         files |= sweep
-        summaries += [path] * (path.parent.parent.parent == results)  # a reproduction has its own page
-    if any(pages.read_summary(path)["findings"] for path in summaries):
-        statements = pages.findings_table([pages.read_summary(path) for path in summaries])
-        files[results / "ablations" / "findings.md"] = render.markdown(statements).encode()
+        summaries += [path] * (not reproduced & set(path.parents))  # a reproduction has its own page
+    for folder in dict.fromkeys(path.parent.parent for path in summaries):
+        statements = pages.findings_table([pages.read_summary(p) for p in summaries if p.parent.parent == folder])
+        if statements.rows:
+            files[folder / "findings.md"] = render.markdown(statements).encode()
     analyses, damaged = analysis_pages.read_analyses(results / "analysis")
     problems += damaged
     if analyses:
         files |= analysis_pages.drawn(results / "analysis", analyses)
     papers = []
-    paths = sorted(results.glob(f"*/{reproduction_pages.RECORD}"))
-    for path, paper in _tried(
-        paths, lambda path: reproduction_pages.drawn(path.parent), "a reproduction's record", problems
-    ):
+    for folder, paper in _tried(sorted(reproduced), reproduction_pages.drawn, "a reproduction", problems):
         files |= paper
-        papers.append(path.parent.name)
+        papers.append(folder.relative_to(results).as_posix())
     pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
-    files[results / "index.html"] = website.drawn(groups, pairs, summaries, analyses, papers, boards_of_mteb)
+    shown = {"/".join(p for p in s.parent.relative_to(results).parts if p != "ablations"): s for s in summaries}
+    files[results / "index.html"] = website.drawn(groups, pairs, shown, analyses, papers, boards_of_mteb)
     for path, content in files.items():
         if not check:
             write_bytes(path, content)

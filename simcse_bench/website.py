@@ -22,7 +22,7 @@ Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key 
 def drawn(
     groups: Groups,
     worst: Worst,
-    summaries: Sequence[Path],
+    summaries: Mapping[str, Path],
     analyses: Sequence[Mapping[str, Any]],
     reproductions: Sequence[str] = (),
     mteb: Sequence[Table] = (),
@@ -32,7 +32,7 @@ def drawn(
     Args:
         groups: see ``Groups``.
         worst: of the reports that have their pairs beside them.
-        summaries: summary.json of the ablations.
+        summaries: name -> summary.json of the ablations.
         analyses: from ``analysis_pages.read_analyses``.
         reproductions: folders that have a page of their own, to link to.
         mteb: leaderboards of mteb's own tasks, from ``mteb_report.leaderboards``.
@@ -44,8 +44,8 @@ def drawn(
         for i, (folder, found) in enumerate(groups.items())
         for j, reports in enumerate(found)
     ]
-    ablations = [_ablation(path) for path in summaries]
-    findings = pages.findings_table([pages.read_summary(path) for path in summaries])
+    ablations = [_ablation(name, path) for name, path in summaries.items()]
+    findings = pages.findings_table([pages.read_summary(path) for path in summaries.values()])
     geometry = []
     if analyses:
         scatter = plots.scatter(analyses) if len(analyses) > 1 else None
@@ -54,7 +54,7 @@ def drawn(
         json.dumps(
             [
                 boards,
-                [p.read_text("utf-8") for p in summaries],
+                [p.read_text("utf-8") for p in summaries.values()],
                 analyses,
                 list(reproductions),
                 *(dataclasses.asdict(t) for t in mteb),
@@ -121,11 +121,12 @@ def _row(report: Report) -> dict[str, Any]:
     }
 
 
-def _ablation(path: Path) -> dict[str, Any]:
+def _ablation(name: str, path: Path) -> dict[str, Any]:
     summary = pages.read_summary(path)
     table = pages.ablation_table(summary)
     figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
     return {
-        "id": path.parent.name, "title": summary["title"], "subtitle": table.title, "reference": summary["reference"],
+        "id": name.replace("/", "-"), "name": name, "title": summary["title"], "subtitle": table.title,
+        "reference": summary["reference"],
         "section": pages.section("", figure, table), "provenance": pages.provenance(summary),
     }  # fmt: skip

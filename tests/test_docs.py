@@ -4,6 +4,7 @@ import doctest
 import itertools
 import re
 import shlex
+import subprocess
 import textwrap
 import tomllib
 from pathlib import Path
@@ -195,3 +196,12 @@ def test_extras_and_version():
 
 def test_version(cli):
     assert cli("--version").out == f"simcse-bench {simcse_bench.__version__}\n"
+
+
+def test_the_committed_results_do_not_stand_in_the_way_of_the_first_commands():
+    """In a checkout, what the pages show writes into results/ too: other results there would be refused, not mixed."""
+    for path in ("ablations", "mini", "mini-transfer", "analysis", "simcse-2021-mini", "simcse-2021-paper"):
+        committed = subprocess.run(["git", "ls-files", f"results/{path}"], cwd=ROOT, capture_output=True, text=True)
+        if committed.returncode:
+            pytest.skip("no git here: this is no checkout")
+        assert committed.stdout == ""

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -413,3 +414,16 @@ def test_report_draws_a_sweep_anew_and_check_tells_what_is_stale(ablate, cli):
     done = cli("report", "results")
     assert done.code == 2
     assert "not a sweep's summary" in done.err
+
+
+def test_report_finds_the_sweeps_of_folders_below(ablate, cli):
+    assert ablate("dropout", *TWO).code == 0
+    shutil.copytree(FOLDER.parent, "results/other/ablations")
+    assert cli("report", "results").code == 0
+    both = [folder / "findings.md" for folder in (FOLDER.parent, Path("results/other/ablations"))]
+    assert both[0].read_text("utf-8") == both[1].read_text("utf-8")
+    page = Path("results/index.html").read_text("utf-8")
+    for ident in ("dropout-mini", "other-dropout-mini"):
+        assert page.count(f'<section id="{ident}">') == 1
+        assert page.count(f'href="#{ident}"') == 1
+    assert "(other/dropout-mini)" in page
