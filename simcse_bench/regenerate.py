@@ -105,8 +105,9 @@ def _read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
 
 
 def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
-    folders = dict.fromkeys(path.parent for path in reports)
-    return {str(f.relative_to(results)): grouped([r for p, r in reports.items() if p.parent == f]) for f in folders}
+    below = {path.parent.relative_to(results) for path in reports}
+    folders = sorted(below, key=lambda f: (len(f.parts), f))  # the results folder's own first
+    return {str(f): grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
 
 
 def _tried(
