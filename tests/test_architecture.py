@@ -21,7 +21,7 @@ ORDER = [
     "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
     "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction_steps", "reproduction",
     "console",
-    "comparing_commands", "mteb_command", "training_commands", "paper_commands", "export_commands",
+    "comparing_commands", "data_commands", "mteb_command", "training_commands", "paper_commands", "export_commands",
     "search_commands", "__main__",
 ]  # fmt: skip
 PACKAGE = Path(simcse_bench.__file__).parent
