@@ -199,23 +199,29 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
     from matplotlib.patheffects import withStroke
 
     figure: Any = axes.get_figure(root=True)
-    figure.draw_without_rendering()  # the layout decides where the points are
-    pixels = figure.dpi / 72
-    placed: list[Any] = []
-    for x, y, name, colour in sorted(points, key=lambda p: p[1]):
-        text = axes.annotate(
+    ordered = sorted(points, key=lambda p: p[1])
+    texts = [
+        axes.annotate(
             name, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
-        own = box = text.get_window_extent()
-        while any(box.overlaps(other) for other in placed):
-            box = box.translated(0, pixels)
-        placed.append(box)
-        up = (box.y0 - own.y0) / pixels
-        if up:
-            text.set_position((7, up))
-            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2}
-            axes.annotate("", (x, y), xytext=(7, up), textcoords="offset points", arrowprops=line)
+        )
+        for x, y, name, colour in ordered
+    ]  # fmt: skip
+    fonts.add_missing(figure)
+    pixels = figure.dpi / 72
+    placed: list[Any] = []
+    with fonts.no_glyph_warnings():
+        figure.draw_without_rendering()  # the layout decides where the points are
+        for text, (x, y, _, colour) in zip(texts, ordered, strict=True):
+            own = box = text.get_window_extent()
+            while any(box.overlaps(other) for other in placed):
+                box = box.translated(0, pixels)
+            placed.append(box)
+            up = (box.y0 - own.y0) / pixels
+            if up:
+                text.set_position((7, up))
+                line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2}
+                axes.annotate("", (x, y), xytext=(7, up), textcoords="offset points", arrowprops=line)
 
 
 def is_number(text: str) -> bool:
