@@ -87,8 +87,8 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     averages = [_entry(r.average, metric, aggregate) if r.average else None for r in ordered]
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
         interval = _interval(average)
-        settings = r.model.get("dtype", "float32")
-        how = " + ".join([str(r.model.get("pooling")), *([r.model["head"]] if r.model.get("head") == "mlp" else [])])
+        settings = r.model.get("dtype", MISSING)  # an encoder of the user's own need not say
+        how = (r.model.get("pooling") or MISSING) + " + mlp" * (r.model.get("head") == "mlp")
         how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 from tiny import sentences
 
+from simcse_bench import tables
 from simcse_bench.data import Pairs, read_pairs
 from simcse_bench.errors import UserError
 from simcse_bench.evaluate import distinct_sentences, evaluate
@@ -50,6 +51,11 @@ def test_scores_equal_a_plain_loop_over_the_official_steps(senteval):
         assert found["wmean"] == pytest.approx(np.average(parts, weights=sizes), abs=1e-5)
         for entry in report.tasks["sts12"]["scores"][metric].values():
             assert entry["interval"][0] < entry["value"] < entry["interval"][1]
+
+
+def test_an_encoder_that_says_nothing_of_itself_goes_by_its_class(senteval):
+    report = evaluate(Hashed(), [load_task("sts12")], FAST, senteval)
+    assert tables.leaderboard([report]).rows[0][:3] == ["Hashed", "–", "–"]
 
 
 def test_every_distinct_sentence_is_embedded_once_for_all_tasks(senteval):
