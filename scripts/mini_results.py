@@ -14,6 +14,7 @@ from simcse_bench import published
 from simcse_bench.catalog import MODELS
 from simcse_bench.render import Table, markdown
 from simcse_bench.report import Report
+from simcse_bench.tables import pooled
 from simcse_bench.task import load_suite
 
 BERT = ("google-bert/bert-base-uncased", "princeton-nlp/unsup-simcse-bert-base-uncased",
@@ -31,8 +32,7 @@ def table(folder: Path) -> Table:
     for path in sorted(folder.glob("*.json")):
         report = Report.load(path)
         name = re.sub(r"-seed\d+$", "", report.model["name"])
-        whitened = ", whitened" if report.model.get("whiten") else ""
-        groups.setdefault(f"{name}, {report.model['pooling']}{whitened}", []).append(report)
+        groups.setdefault(f"{name}, {pooled(report.model)}", []).append(report)
     tasks = [t.name for t in load_suite("sts")]
     rows = []
     for name, reports in groups.items():

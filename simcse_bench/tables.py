@@ -87,13 +87,11 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     averages = [_entry(r.average, metric, aggregate) if r.average else None for r in ordered]
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
         interval = _interval(average)
-        settings = r.model.get("dtype", MISSING)  # an encoder of the user's own need not say
-        how = (r.model.get("pooling") or MISSING) + " + mlp" * (r.model.get("head") == "mlp")
-        how += ", whitened" if r.model.get("whiten") else ""
+        settings = r.model.get("dtype", MISSING)
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
         name = r.model["name"] + " (embedded)" * bool(r.model.get("embedded"))
-        rows.append([name, how, settings + (f", first {r.limit}" if r.limit else ""), *scores])
+        rows.append([name, pooled(r.model), settings + (f", first {r.limit}" if r.limit else ""), *scores])
     baseline = published.word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
         scores = [
@@ -139,6 +137,12 @@ def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]
                     alike.append(j)
         found.append(alike)
     return found
+
+
+def pooled(model: Mapping[str, Any]) -> str:
+    """How a report's model makes a vector: pooling, head, whitening; an encoder of the user's own need not say."""
+    how = (model.get("pooling") or MISSING) + " + mlp" * (model.get("head") == "mlp")
+    return how + ", whitened" * bool(model.get("whiten"))
 
 
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:

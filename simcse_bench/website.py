@@ -11,9 +11,9 @@ from typing import Any
 
 from simcse_bench import analysis_pages, pages, plots
 from simcse_bench.metrics import AGGREGATES, METRICS
-from simcse_bench.render import MISSING, Table
+from simcse_bench.render import Table
 from simcse_bench.report import Report
-from simcse_bench.tables import board_title
+from simcse_bench.tables import board_title, pooled
 
 Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
 Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
@@ -98,9 +98,9 @@ def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> d
 
 def _row(report: Report) -> dict[str, Any]:
     model = report.model
-    settings = [str(model.get("pooling") or MISSING)] + ["mlp"] * (model.get("head") == "mlp")
+    settings = [pooled(model)]
     settings += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
-    settings += ["whitened"] * bool(model.get("whiten")) + [f"first {report.limit}"] * bool(report.limit)
+    settings += [f"first {report.limit}"] * bool(report.limit)
     return {
         "model": model["name"] + " (embedded)" * bool(model.get("embedded")),
         "settings": ", ".join(settings),
