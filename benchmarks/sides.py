@@ -35,7 +35,7 @@ def save(path: Path, title: str, note: str, rows: Sequence[dict[str, Any]], devi
     """Write the JSON that `simcse-bench report` draws the table from."""
     import sentence_transformers
 
-    from simcse_bench.report import environment, write_text
+    from simcse_bench.files import environment, write_text
 
     versions = environment(device) | {"sentence-transformers": sentence_transformers.__version__}
     content = {"title": title, "reference": THEIRS, "rows": rows, "note": note, "environment": versions}

@@ -35,7 +35,7 @@ def main() -> None:
         print(json.dumps(bare(args.ablations[0], args.seeds, args.one)))
         return
 
-    from simcse_bench.report import environment, write_text
+    from simcse_bench.files import environment, write_text
 
     rows = []
     for name in args.ablations:
@@ -92,9 +92,9 @@ def bare(name: str, seeds: int, folder: Path) -> tuple[float, float]:
     """Seconds that the arms take to train, one after the other, each into a folder of its own, and of their updates."""
     import dataclasses
 
-    from simcse_bench import train
-    from simcse_bench.launch import Place, launch
-    from simcse_bench.plan import named, plan
+    from simcse_bench.experiments.sweep import named, plan
+    from simcse_bench.training import train
+    from simcse_bench.training.run import Place, launch
 
     assert train, "loaded before the clock starts"
     sweep = plan(named(name), "mini", seeds, (), (), folder, Place(folder, device="cpu"))

@@ -46,12 +46,12 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     """Seconds of every update of our trainer."""
     import torch
 
-    from simcse_bench.checkpoints import resolve
-    from simcse_bench.config import TrainConfig, with_settings
-    from simcse_bench.job import prepare
-    from simcse_bench.processes import join
-    from simcse_bench.run_folder import RunFolder
-    from simcse_bench.train import Run
+    from simcse_bench.models.checkpoints import resolve
+    from simcse_bench.training.config import TrainConfig, with_settings
+    from simcse_bench.training.folder import RunFolder
+    from simcse_bench.training.job import prepare
+    from simcse_bench.training.processes import join
+    from simcse_bench.training.train import Run
 
     settings = (
         f"model={args.model}", f"train={args.train}", f"max_rows={rows(args)}", f"max_length={LENGTH}", "mlp=none",
@@ -82,7 +82,7 @@ def theirs(args: argparse.Namespace) -> dict[str, float]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
-    from simcse_bench.corpus import open_corpus
+    from simcse_bench.data.corpus import open_corpus
 
     columns = list(zip(*open_corpus(args.train, (), rows(args)).rows(), strict=True))
     columns = columns if len(columns) > 1 else columns * 2

@@ -34,13 +34,13 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from test_probe import plain_nested
 
-    from simcse_bench.archive import find_root
-    from simcse_bench.checkpoints import resolve
-    from simcse_bench.labelled import read_labelled
-    from simcse_bench.loading import load_encoder
-    from simcse_bench.probe import EXACT, nested_kfold
-    from simcse_bench.report import environment, write_text
-    from simcse_bench.task import load_task
+    from simcse_bench.data.labelled import read_labelled
+    from simcse_bench.data.senteval import find_root
+    from simcse_bench.data.task import load_task
+    from simcse_bench.evaluation.probe import EXACT, nested_kfold
+    from simcse_bench.files import environment, write_text
+    from simcse_bench.models.checkpoints import resolve
+    from simcse_bench.models.loading import load_encoder
 
     data = read_labelled(load_task(args.task), find_root(args.data_dir).path)
     x = load_encoder(resolve(args.model, pooling="mean"), device="cpu").encode(data.texts)

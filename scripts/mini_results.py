@@ -10,12 +10,12 @@ import statistics
 import sys
 from pathlib import Path
 
-from simcse_bench import published
-from simcse_bench.catalog import MODELS
-from simcse_bench.render import Table, markdown
-from simcse_bench.report import Report
-from simcse_bench.tables import pooled
-from simcse_bench.task import load_suite
+from simcse_bench.data.task import load_suite
+from simcse_bench.models.catalog import MODELS
+from simcse_bench.papers import published
+from simcse_bench.reports.report import Report
+from simcse_bench.reports.scores import pooled
+from simcse_bench.reports.table import Table, to_markdown
 
 BERT = ("google-bert/bert-base-uncased", "princeton-nlp/unsup-simcse-bert-base-uncased",
         "princeton-nlp/sup-simcse-bert-base-uncased")  # fmt: skip
@@ -23,7 +23,7 @@ BERT = ("google-bert/bert-base-uncased", "princeton-nlp/unsup-simcse-bert-base-u
 
 def main() -> None:
     """Print it."""
-    print(markdown(table(Path(sys.argv[1]))))
+    print(to_markdown(table(Path(sys.argv[1]))))
 
 
 def table(folder: Path) -> Table:

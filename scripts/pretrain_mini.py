@@ -25,18 +25,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from simcse_bench import training_kernels
-from simcse_bench.archive import cache_dir
-from simcse_bench.config import TrainConfig
-from simcse_bench.corpus import open_corpus
-from simcse_bench.embedded import MODEL
-from simcse_bench.encoders import plan_batches
-from simcse_bench.gradients import masked_copies
-from simcse_bench.loading import Backbone
-from simcse_bench.report import environment, write_text
-from simcse_bench.sentence_model import SentenceModel
-from simcse_bench.tokenised import Tokenised, tokenise
-from simcse_bench.weights import SETTINGS_FILE, sha256
+from simcse_bench.bundled import MODEL
+from simcse_bench.data.corpus import open_corpus
+from simcse_bench.files import cache_dir, environment, sha256, write_text
+from simcse_bench.models import cpu_kernels
+from simcse_bench.models.encoders import plan_batches
+from simcse_bench.models.loading import Backbone
+from simcse_bench.models.weights import SETTINGS_FILE
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.gradients import masked_copies
+from simcse_bench.training.model import SentenceModel
+from simcse_bench.training.tokenised import Tokenised, tokenise
 
 WINDOW = 20_000  # sentences that are sorted by length together
 WARM = 0.06  # share of the steps in which the learning rate rises
@@ -65,8 +64,8 @@ def main() -> None:
     parser.add_argument("--max-rows", type=int, default=0, help="only the first rows of the text")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
-    training_kernels.keep_freed_memory()
-    training_kernels.register_attention()
+    cpu_kernels.keep_freed_memory()
+    cpu_kernels.register_training_attention()
     started = args.out / "start"
     if not (started / "model.safetensors").exists():
         shrink(args, started)
@@ -157,7 +156,7 @@ def train(args: argparse.Namespace, start: Path) -> None:
     """Train from the start or the last checkpoint to the end, and write the finished folder."""
     tokenizer = AutoTokenizer.from_pretrained(start)
     data = tokens_of(args, tokenizer, start)
-    whole = BertForMaskedLM.from_pretrained(start, attn_implementation=training_kernels.ATTENTION)
+    whole = BertForMaskedLM.from_pretrained(start, attn_implementation="simcse_bench_training")
     config = TrainConfig(mlp="none", mlm_weight=1.0, mlm_probability=args.masked, chunk_tokens=2 * args.batch_tokens)
     model = SentenceModel(Backbone(whole.bert, tokenizer, whole), config, torch.device("cpu"))
     whole.train()

@@ -1,34 +1,41 @@
 """simcse-bench: SimCSE evaluation that equals the official one.
 
-Importing this package loads no torch; each module is imported where it is used (examples: docs/python.md)::
+Importing this package loads neither torch nor numpy; what it offers is loaded when it is asked for (docs/python.md)::
 
-    from simcse_bench.evaluate import evaluate
-    from simcse_bench.models import open_model
-    from simcse_bench.task import load_task
+    from simcse_bench import evaluate, load_task, open_model
 
     report = evaluate(open_model("mini").load(), [load_task("mini-sts")])
 
-Two names of the package itself are loaded when they are asked for: ``SimCSE``, the class of the official package
-`simcse`, and ``mteb_model``, an encoder of ours for ``mteb.evaluate``.
+Its rooms, and what to open first in each: docs/architecture.md.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simcse_bench.mteb_adapter import mteb_model
-    from simcse_bench.simcse import SimCSE
-
-__all__ = ["SimCSE", "__version__", "mteb_model"]
+    from simcse_bench.data.task import load_suite, load_task
+    from simcse_bench.evaluation.evaluate import evaluate
+    from simcse_bench.evaluation.mteb.adapter import mteb_model
+    from simcse_bench.models.open import open_model
+    from simcse_bench.search.simcse import SimCSE
+    from simcse_bench.training.config import recipe
 
 __version__ = "0.1.0"
-_LAZY = {"SimCSE": "simcse", "mteb_model": "mteb_adapter"}  # they need torch and mteb
+_HOMES = {
+    "SimCSE": "search.simcse",
+    "evaluate": "evaluation.evaluate",
+    "load_suite": "data.task",
+    "load_task": "data.task",
+    "mteb_model": "evaluation.mteb.adapter",
+    "open_model": "models.open",
+    "recipe": "training.config",
+}
+__all__ = ["SimCSE", "__version__", "evaluate", "load_suite", "load_task", "mteb_model", "open_model", "recipe"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"simcse_bench.{_LAZY[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Progress of an evaluation and of a training run: a bar in a terminal, plain lines in a log."""
+"""Progress of evaluation and training: a bar in a terminal, plain lines in a log; the types of the callbacks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from simcse_bench.encoders import Progress
+Progress = Callable[[int, int], None]  # done, in all: tokens, or another unit
+Show = Callable[[Mapping[str, Any]], None]  # gets every entry of a run's log, and "total"
+Say = Callable[[str], None]  # gets a line for people
+
+
+def silent(line: str) -> None:
+    """A ``Say`` that says nothing."""
 
 
 @contextlib.contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests never reach out; test_hub.py serves a Hub of its own on loopback
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -69,7 +71,7 @@ def senteval(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def gold(low: int) -> str:
         return f"{rng.randrange(low * 5, 26) / 5:.3f}"
 
-    from simcse_bench.task import load_task
+    from simcse_bench.data.task import load_task
 
     for name in ("sts12", "sts13", "sts14", "sts15", "sts16"):
         task = load_task(name)
@@ -129,8 +131,25 @@ def real_data() -> Path:
     """The real STS data."""
     if not REAL_DATA or not Path(REAL_DATA).is_dir():
         pytest.skip(f"no real data: SIMCSE_BENCH_DATA is {REAL_DATA or 'not set'}")
-    from simcse_bench.archive import locate
+    from simcse_bench.data.senteval import locate
 
     root = locate(Path(REAL_DATA))
     assert root is not None, f"SIMCSE_BENCH_DATA={REAL_DATA} holds no data in SentEval's layout"
     return root.resolve()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium, where it is installed."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the page is not opened")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium with chromedriver here: the page is not opened in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()

@@ -1,58 +1,90 @@
-"""Imports point one way: a module may import only modules above it in this list."""
+"""Imports point one way through the rooms, no module imports in a circle, and importing the package loads nothing."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import simcse_bench
 
-ORDER = [
-    "__init__", "errors", "catalog", "ablations", "paper", "config", "task", "embedded", "hub", "archive",
-    "hub_datasets", "data", "labelled", "metrics", "stats", "comparison", "worst",
-    "geometry", "classifiers", "probe", "transfer", "weights", "kernels", "checkpoints", "encoders", "loading",
-    "baselines",
-    "models", "report", "published", "render", "tables", "mteb_report", "fonts", "plots", "pages",
-    "analysis_pages", "reproduction_pages", "website",
-    "regenerate", "evaluate", "mteb_adapter", "mteb_cache", "mteb_selection", "mteb_suite", "bench", "dry_run",
-    "versus", "verification", "text_formats", "corpus", "index", "saved_index", "simcse", "demo",
-    "augment", "tokenised", "losses", "training_kernels", "sentence_model", "processes", "gradients", "optimiser",
-    "export", "run_folder", "encode_file", "selection", "analysis", "job", "train", "tracking", "launch",
-    "parity", "onnx_graph", "exporting", "card_usage", "model_card", "publish", "plan", "trial", "sweep",
-    "ray_executor", "summary", "listing", "progress", "sweep_progress", "reproduction_steps", "reproduction",
-    "console",
-    "comparing_commands", "data_commands", "mteb_command", "training_commands", "paper_commands", "export_commands",
-    "search_commands", "__main__",
-]  # fmt: skip
+# lowest first: a module may import from its own room and from those before it
+ORDER = ["errors", "files", "bundled", "hub", "progress", "data", "models", "papers", "reports", "evaluation", "training",
+         "search", "export", "experiments", "cli", "__main__"]  # fmt: skip
+APART = ("search", "export", "experiments")  # these do not know each other
 PACKAGE = Path(simcse_bench.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
 
 
 def imports(path):
+    """Modules of ours that a module imports, anywhere in it but for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     checked_only = {id(n) for guard in guards for n in ast.walk(guard)}
     for node in ast.walk(tree):
-        if id(node) in checked_only:
+        if id(node) in checked_only or not isinstance(node, ast.ImportFrom):
             continue
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "simcse_bench":
-            below = (node.module or "").split(".")[1:]
-            yield from below[:1] or [alias.name for alias in node.names]
+        first, *below = (node.module or "").split(".")
+        if first == "simcse_bench":
+            base = ".".join(below)
+            for alias in node.names:
+                whole = f"{base}.{alias.name}".strip(".")
+                if whole in MODULES or base in MODULES:
+                    yield whole if whole in MODULES else base
+
+
+def room(module):
+    return module.partition(".")[0]
+
+
+def test_every_module_has_a_room():
+    assert {room(module) for module in MODULES} == set(ORDER)
+    assert len(MODULES) <= 90
 
 
 def test_imports_point_one_way():
-    assert {p.stem for p in PACKAGE.glob("*.py")} == set(ORDER)
-    for path in PACKAGE.glob("*.py"):
+    for module, path in MODULES.items():
         for name in imports(path):
-            assert ORDER.index(name) < ORDER.index(path.stem), f"{path.stem} imports {name}"
+            here, there = room(module), room(name)
+            assert ORDER.index(there) <= ORDER.index(here), f"{module} imports {name}"
+            assert here == there or not {here, there} <= set(APART), f"{module} imports {name}"
+
+
+def test_no_module_imports_in_a_circle():
+    graph = {module: set(imports(path)) - {module} for module, path in MODULES.items()}
+    assert sum(map(len, graph.values())) > 200
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_command_line_of_ours_is_started_from_within():
+    """A subprocess of `-m simcse_bench` would be an import of the highest room in disguise."""
+    for module, path in MODULES.items():
+        assert not re.search(r"""["']simcse_bench["'],""", path.read_text("utf-8")), module
+
+
+def test_each_room_has_a_map():
+    for folder in {path.parent for path in MODULES.values()} - {PACKAGE}:
+        tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+        text = ast.get_docstring(tree)
+        assert len(tree.body) == 1, f"{folder.name}: an __init__ holds its docstring only"
+        for path in folder.glob("*.py"):
+            assert path.stem == "__init__" or f"``{path.stem}``" in text, path
 
 
 def test_importing_the_package_loads_nothing():
-    code = "import sys, simcse_bench; print([m for m in sys.modules if m.startswith('simcse_bench') or m == 'torch'])"
+    code = (
+        "import sys, simcse_bench; print([m for m in sys.modules if m.startswith(('simcse_bench', 'torch', 'numpy'))])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "['simcse_bench']"
 
 
 def test_tasks_are_found_inside_the_package_or_beside_it():
-    from simcse_bench.task import builtin_tasks_dir
+    from simcse_bench.bundled import builtin_tasks_dir
 
     assert (builtin_tasks_dir() / "sts12.yaml").is_file()

@@ -14,13 +14,14 @@ import typer
 
 import simcse_bench
 from simcse_bench.__main__ import app
-from simcse_bench.ablations import Ablation, Finding
-from simcse_bench.config import TrainConfig, recipe, with_settings
+from simcse_bench.data.task import load_suites
 from simcse_bench.errors import UserError
-from simcse_bench.exporting import FORMATS
-from simcse_bench.launch import Place
-from simcse_bench.plan import named, plan, varied
-from simcse_bench.task import load_suites
+from simcse_bench.experiments.ablations import Ablation
+from simcse_bench.experiments.sweep import named, plan, varied
+from simcse_bench.export.run import FORMATS
+from simcse_bench.papers.simcse_2021 import Finding
+from simcse_bench.training.config import TrainConfig, recipe, with_settings
+from simcse_bench.training.run import Place
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

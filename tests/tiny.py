@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 WORDS = (
     "a the man woman dog cat plays eats runs sees red blue big small guitar ball house tree not two three".split()  # noqa: SIM905
@@ -41,3 +42,11 @@ def sentences(n: int, seed: int = 0, longest: int = 12) -> list[str]:
     while len(found) < n:
         found[" ".join(rng.choices(WORDS, k=rng.randint(2, longest))) + " ."] = None
     return list(found)
+
+
+def without_time(content: Any) -> Any:
+    """Saved JSON without what differs from run to run."""
+    dropped = {"seconds", "created", "sentences_per_second", "tokens_per_second", "environment"}
+    if isinstance(content, dict):
+        return {k: without_time(v) for k, v in content.items() if k not in dropped}
+    return [without_time(x) for x in content] if isinstance(content, list) else content

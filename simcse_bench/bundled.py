@@ -1,0 +1,31 @@
+"""What ships with the package for trying it offline: the mini encoder, its data and their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODEL = "mini"
+TEXTS = {"mini-sentences": "sentences.txt", "mini-nli": "nli.csv"}  # training text in tasks/mini
+SUITE = "mini"
+TASK = "mini-sts"
+TASKS = (TASK, "mini-probe")
+# stands in the title of every page with its numbers
+ENCODER = "embedded mini encoder (for trying; its ancestor all-MiniLM-L6-v2 was trained on sentence pairs)"
+DATA = "embedded data (for trying, no benchmark)"
+
+
+def model_folder() -> Path:
+    """The mini encoder: a transformers folder with ``simcse_bench.json``."""
+    return Path(__file__).parent / "assets" / MODEL
+
+
+def text_file(name: str) -> Path:
+    """The training text of this name, a key of ``TEXTS``."""
+    return builtin_tasks_dir() / "mini" / TEXTS[name]
+
+
+def builtin_tasks_dir() -> Path:
+    """``<package>/tasks`` in a wheel, ``<package>/../tasks`` in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "tasks"
+    return inside if inside.is_dir() else package.parent / "tasks"

@@ -1,0 +1,11 @@
+"""The command line: a module for each group of commands, which resolves names, calls one function and prints.
+
+- ``evaluate``     eval
+- ``train``        train
+- ``experiments``  run-ablation, reproduce
+- ``compare``      compare, verify, leaderboard, analyze
+- ``search``       index, search, encode, demo
+- ``export``       export
+- ``listing``      ls, report, data where / fetch / check; ``lists`` holds the tables they show
+- ``console``      options, notes and tables that they share
+"""

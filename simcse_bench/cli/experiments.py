@@ -1,0 +1,183 @@
+"""The command that goes through a whole paper: `reproduce`."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table, quietly
+from simcse_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from simcse_bench.experiments.run import Executor
+
+
+def reproduce_command(
+    paper: Annotated[str, typer.Argument(help="simcse-2021.")] = "simcse-2021",
+    table: Annotated[
+        list[str] | None, typer.Option(help='Only this table or figure: 3, D.1, "figure 2"; repeatable.')
+    ] = None,
+    preset: Annotated[str, typer.Option(help="mini (embedded) or paper (BERT-base, from the Hub).")] = "mini",
+    seeds: Annotated[int, typer.Option(help="Seeds of everything that is trained.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is missing and its time; do nothing.")] = False,
+    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    executor: Annotated[str, typer.Option(help="Of the ablations' arms: local or ray (on a Ray cluster).")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Cluster of --executor ray: host:port, auto.")] = None,
+    cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
+    gpus_per_arm: Annotated[
+        float | None, typer.Option(help="With ray: GPUs an arm takes (1, if there are any).")
+    ] = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    runs: Annotated[Path, typer.Option(help="Folder for the trained models.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+) -> None:
+    """Go through a paper: train and measure what is missing, and put every table beside the paper's on one page.
+
+    The same command goes on after an interruption.
+
+    \b
+    simcse-bench reproduce simcse-2021 --dry-run
+    simcse-bench reproduce simcse-2021 --table 3 --table D.1 --seeds 3
+    simcse-bench reproduce simcse-2021 --preset paper --seeds 3 --executor ray --ray-address head:6379
+    """
+    from simcse_bench.experiments import reproduction
+    from simcse_bench.reports.reproduction import statements_table
+    from simcse_bench.training.run import Place
+
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+    place = Place(out, save_every=save_every, device=device, data_dir=data_dir, data_revision=data_revision)
+    execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
+    planned = reproduction.plan(paper, table or (), preset, seeds, out, runs, place, execute)
+    say = quietly if quiet else aloud
+    if dry_run:
+        print_table(reproduction.forecast(planned, say))
+        return
+    record = reproduction.run(planned, "none" if quiet else progress, say)
+    print_table(statements_table(planned.folder, record))
+    if not quiet:
+        typer.echo(f"written: {planned.folder}/ (index.html, tables.md)", err=True)
+    for what in record["failed"]:
+        typer.echo(f"failed: {what}; the page says why, the same command tries again", err=True)
+    if record["failed"]:
+        raise typer.Exit(1)
+
+
+EXECUTORS = ("local", "ray")
+
+
+def ablation_command(
+    name: Annotated[
+        str | None, typer.Argument(help="An ablation of `ls ablations`; with --vary a name of yours.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="mini (default; embedded) or paper (BERT-base, from the Hub).")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 1,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="field=a,b,c; repeatable: a grid instead of a named one.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe that --vary starts from (mini-unsup).")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="field=value for all arms, repeatable.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
+    save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    processes: Annotated[int, typer.Option(help="Processes that train an arm together, on a GPU each.")] = 1,
+    executor: Annotated[str, typer.Option(help="local (one arm after the other) or ray (arms on a Ray cluster).")] = (
+        "local"
+    ),
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
+    ] = None,
+    cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
+    gpus_per_arm: Annotated[
+        float | None, typer.Option(help="With ray: GPUs an arm takes (one for each process, if there are any).")
+    ] = None,
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+) -> None:
+    """Train and compare the arms of an ablation; the same command goes on after an interruption.
+
+    \b
+    simcse-bench run-ablation dropout --seeds 3
+    simcse-bench run-ablation temperature --preset paper --device cuda
+    simcse-bench run-ablation mine --vary learning_rate=1e-4,3e-4 --vary batch_size=32,64
+    simcse-bench run-ablation pooling --preset paper --executor ray --ray-address head:6379 --gpus-per-arm 1
+    """
+    import dataclasses
+
+    from simcse_bench.experiments.sweep import named, plan, varied
+    from simcse_bench.training.run import Place
+
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+    if name is None and not vary:
+        raise UserError("name an ablation (see `simcse-bench ls ablations`), or give a name and --vary field=a,b.")
+    if preset and vary:
+        raise UserError("--preset belongs to the named ablations; a grid starts from --recipe.")
+    if recipe and not vary:
+        raise UserError("--recipe: a named ablation has its own, see --preset; --recipe starts a grid of --vary.")
+    execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
+    if processes < 1:
+        raise UserError(f"--processes {processes}: expected at least 1.")
+    recipe = recipe or "mini-unsup"
+    preset = preset or (recipe if vary else "mini")
+    ablation = varied(name, recipe, vary) if vary else named(str(name))
+    short = {"model": model, "train": train}
+    settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
+    place = Place(out, False, force, save_every, device, data_dir, data_revision, tasks_dir)
+    planned = plan(ablation, preset, seeds, settings, arm or (), out, place)
+    planned = dataclasses.replace(planned, processes=processes)
+    say = quietly if quiet else aloud
+    if dry_run:
+        from simcse_bench.experiments.run import forecast
+
+        print_table(forecast(planned, force, say))
+        return
+    from simcse_bench.experiments.board import sweep_shown
+    from simcse_bench.experiments.run import complete
+    from simcse_bench.reports.ablation import ablation_table
+
+    with sweep_shown("none" if quiet else progress, planned.trials) as watch:
+        summary = complete(planned, force, watch, say, execute)
+    print_table(ablation_table(summary))
+    if not quiet:
+        typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
+    if any(entry["failed"] for entry in summary["arms"]):
+        raise typer.Exit(1)
+
+
+def chosen_executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:
+    """What runs a sweep's trials, by --executor and the options that belong to ray.
+
+    Raises:
+        UserError: an unknown executor, options of ray for another one.
+    """
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    cluster: dict[str, Any] = {"address": address, "cpus": cpus, "gpus": gpus}
+    cluster = {k: v for k, v in cluster.items() if v is not None}
+    from simcse_bench.experiments import ray, run
+
+    if name == "ray":
+        return functools.partial(ray.run, cluster=ray.Cluster(**cluster))
+    if cluster:
+        raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
+    return run.one_by_one

@@ -1,0 +1,75 @@
+"""The command that hands a model on: `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simcse_bench.cli.console import aloud, quietly
+from simcse_bench.errors import UserError
+
+
+def export_command(
+    model: Annotated[str, typer.Argument(help="Folder of a run or a checkpoint, Hub id, or a name from `ls models`.")],
+    to: Annotated[str, typer.Option(help="sentence-transformers, transformers or onnx.")],
+    out: Annotated[Path, typer.Option(help="Folder of the export; new, empty, or with --force.")],
+    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")] = None,
+    head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Truncate after so many tokens.")] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference to our embeddings, as a share of their largest value.")
+    ] = 1e-4,
+    results: Annotated[Path, typer.Option(help="Folder with reports: the card's scores.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="Name on the card (that of the repository or folder).")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card: mit, apache-2.0, ...")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="For the card: en, de, ...; repeatable.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="For the card: Hub id of the start, if unknown.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Further tags of the card; repeatable.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="Publish as owner/name on the Hugging Face Hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    update_repo: Annotated[
+        bool, typer.Option("--update-repo", help="Commit to a repository that has files already.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes: only the result.")] = False,
+) -> None:
+    """Export a model for other libraries, checked against our own embeddings, with a model card.
+
+    \b
+    simcse-bench export runs/unsup --to sentence-transformers --out exported --license mit --language en
+    simcse-bench export runs/unsup --to onnx --out exported-onnx
+    simcse-bench export runs/unsup --to transformers --out exported --push-to-hub me/my-simcse --private
+    """
+    from simcse_bench.export import card, publish, run
+
+    if not tolerance > 0:
+        raise UserError(f"--tolerance {tolerance:g}: expected a number above 0, such as {run.TOLERANCE:g}.")
+    if push_to_hub is None and (private or update_repo):
+        raise UserError("--private and --update-repo belong to --push-to-hub.")
+    shown = name or (push_to_hub or out.resolve().name).split("/")[-1]
+    about = card.About(shown, push_to_hub, license, tuple(language or ()), base_model, tuple(tag or ())).check()
+    checkpoint, record = run.find(model, revision, pooling, head, max_length)
+    run.check(to, out, checkpoint, force)
+    if push_to_hub is not None:
+        publish.check(push_to_hub, private, update_repo)
+    found = card.measured(results, checkpoint.provenance())
+    say = quietly if quiet else aloud
+    export, files = run.run(
+        run.Export(to, checkpoint, record), out, tolerance, lambda done: card.model_card(done, about, found)
+    )
+    parity = export.parity
+    typer.echo(
+        f"{out}: {to}, {export.dimension} dimensions, largest difference to our embeddings "
+        f"{parity['difference']:.1e} over {parity['sentences']} sentences (tolerance {tolerance:g})"
+    )
+    suites = ", ".join(dict.fromkeys(r.suite for r in found.reports))
+    say(f"model card: scores of {suites} from {results}" if suites else f"model card: no scores in {results}; evaluate "
+        f"with `simcse-bench eval --model {model}` and export again to have them")  # fmt: skip
+    if license is None:
+        say("model card: no license; give --license")
+    if push_to_hub is not None:
+        url = publish.push(out, files, push_to_hub, private, f"simcse-bench export --to {to}")
+        typer.echo(f"{push_to_hub}: {len(files)} files published, {url}")

@@ -1,0 +1,123 @@
+"""The commands that look: `ls`, `report`, `data where`, `data fetch` and `data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simcse_bench.cli.console import DataDir, DataRevision, TasksDir, print_table
+from simcse_bench.errors import UserError, unknown
+
+
+def list_command(
+    what: Annotated[
+        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings or ablations")
+    ] = "tasks",
+    tasks_dir: TasksDir = None,
+) -> None:
+    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations.
+
+    \b
+    simcse-bench ls models
+    simcse-bench ls settings
+    simcse-bench ls tasks --tasks-dir my-tasks
+    """
+
+    from simcse_bench.cli import lists
+
+    listings = {
+        "tasks": lambda: lists.tasks(tasks_dir),
+        "suites": lambda: lists.suites(tasks_dir),
+        "models": lists.models,
+        "poolings": lists.poolings,
+        "protocols": lists.protocols,
+        "recipes": lists.recipes,
+        "settings": lists.settings,
+        "ablations": lists.ablations,
+    }
+    if what not in listings:
+        raise unknown("list", what, listings)
+    print_table(listings[what]())
+
+
+def report_command(
+    results: Annotated[Path, typer.Argument(help="Folder with reports.")] = Path("results"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 2 if a table is stale.")] = False,
+) -> None:
+    """Draw every table below a results folder anew from its JSON reports.
+
+    \b
+    simcse-bench report
+    simcse-bench report results --check
+    """
+    from simcse_bench.reports.site import regenerate
+
+    files = regenerate(results, check)
+    typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
+
+
+data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
+
+
+@data_app.command("where")
+def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -> None:
+    """Say which folder the data is read from; download nothing.
+
+    \b
+    simcse-bench data where
+    simcse-bench data where --data-dir SentEval/data
+    """
+    from simcse_bench.data.senteval import find_root
+
+    root = find_root(data_dir, data_revision, download=False)
+    typer.echo(f"{root.path} ({root.origin})")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    data_revision: DataRevision = "main",
+    force: Annotated[bool, typer.Option("--force", help="Download and unpack again.")] = False,
+) -> None:
+    """Download the official archive (senteval.tar, 90 MB) from the Hub into the cache.
+
+    \b
+    simcse-bench data fetch
+    SIMCSE_BENCH_CACHE=/big/disk simcse-bench data fetch
+    """
+    from simcse_bench.data.senteval import fetch
+
+    root = fetch(data_revision, force)
+    typer.echo(f"{root.path} ({root.origin})")
+
+
+@data_app.command("check")
+def data_check(
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only the tasks of this suite, such as sts-ja.")] = None,
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+) -> None:
+    """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry.
+
+    Other languages are checked where a copy of their data is here; named by --task or --suite, they come from the Hub.
+
+    \b
+    simcse-bench data check
+    simcse-bench data check --suite sts-ja
+    """
+    from simcse_bench.cli import lists
+    from simcse_bench.data.pairs import data_root
+    from simcse_bench.data.task import load_suite, load_task, task_names
+
+    chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
+    tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
+    root = data_root(tasks, data_dir, data_revision)
+    table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))
+    if root:
+        typer.echo(f"{root.path} ({root.origin})", err=True)
+    print_table(table)
+    if problems:
+        raise UserError(*problems)

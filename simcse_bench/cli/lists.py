@@ -1,0 +1,146 @@
+"""What `ls` and `data check` show, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+from simcse_bench.data.hub_datasets import named
+from simcse_bench.data.labelled import Labelled, read_labelled
+from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
+from simcse_bench.data.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
+from simcse_bench.errors import UserError
+from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
+from simcse_bench.models.catalog import HEADS, MODELS, POOLINGS
+from simcse_bench.reports.table import MISSING, Table
+from simcse_bench.training.config import (
+    AUGMENTATIONS,
+    GATHERS,
+    MLPS,
+    OBJECTIVES,
+    RECIPES,
+    SAME_MASKS,
+    SIMILARITIES,
+    TrainConfig,
+    recipe,
+)
+
+
+def tasks(tasks_dir: Path | None = None) -> Table:
+    """Every task with its rows, and how it is scored."""
+    rows = []
+    for name in task_names(tasks_dir):
+        task = load_task(name, tasks_dir)
+        known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
+        counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
+        scored = "correlation" if task.kind == "sts" else f"accuracy, {task.probe}"
+        rows.append([name, task.title, task.kind, counts, scored])
+    return Table("tasks", ["name", "title", "kind", "rows", "score"], rows)
+
+
+def suites(tasks_dir: Path | None = None) -> Table:
+    """Every suite with its tasks."""
+    return Table("suites", ["name", "tasks"], [[n, ", ".join(t)] for n, t in load_suites(tasks_dir).items()])
+
+
+def models() -> Table:
+    """Models whose settings are known."""
+    rows, notes = [], []
+    for m in MODELS.values():
+        rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING), m.language])
+        note = [text for text in (m.note, m.usage, f"needs {m.preprocess}" if m.preprocess else "") if text]
+        notes += [f"{m.checkpoint}: {'; '.join(note)}."] if note else []
+    title = "models with known settings; others work with their own modules.json or --pooling"
+    return Table(title, ["name", "pooling", "head", "length", "language"], rows, notes)
+
+
+def poolings() -> Table:
+    """Poolings and heads."""
+    rows = [["--pooling", k, v] for k, v in POOLINGS.items()] + [["--head", k, v] for k, v in HEADS.items()]
+    return Table("poolings and heads", ["option", "value", "meaning"], rows)
+
+
+def protocols() -> Table:
+    """Protocols and what they decide."""
+    rows = []
+    for p in PROTOCOLS.values():
+        differs = ", ".join(f"{t}: {s}" for t, s in p.task_splits.items())
+        rows.append([p.name, p.text, p.split + (f" ({differs})" if differs else ""), str(p.resamples)])
+    return Table("protocols", ["name", "text", "split", "bootstrap resamples"], rows)
+
+
+def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> tuple[Table, list[str]]:
+    """Read every split and text variant of every task; the table of what was found, and all problems.
+
+    Without ``fetch``, a Hub dataset that may have a copy is only read from that copy.
+    """
+    rows: list[list[str]] = []
+    problems: list[str] = []
+
+    def attempt(name: str, split: str, text: str, read: Callable[[], Pairs | Labelled]) -> None:
+        try:
+            found = read()
+        except UserError as error:
+            problems.extend(error.problems)
+            rows.append([name, split, text, "", "", "", "FAILED"])
+            return
+        values = found.gold if isinstance(found, Pairs) else found.labels
+        span = f"{values.min():g}–{values.max():g}"
+        rows.append([name, split, text, str(len(found)), span, str(found.duplicates()), found.fingerprint()])
+
+    for task in tasks:
+        if task.kind == "transfer":
+            attempt(task.name, " + ".join(task.splits), "only", partial(read_labelled, task, root))
+            continue
+        for text in task.sources if "only" in task.sources else TEXT_VARIANTS:
+            source = task.source(text)[1]
+            for split in task.splits:
+                copies = [file_paths(task, source, split, subset, root) for subset in task.splits[split]]
+                if not fetch and source.format == "hub" and source.path and not all(copies):
+                    rows.append([task.name, split, text, "", "", "", f"no copy here ({named(source)})"])
+                    continue
+                attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
+    header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
+    note = "repeated: rows whose text stood in an earlier row"
+    return Table("data", header, rows, [note]), list(dict.fromkeys(problems))
+
+
+def recipes() -> Table:
+    """Recipes: what each changes of the trainer's defaults."""
+    columns = ("model", "train", "batch_size", "learning_rate", "epochs", "max_steps", "mlp", "dtype")
+    rows = []
+    for name in RECIPES:
+        config = recipe(name)
+        rows.append([name, *(str(getattr(config, c)) for c in columns)])
+    note = "max_steps 0: as many as the epochs give. Table A.1 of the paper; the mini ones are for trying the trainer."
+    return Table("recipes", ["name", *columns], rows, [note])
+
+
+def ablations() -> Table:
+    """Ablations with their arms."""
+    rows = [
+        [a.name, a.title, ", ".join(a.arms_of(preset)), preset, a.published.source if a.published else MISSING]
+        for a in ABLATIONS.values()
+        for preset in (PRESETS if a.by_preset else ("all",))
+    ]
+    note = "Presets: " + "; ".join(f"{name}: {text}" for name, text in PRESETS.items()) + "."
+    return Table("ablations", ["name", "what", "arms", "preset", "table"], rows, [note])
+
+
+def settings() -> Table:
+    """Every field of a training run with its default."""
+    rows = [
+        [f.name, "none" if f.default in (None, ()) else str(f.default), f.metadata["help"]] for f in fields(TrainConfig)
+    ]
+    values = [
+        (name, choices)
+        for name, choices in (
+            ("pooling", POOLINGS), ("mlp", MLPS), ("similarity", SIMILARITIES), ("same_mask", SAME_MASKS),
+            ("gather", GATHERS), ("objective", OBJECTIVES), ("augmentation", AUGMENTATIONS),
+        )
+    ]  # fmt: skip
+    notes = [f"{name} {value}: {text}" for name, choices in values for value, text in choices.items()]
+    note = "--set dropout=p sets both dropout fields."
+    return Table("settings of `train --set field=value`", ["field", "default", "meaning"], rows, [note, *notes])

@@ -1,0 +1,220 @@
+"""The commands around `SimCSE`, the official package's class: `index`, `search`, `encode` and `demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simcse_bench.cli.console import PROGRESS, aloud, print_table
+from simcse_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from simcse_bench.search.simcse import SimCSE
+
+EXAMPLES = 1000  # embedded sentences that `demo` takes without a corpus, as many as the official demo
+LENGTH = 128  # simcse.MAX_LENGTH, which is not loaded for --help
+Model = Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")]
+Pooling = Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")]
+Head = Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
+MaxLength = Annotated[int, typer.Option(help="Truncate after so many tokens (the model's own limit holds too).")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Column = Annotated[str | None, typer.Option(help="Column of the sentences, where the file has several.")]
+ProgressKind = Annotated[str, typer.Option(help="auto, bar, plain or none.")]
+_FILE = "Sentences: .txt, .csv, .tsv, .jsonl (each also .gz), .parquet, or mini-sentences."
+
+
+def index_command(
+    file: Annotated[str, typer.Argument(help=_FILE)],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    pooling: Pooling = None,
+    head: Head = None,
+    revision: Revision = None,
+    max_length: MaxLength = LENGTH,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    column: Column = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Embed a file's sentences, and save them with their vectors for `search` and `demo`.
+
+    \b
+    simcse-bench index sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out my-index
+    """
+    from simcse_bench.data.corpus import read_sentences
+    from simcse_bench.progress import progress_shown
+    from simcse_bench.search.index import require_place
+    from simcse_bench.search.simcse import SimCSE
+
+    _known(progress)
+    require_place(out, force)
+    sentences, blank = read_sentences(file, column)
+    made = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
+    with progress_shown(progress) as made.progress:
+        made.build_index(sentences, use_faiss=False)
+    made.save_index(out)
+    aloud(
+        f"written: {out}/, {len(sentences):,} sentences{_left_out(blank)}{_cut(made.stats.get('truncated', 0), made)}"
+    )
+
+
+def search_command(
+    index: Annotated[Path, typer.Argument(help="Folder that `index` has made.")],
+    query: Annotated[list[str], typer.Argument(help="One sentence or several.")],
+    top_k: Annotated[int, typer.Option(help="At most so many for each.")] = 5,
+    threshold: Annotated[float, typer.Option(help="Only those with at least this cosine.")] = 0.6,
+    model: Annotated[str | None, typer.Option(help="The index's model, where it has moved.")] = None,
+    device: Device = "auto",
+    format: Annotated[str, typer.Option(help="What is printed: table or json.")] = "table",
+) -> None:
+    """Find the sentences of an index that are nearest to a sentence.
+
+    \b
+    simcse-bench search my-index "He plays guitar." --top-k 10 --threshold 0.5
+    """
+    from simcse_bench.reports.table import Table
+
+    if format not in ("table", "json"):
+        raise unknown("format", format, ("table", "json"))
+    opened = _open_index(index, model, device)
+    hits = opened.nearest(query, threshold=threshold, top_k=top_k)
+    if format == "json":
+        content = [
+            {"query": one, "results": [{"sentence": text, "score": score} for text, score in found]}
+            for one, found in zip(query, hits, strict=True)
+        ]
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+        return
+    for one, found in zip(query, hits, strict=True):
+        notes = [] if found else [f"no sentence reaches a cosine of {threshold}; lower --threshold."]
+        print_table(Table(one, ("cosine", "sentence"), [(f"{score:.4f}", text) for text, score in found], notes))
+
+
+def encode_command(
+    file: Annotated[str, typer.Argument(help=_FILE)],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="vectors.npy, or .parquet with row numbers and sentences.")],
+    pooling: Pooling = None,
+    head: Head = None,
+    revision: Revision = None,
+    max_length: MaxLength = LENGTH,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    column: Column = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Not scaled to length 1.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    progress: ProgressKind = "auto",
+) -> None:
+    """Embed a file's sentences, however many, into a file of vectors. The same command goes on after a kill.
+
+    \b
+    simcse-bench encode sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out vectors.npy
+    """
+    from simcse_bench.progress import progress_shown
+    from simcse_bench.search.encode_file import encode_file, require_target
+    from simcse_bench.search.simcse import SimCSE
+
+    _known(progress)
+    require_target(out)
+    opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
+    with progress_shown(progress, "sentences") as show:
+        record = encode_file(opened, file, out, column, not raw, force, show, aloud)
+    shape = f"{record.sentences:,} sentences, {record.dimension} values each"
+    aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
+
+
+def demo_command(
+    model: Annotated[str | None, typer.Option(help="As for `index`; with --index its own is taken.")] = None,
+    corpus: Annotated[str | None, typer.Option(help=f"{_FILE} Without: the first 1,000 of mini-sentences.")] = None,
+    index: Annotated[Path | None, typer.Option(help="Folder that `index` has made, instead of --corpus.")] = None,
+    pooling: Pooling = None,
+    head: Head = None,
+    revision: Revision = None,
+    max_length: MaxLength = LENGTH,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    column: Column = None,
+    port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
+    host: Annotated[str, typer.Option(help="Address to answer at; 0.0.0.0: the whole network.")] = "127.0.0.1",
+    progress: ProgressKind = "auto",
+) -> None:
+    """Serve a page on this machine: search over a corpus, and the similarity of two sentences.
+
+    \b
+    simcse-bench demo --model mini
+    simcse-bench demo --index my-index --port 9000
+    """
+    from simcse_bench.data.corpus import read_sentences
+    from simcse_bench.files import shown_name
+    from simcse_bench.progress import progress_shown
+    from simcse_bench.search import demo
+    from simcse_bench.search.simcse import SimCSE
+
+    _known(progress)
+    if index is not None and (corpus or pooling or head or revision):
+        raise UserError("--index has its own corpus and model settings; leave --corpus, --pooling, --head, --revision.")
+    if index is None and model is None:
+        raise UserError("no model: give --model (`--model mini` ships with simcse-bench), or --index.")
+    with demo.take_port(host, port) as server:
+        if index is not None:
+            name, opened = shown_name(str(index)), _open_index(index, model, device)
+        else:
+            name = corpus or "mini-sentences"
+            sentences, blank = read_sentences(name, column)
+            sentences = sentences if corpus else sentences[:EXAMPLES]
+            opened = SimCSE(
+                str(model), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype
+            )
+            with progress_shown(progress) as opened.progress:
+                opened.build_index(sentences)
+            opened.progress = None
+            aloud(f"{len(sentences):,} sentences{_left_out(blank)}{_cut(opened.stats.get('truncated', 0), opened)}")
+        server.answers = demo.Answers(opened, shown_name(name))
+        if not server.local:
+            aloud(f"warning: whoever reaches this machine at {host} can use the demo.")
+        aloud(f"{server.url} (Ctrl-C stops)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            aloud("stopped")
+
+
+def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
+    """The index's model, as it was used, with the index."""
+    from simcse_bench.models import baselines
+    from simcse_bench.search import index
+    from simcse_bench.search.simcse import SimCSE
+
+    about = index.read_record(folder)["model"]
+    name = model or index.found(str(about["located"]), folder)
+    settings = {} if baselines.is_baseline(name) else {k: about[k] for k in ("pooling", "head")}
+    revision = about.get("revision") if model is None else None
+    try:
+        opened = SimCSE(
+            name, device, **settings, revision=revision, dtype=about["dtype"], max_length=about["max_length"] or LENGTH
+        )
+    except UserError as error:
+        raise UserError(
+            *error.problems, f"{folder} was made with {about['name']}; say where it is: --model."
+        ) from error
+    opened.load_index(folder)
+    return opened
+
+
+def _known(progress: str) -> None:
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+
+
+def _left_out(blank: int) -> str:
+    return f"; {blank:,} blank line{'s' * (blank != 1)} left out" if blank else ""
+
+
+def _cut(truncated: int, model: SimCSE) -> str:
+    return f"; {truncated:,} cut off after {model.provenance['max_length']} tokens" if truncated else ""

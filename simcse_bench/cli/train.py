@@ -1,0 +1,70 @@
+"""The commands that train: `train` and `run-ablation`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, quietly
+from simcse_bench.errors import UserError, unknown
+
+
+def train_command(
+    out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
+    recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
+    track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start anew over another run in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
+    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
+    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    tasks_dir: TasksDir = None,
+    data_dir: DataDir = None,
+    data_revision: DataRevision = "main",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+) -> None:
+    """Train an encoder with SimCSE and keep the weights with the best dev score.
+
+    \b
+    simcse-bench train --recipe unsup-bert-base --train wiki1m --out runs/unsup
+    simcse-bench train --recipe sup-bert-base --train nli.csv --out runs/sup --set seed=1 --set dropout=0.2
+    simcse-bench train --resume --out runs/sup
+    torchrun --nproc-per-node 4 -m simcse_bench train --recipe sup-roberta-large --out runs/large
+    """
+    from simcse_bench.training import run
+    from simcse_bench.training.dry_run import estimate
+
+    if progress not in PROGRESS:
+        raise unknown("progress", progress, PROGRESS)
+    if resume and force:
+        raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
+    short = {"model": model, "train": train, "track_geometry": track_geometry}
+    settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
+    place = run.Place(out, resume, force, save_every, device, data_dir, data_revision, tasks_dir, tuple(tracker or ()))
+    config = run.settle(recipe, settings, place)
+    main_process = os.environ.get("RANK", "0") == "0"
+    silent = quiet or progress == "none" or not main_process
+    say = quietly if silent else aloud
+    if dry_run and config is not None:
+        for what, text in estimate(config, place, say)[0]:
+            typer.echo(f"{what:<11} {text}")
+        return
+    from simcse_bench.progress import training_shown
+
+    with training_shown("none" if silent else progress) as show:
+        record = run.launch(config, place, show, say)
+    if main_process:
+        kept = record["kept"]
+        score = "no dev score" if kept["dev"] is None else f"dev {kept['dev']:.2f} ({record['dev']['task']})"
+        typer.echo(f"{out}: weights of step {kept['step']} of {record['steps']}, {score}")
+        if not quiet:
+            done = "already there" if record.get("existing") else f"{record['sentences_per_second']:.0f} sentences/s"
+            typer.echo(f"{done}; evaluate with: simcse-bench eval --model {out}", err=True)

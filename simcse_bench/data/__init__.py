@@ -1,0 +1,12 @@
+"""From a file or the Hub to pairs, labelled sentences and rows of training text.
+
+Open ``task`` first: a task is one YAML file.
+
+- ``task``          Task, EvalProtocol, suites
+- ``senteval``      where the evaluation data is: option, variable, cache, Hub; ``DataSource``
+- ``pairs``         formats of the STS tasks -> ``Pairs``, every row checked
+- ``labelled``      formats of the transfer tasks -> ``Labelled``, in SentEval's order
+- ``hub_datasets``  Hub datasets as pairs, and where their copies may lie
+- ``corpus``        training text: files, the official ones by name, Hub datasets
+- ``text_formats``  .txt .csv .tsv .jsonl .parquet -> rows
+"""

@@ -1,0 +1,247 @@
+"""Corpora: rows of text for training, from a file, from SimCSE's own files or from a dataset on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import bundled, hub
+from simcse_bench.data.pairs import MAX_ROW_ERRORS
+from simcse_bench.data.senteval import REPO
+from simcse_bench.data.text_formats import FORMATS, OPENERS, TEXT_TYPE, Row, file_errors, suffix_of, texts_of
+from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.files import sha256, shown_name
+
+NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
+MAX_COLUMNS = 3  # sentence, positive, hard negative
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows of one, two or three texts: sentence; sentence and positive; sentence, positive and hard negative.
+
+    ``rows()`` starts a fresh pass in constant memory. It gives empty fields as they are, and raises UserError after
+    the last good row before a malformed one, with up to five problems.
+    """
+
+    name: str
+    origin: str
+    fingerprint: str  # 16 hex digits: the content, and the columns and row limit where they restrict it
+    columns: int
+    rows: Callable[[], Iterator[Row]]
+
+
+def open_corpus(
+    train: str, columns: Sequence[str] = (), max_rows: int = 0, split: str = "train", revision: str | None = None
+) -> Corpus:
+    """Open training data; nothing but the header and the first row is read, and the file's checksum taken.
+
+    Args:
+        train: a file (see ``FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a name of
+            ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
+        columns: names of one to three columns, in the order sentence, positive, hard negative. Without, all columns of
+            a file by position like SimCSE train.py, and all text columns of a Parquet file or a dataset.
+        max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
+        split, revision: of a dataset on the Hub.
+
+    Raises:
+        UserError: no such data, no rows, an unknown format or column, more than three columns.
+    """
+    if max_rows < 0:
+        raise UserError(f"max_rows {max_rows}: expected a number of rows, or 0 for all.")
+    if os.path.isfile(train):  # noqa: PTH113 (Path raises for long names)
+        if revision is not None or split != "train":
+            given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
+            raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
+        return _file_corpus(Path(train), columns, max_rows, shown_name(train), "file")
+    if train in bundled.TEXTS:
+        if split != "train":
+            raise UserError(f"split {split!r}: {train} has the split 'train' only.")
+        return _file_corpus(bundled.text_file(train), columns, max_rows, train, "embedded")
+    if train in NAMED:
+        if split != "train":
+            raise UserError(f"split {split!r}: {train} has the split 'train' only.")
+        path = hub.dataset_file(REPO, NAMED[train], revision or "main")
+        origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
+        return _file_corpus(path, columns, max_rows, train, origin)
+    if os.path.isdir(train):  # noqa: PTH112
+        raise UserError(f"{train}: is a folder, expected a file ({', '.join(FORMATS)}).")
+    name, _, config = train.partition(":")
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in FORMATS:
+        raise UserError(f"{train}: no such file.")
+    if name.count("/") != 1:
+        names = [*NAMED, *bundled.TEXTS]
+        raise UserError(
+            f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(FORMATS)}), "
+            f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
+        )
+    return _hub_corpus(train, name, config or None, columns, max_rows, split, revision)
+
+
+def open_sentences(source: str, column: str | None = None) -> Corpus:
+    """Text of one column, see ``open_corpus``.
+
+    Raises:
+        UserError: whatever ``open_corpus`` refuses, or several text columns and no ``column``.
+    """
+    corpus = open_corpus(source, (column,) if column else ())
+    if corpus.columns != 1:
+        raise UserError(f"{source}: {corpus.columns} text columns, expected 1. Name it: --column NAME.")
+    return corpus
+
+
+def numbered(corpus: Corpus) -> Iterator[tuple[int, str]]:
+    """The sentences that are not blank, each with the number of its row (a text file's line), from 1."""
+    return ((i, text) for i, (text,) in enumerate(corpus.rows(), 1) if text.strip())
+
+
+def read_sentences(source: str, column: str | None = None) -> tuple[list[str], int]:
+    """The sentences of a file (or whatever ``open_sentences`` takes), and how many blank ones were left out.
+
+    Raises:
+        UserError: whatever ``open_sentences`` refuses; lines that are not UTF-8, with their numbers; blank lines only.
+    """
+    corpus = open_sentences(source, column)
+    texts = [text for (text,) in corpus.rows()]
+    sentences = [text for text in texts if text.strip()]
+    if not sentences:
+        raise UserError(f"{source}: {len(texts)} lines, all blank; expected one sentence a line.")
+    return sentences, len(texts) - len(sentences)
+
+
+def require_text(sentences: Sequence[str]) -> None:
+    """UserError for the first that is no text."""
+    for i, text in enumerate(sentences):
+        if not isinstance(text, str):
+            raise UserError(f"sentence {i} is {type(text).__name__}, expected text (str): {text!r:.80}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"sentence {i} is not valid unicode (half a surrogate pair): {text!r:.80}") from None
+
+
+def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
+    suffix = suffix_of(path.name)
+    if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
+        known = "\n".join(f"  {s:<9} {text}" for s, text in FORMATS.items())
+        raise UserError(f"{path}: unknown suffix {path.suffix!r}. Known, all but .parquet also with .gz:\n{known}")
+    with file_errors(path):
+        names, texts, rows = OPENERS[suffix](path)
+        content = sha256(path)
+    chosen = _choose(str(path), names, texts, columns)
+    restricted = chosen if list(chosen) != list(names) else ()
+    corpus = _corpus(name, origin, [suffix, content, *restricted], len(chosen), lambda: rows(chosen), max_rows)
+    if next(corpus.rows(), None) is None:
+        raise UserError(f"{path}: no rows; expected {FORMATS[suffix]}.")
+    return corpus
+
+
+def _corpus(
+    name: str, origin: str, identity: list[str], columns: int, items: Callable[[], Iterator[Row | str]], max_rows: int
+) -> Corpus:
+    """``max_rows`` applied, malformed rows collected."""
+    fingerprint = hashlib.sha256(json.dumps([identity, max_rows]).encode()).hexdigest()[:16]
+    limit = max_rows or None
+    return Corpus(name, origin, fingerprint, columns, lambda: _checked(itertools.islice(items(), limit)))
+
+
+def _checked(items: Iterable[Row | str]) -> Iterator[Row]:
+    """Rows up to the first problem; then the problems, so that a long file is not worked on in vain."""
+    problems: list[str] = []
+    try:
+        for item in items:
+            if not isinstance(item, str):
+                if not problems:
+                    yield item
+                continue
+            problems.append(item)
+            if len(problems) == MAX_ROW_ERRORS:
+                problems.append("Reading stopped there; more such rows may follow.")
+                break
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from error
+    if problems:
+        raise UserError(*problems)
+
+
+def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Sequence[str]) -> Sequence[str]:
+    """The columns asked for, else all that hold text."""
+    listed = ", ".join(names)
+    for i, column in enumerate(columns):
+        if column not in names:
+            error = unknown("column", column, names)
+            raise UserError(f"{place}: {error.problems[0]}")
+        if column not in texts:
+            raise UserError(f"{place}: column {column!r} holds no text. Those that do: {', '.join(texts) or 'none'}.")
+        if column in columns[:i]:
+            raise UserError(f"{place}: column {column!r} is named twice.")
+    chosen = columns or texts
+    if not 1 <= len(chosen) <= MAX_COLUMNS:
+        raise UserError(
+            f"{place}: {len(chosen)} text columns, expected 1 to {MAX_COLUMNS} (sentence, positive, hard negative). "
+            f"It has: {listed}. Give --set columns=a,b (train) or --column a (encode, index)."
+        )
+    return chosen
+
+
+def _hub_corpus(
+    train: str, name: str, config: str | None, columns: Sequence[str], max_rows: int, split: str, revision: str | None
+) -> Corpus:
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    what = f"Hub dataset {train!r}, split {split!r}" + (f", revision {revision!r}" if revision else "")
+    with _dataset_errors(what):
+        builder = datasets.load_dataset_builder(name, config, revision=revision)
+        # without the Hub, datasets gives whatever it has in its cache, of any revision
+        if revision not in (None, builder.hash) and type(builder).__module__.startswith(
+            "datasets.packaged_modules.cache"
+        ):
+            raise UserError(f"{what}: the Hub cannot be reached, and the cache holds revision {builder.hash}.")
+        if max_rows:
+            table = builder.as_streaming_dataset(split=split).take(max_rows)
+        else:
+            builder.download_and_prepare()
+            table = builder.as_dataset(split=split)
+        features: Mapping[str, Any] = table.features or next(
+            iter(table), {}
+        )  # a streamed CSV tells its types by its first row only
+    texts = [
+        k for k, v in features.items() if isinstance(v, str | None) or TEXT_TYPE.match(str(getattr(v, "dtype", "")))
+    ]
+    chosen = _choose(what, list(features), texts, columns)
+
+    def rows() -> Iterator[Row | str]:
+        with _dataset_errors(what):
+            batches = table.select_columns(list(chosen)).iter(batch_size=1000)
+            found = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))
+            for number, row in enumerate(found):
+                yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
+
+    # datasets' hash is the commit
+    identity = [name, builder.config.name, split, builder.hash, *chosen]
+    return _corpus(train, f"Hub dataset {name} at revision {builder.hash}", identity, len(chosen), rows, max_rows)
+
+
+@contextmanager
+def _dataset_errors(what: str) -> Iterator[None]:
+    """What datasets raises, as a UserError; failures to reach the Hub are left to hub_errors."""
+    import datasets
+
+    with hub.hub_errors(what, advice="Without the Hub, give a file."):
+        try:
+            yield
+        except (ValueError, datasets.exceptions.DatasetsError) as error:
+            # a file that cannot be parsed is told by the cause only
+            cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+            reason = (str(cause or error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{what} could not be loaded: {reason}") from error

@@ -1,0 +1,275 @@
+"""Readers: task files -> Pairs, with every row checked; and the fingerprint of what was read."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, Row, copy_of, hub_rows, named
+from simcse_bench.data.senteval import DataRoot, find_root, given_root
+from simcse_bench.data.task import Source, Task
+from simcse_bench.errors import UserError
+
+MAX_ROW_ERRORS = 5  # of one file; the rest are counted
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs with gold scores; all four fields have one entry per pair.
+
+    Rows of one subset stand together, in the order of the task file.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    gold: NDArray[np.float64]  # (n,)
+    subset: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def head(self, n: int) -> Pairs:
+        """The first ``n`` pairs of every subset."""
+        seen: dict[str, int] = {}
+        keep = []
+        for row, name in enumerate(self.subset):
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] <= n:
+                keep.append(row)
+        return Pairs(
+            tuple(self.left[i] for i in keep),
+            tuple(self.right[i] for i in keep),
+            self.gold[keep],
+            tuple(self.subset[i] for i in keep),
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Number of pairs of each subset."""
+        return {name: self.subset.count(name) for name in dict.fromkeys(self.subset)}
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over subset, gold and both sentences of every row."""
+        digest = hashlib.sha256()
+        for row in zip(self.subset, self.gold.tolist(), self.left, self.right, strict=True):
+            digest.update(("\t".join(map(str, row)) + "\n").encode())
+        return digest.hexdigest()[:16]
+
+    def duplicates(self) -> int:
+        """Number of rows whose two sentences (in either order) already stood in an earlier row."""
+        return len(self) - len({tuple(sorted(pair)) for pair in zip(self.left, self.right, strict=True)})
+
+
+def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs:
+    """Read one split of an STS task and check every row and count.
+
+    Args:
+        task: an STS task.
+        split: a key of ``task.splits``.
+        variant: text variant, "senteval" or "raw".
+        root: the data folder (None for a task that needs none: a user's own file, a Hub dataset).
+
+    Raises:
+        UserError: all problems of the files at once, each with file and line.
+    """
+    if task.kind != "sts":
+        raise UserError(f"task {task.name!r} is a {task.kind} task; pairs are read from STS tasks.")
+    if split not in task.splits:
+        raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
+    variant, source = task.source(variant)
+    decimals = GOLD_DECIMALS if source.format == "hub" else None
+    left: list[str] = []
+    right: list[str] = []
+    gold: list[float] = []
+    subset: list[str] = []
+    problems: list[str] = []
+    for name, expected in task.splits[split].items():
+        try:
+            rows = list(_READERS[source.format](source, file_paths(task, source, split, name, root), split, name))
+        except UserError as error:
+            problems += error.problems
+            continue
+        row_errors = []
+        for where, score, a, b in rows:
+            try:
+                gold.append(_gold(score, task.gold, decimals))
+            except ValueError as error:
+                row_errors.append(f"{where}: {error}")
+            left.append(_cleaned(a, variant, source))
+            right.append(_cleaned(b, variant, source))
+        subset += [name] * len(rows)
+        problems += row_errors[:MAX_ROW_ERRORS]
+        if len(row_errors) > MAX_ROW_ERRORS:
+            problems.append(f"... and {len(row_errors) - MAX_ROW_ERRORS} more such lines in {name}")
+        if not rows or (expected is not None and len(rows) != expected):
+            problems.append(
+                f"{task.name}/{name}: {len(rows)} scored pairs in {_place(task, source, split, name, root)}, "
+                f"expected {expected or 'at least one'}. The file is not the one this task was made for, or is cut off."
+            )
+    if problems:
+        raise UserError(*problems)
+    return Pairs(tuple(left), tuple(right), np.array(gold, dtype=np.float64), tuple(subset))
+
+
+def needs_root(task: Task) -> bool:
+    """Whether any text of the task lies in the data folder (not in a user's own file or on the Hub)."""
+    return any(
+        not path.exists()
+        for source in task.sources.values()
+        if source.format != "hub"
+        for split, subsets in task.splits.items()
+        for subset in subsets
+        for path in file_paths(task, source, split, subset, None).values()
+    )
+
+
+def data_root(tasks: Iterable[Task], data_dir: Path | None = None, revision: str = "main") -> DataRoot | None:
+    """The data folder these tasks read from: found, or downloaded, where one of them needs it.
+
+    For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files.
+    """
+    tasks = list(tasks)
+    if any(needs_root(t) for t in tasks):
+        return find_root(data_dir, revision)
+    copied = any(s.format == "hub" and s.path for t in tasks for s in t.sources.values())
+    return given_root(data_dir) if copied else None
+
+
+def _cleaned(text: str, variant: str, source: Source) -> str:
+    """SentEval: ' '.join(line.split()); a raw text keeps its inner spaces. NFC where the task file asks for it."""
+    text = " ".join(text.split()) if variant == "senteval" else text.strip()
+    return unicodedata.normalize("NFC", text) if source.unicode else text
+
+
+def _gold(found: Any, bounds: tuple[float, float], decimals: int | None = None) -> float:
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        raise ValueError(f"gold score {found!r} is not a number") from None
+    value = value if decimals is None else round(value, decimals)
+    if not bounds[0] <= value <= bounds[1]:  # also catches NaN
+        raise ValueError(f"gold score {value:g} is outside [{bounds[0]:g}, {bounds[1]:g}]")
+    return value
+
+
+def file_paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
+    """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder.
+
+    Of a Hub dataset it is the copy on this machine; empty where there is none.
+    """
+    if source.format == "hub":
+        copy = copy_of(source, task.folder, split, subset, root)
+        return {"": copy} if copy else {}
+    found = {}
+    for part in ("input", "gs") if source.format == "semeval" else ("",):
+        relative = Path(source.path.format(split=split, subset=subset, part=part))
+        beside = task.folder / relative
+        found[part] = beside if root is None or beside.exists() else root / relative
+    return found
+
+
+def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
+    paths = list(file_paths(task, source, split, subset, root).values())
+    return str(paths[-1]) if paths else named(source)
+
+
+def read_lines(path: Path, encoding: str) -> list[str]:
+    """Lines split at newlines only: str.splitlines would also split at U+0085 and U+2028 inside a sentence."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, expected a file.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not {encoding} text (byte {error.object[error.start]:#04x}).") from None
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
+def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """SemEval's two files: ``STS.input`` (two sentences a line) and ``STS.gs`` (a score; empty = unscored pair)."""
+    texts, golds = read_lines(paths["input"], source.encoding), read_lines(paths["gs"], source.encoding)
+    if len(texts) != len(golds):
+        raise UserError(
+            f"{paths['input']} has {len(texts)} lines but {paths['gs']} has {len(golds)}: "
+            "expected one score line per pair. Fetch the data again."
+        )
+    problems = []
+    for number, (text, gold) in enumerate(zip(texts, golds, strict=True), 1):
+        if not gold.strip():
+            continue
+        fields = text.split("\t")
+        if len(fields) < 2:
+            problems.append(f"{paths['input']}:{number}: expected two sentences with a tab between them.")
+            continue
+        yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
+    if problems:
+        raise UserError(*shortened(problems))
+
+
+def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
+    path = paths[""]
+    lines = read_lines(path, source.encoding)
+    if source.format == "tsv":
+        table: Iterator[tuple[int, list[str]]] = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
+    else:
+        table = _csv_rows(path, lines)
+    columns = dict(source.columns)
+    if source.header:
+        header = next(table, (0, []))[1]
+        missing = [c for c in columns.values() if isinstance(c, str) and c not in header]
+        if missing:
+            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header)}.")
+        columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
+    index = {k: int(c) for k, c in columns.items()}
+    problems = []
+    for number, fields in table:
+        if len(fields) <= max(index.values()):
+            if any(fields):
+                problems.append(
+                    f"{path}:{number}: {len(fields)} fields, expected at least {max(index.values()) + 1} "
+                    f"(gold is field {index['gold'] + 1}, the sentences {index['left'] + 1} and {index['right'] + 1})."
+                )
+            continue
+        yield f"{path}:{number}", fields[index["gold"]], fields[index["left"]], fields[index["right"]]
+    if problems:
+        raise UserError(*shortened(problems))
+
+
+def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(line + "\n" for line in lines)
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not readable as comma-separated text ({error}).") from error
+
+
+def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+    """The copy in the data folder where there is one, else the Hub."""
+    return _read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
+
+
+def shortened(problems: list[str]) -> list[str]:
+    """The first few problems, and how many more there are."""
+    rest = len(problems) - MAX_ROW_ERRORS
+    return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines"]
+
+
+_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[Row]]] = {
+    "semeval": _read_semeval,
+    "tsv": _read_table,
+    "csv": _read_table,
+    "hub": _read_hub,
+}

@@ -1,0 +1,271 @@
+"""Tasks, suites and protocols: what is measured and under which rules.
+
+A task is one YAML file in ``tasks/`` (its file name is its name; fields in ``tasks/README.md``).
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from simcse_bench.bundled import builtin_tasks_dir
+from simcse_bench.errors import UserError, unknown
+
+KINDS = ("sts", "transfer")
+STS_FORMATS = ("semeval", "tsv", "csv", "hub")
+TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
+PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3}  # of a transfer task -> its number of splits
+TEXT_VARIANTS = ("senteval", "raw")
+UNICODE_FORMS = ("", "NFC")
+PROBE_NAMES = ("exact", "fast", "sklearn")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a task lie and how to read them (one text variant)."""
+
+    format: str
+    path: str = ""  # relative to the data folder; {split}, {subset} and (semeval) {part} are filled in. hub: of a copy
+    columns: Mapping[str, int | str] = field(default_factory=lambda: {"gold": 0, "left": 1, "right": 2})
+    header: bool = False
+    encoding: str = "utf-8"
+    unicode: str = ""  # NFC: sentences are brought into this form; empty: as they stand in the file
+    dataset: str = ""  # hub: dataset id
+    config: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation task. ``splits[split][subset]`` is the number of rows, None where it is not known."""
+
+    name: str
+    title: str
+    kind: str
+    reference: str
+    sources: Mapping[str, Source]  # text variant -> source; the key "only" serves every variant
+    splits: Mapping[str, Mapping[str, int | None]]
+    gold: tuple[float, float] = (0.0, 5.0)
+    labels: tuple[str, ...] = ()
+    probe: str = ""
+    folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
+
+    def source(self, variant: str) -> tuple[str, Source]:
+        """The variant that is truly read, and its source.
+
+        Raises:
+            UserError: the task has no such text variant.
+        """
+        if "only" in self.sources:
+            return "only", self.sources["only"]
+        if variant not in self.sources:
+            raise unknown(f"text variant of task {self.name}", variant, self.sources)
+        return variant, self.sources[variant]
+
+
+@dataclass(frozen=True)
+class EvalProtocol:
+    """The rules that decide a number; stored whole in every report.
+
+    ``aggregate`` and ``metric`` choose what is printed: reports keep all of them.
+    """
+
+    name: str
+    text: str  # text variant: "senteval" (tokenised, STS lower-cased) or "raw" (as SemEval released it)
+    split: str = "test"
+    task_splits: Mapping[str, str] = field(default_factory=dict)  # task -> split, where it differs
+    aggregate: str = "all"  # of a task's subsets: all (one correlation over the union), mean, wmean
+    metric: str = "spearman"
+    probe: str = "exact"  # classifier of transfer tasks: exact, fast or sklearn (probe.PROBES)
+    resamples: int = 1000  # of the bootstrap
+    bootstrap_seed: int = 0
+
+    def split_of(self, task: Task) -> str:
+        """The split of this task that the protocol reads."""
+        return self.task_splits.get(task.name, self.split)
+
+
+# SimCSE evaluation.py, mode "test"/"dev", with its fork of SentEval
+SIMCSE = EvalProtocol("simcse", text="senteval")
+# mteb's English STS tasks: raw text, SICK-R over all 9,927 pairs
+MTEB = EvalProtocol("mteb", text="raw", task_splits={"sickr": "all"})
+PROTOCOLS = {p.name: p for p in (SIMCSE, MTEB)}
+
+
+def task_names(tasks_dir: Path | None = None) -> list[str]:
+    """Names of the built-in tasks and of those in the user's folder, in suite order then by name."""
+    names = [n for members in _suites(builtin_tasks_dir()).values() for n in members]
+    for folder in (builtin_tasks_dir(), *([tasks_dir] if tasks_dir else [])):
+        names += sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "suites")
+    return list(dict.fromkeys(names))
+
+
+def load_suites(tasks_dir: Path | None = None) -> dict[str, list[str]]:
+    """Suite name -> task names; a user's folder may add suites of its own in ``suites.yaml``."""
+    return _suites(builtin_tasks_dir()) | (_suites(_require_folder(tasks_dir)) if tasks_dir else {})
+
+
+def load_suite(name: str, tasks_dir: Path | None = None) -> list[Task]:
+    """The tasks of a suite, in the order of the paper's columns."""
+    suites = load_suites(tasks_dir)
+    if name not in suites:
+        raise unknown("suite", name, suites)
+    return [load_task(t, tasks_dir) for t in suites[name]]
+
+
+def load_task(name: str, tasks_dir: Path | None = None) -> Task:
+    """Read ``<name>.yaml`` from the user's folder, else from the built-in ones."""
+    if tasks_dir is not None:
+        _require_folder(tasks_dir)
+    for folder in (*([tasks_dir] if tasks_dir else []), builtin_tasks_dir()):
+        path = folder / f"{name}.yaml"
+        if name != "suites" and path.is_file():
+            return parse_task(name, _read_yaml(path), path)
+    raise unknown("task", name, task_names(tasks_dir))
+
+
+def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
+    """Build a Task from the fields of its YAML file.
+
+    Raises:
+        UserError: every problem of the file at once.
+    """
+    problems = []
+    known = {"title", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
+    problems += [str(unknown("field", f, sorted(known))) for f in fields if f not in known]
+    kind = fields.get("kind", "sts")
+    if kind not in KINDS:
+        problems.append(str(unknown("kind", str(kind), KINDS)))
+    if ("source" in fields) == ("sources" in fields):
+        problems.append("exactly one of 'source' (one text) and 'sources' (one per text variant) is needed.")
+    raw_sources = {"only": fields["source"]} if "source" in fields else fields.get("sources")
+    sources = {}
+    if not isinstance(raw_sources, Mapping) or not raw_sources:
+        problems.append("source: expected fields such as {format: tsv, path: pairs.tsv}.")
+        raw_sources = {}
+    for variant, entry in raw_sources.items():
+        found = _source_problems(entry, str(kind))
+        problems += [f"source {variant!r}: {p}" for p in found]
+        if not found:
+            sources[str(variant)] = Source(**entry)
+    gold = fields.get("gold", [0, 5])
+    numbers = isinstance(gold, list) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)
+    if not numbers or not gold[0] < gold[1]:
+        problems.append(f"gold: expected [lowest, highest], found {gold!r}.")
+        gold = [0, 5]
+    splits = fields.get("splits")
+    if not isinstance(splits, Mapping) or not splits or not all(_is_split(s) for s in splits.values()):
+        problems.append("splits: expected 'split: {subset: rows}', rows empty where unknown, such as 'test: {test: }'.")
+        splits = {}
+    labels, probe = fields.get("labels") or [], fields.get("probe")
+    if kind == "transfer":
+        if not isinstance(labels, list) or len(labels) < 2:
+            problems.append(f"labels: expected a list of at least two, found {labels!r}.")
+            labels = []
+        if probe not in PROBE_SPLITS:
+            problems.append(str(unknown("probe", str(probe), PROBE_SPLITS)))
+        elif len(splits) != PROBE_SPLITS[probe]:
+            problems.append(f"splits: probe {probe} takes {PROBE_SPLITS[probe]}, found {len(splits)}.")
+    if problems:
+        raise UserError(*(f"{path}: {p}" for p in problems))
+    return Task(
+        name=name,
+        title=str(fields.get("title", name)),
+        kind=kind,
+        reference=str(fields.get("reference", "")),
+        sources=sources,
+        splits={str(s): {str(k): v for k, v in subsets.items()} for s, subsets in splits.items()},
+        gold=(float(gold[0]), float(gold[1])),
+        labels=tuple(str(label) for label in labels),
+        probe=str(probe or ""),
+        folder=path.parent,
+    )
+
+
+def _require_folder(tasks_dir: Path) -> Path:
+    if not tasks_dir.is_dir():
+        raise UserError(f"--tasks-dir {tasks_dir} is not a folder; give one that holds task files such as mytask.yaml.")
+    return tasks_dir
+
+
+def _source_problems(entry: Any, kind: str) -> list[str]:
+    """What is wrong with a source of a task of this kind, before it is built."""
+    if not isinstance(entry, Mapping):
+        return [f"expected fields such as {{format: tsv, path: pairs.tsv}}, found {entry!r}."]
+    problems = [
+        str(unknown("field", str(f), Source.__dataclass_fields__))
+        for f in entry
+        if f not in Source.__dataclass_fields__
+    ]
+    formats = TRANSFER_FORMATS if kind == "transfer" else STS_FORMATS
+    form = entry.get("format")
+    if form not in formats:
+        problems.append(str(unknown(f"format of {kind} tasks", str(form), formats)))
+    for place in ("dataset", *(["path"] if "path" in entry else [])) if form == "hub" else ("path",):
+        if not isinstance(entry.get(place), str) or not entry[place]:
+            problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
+        elif place == "path":
+            problems += _path_problems(entry["path"])
+    if entry.get("unicode", "") not in UNICODE_FORMS:
+        problems.append(f"unicode {entry['unicode']!r}: expected NFC, or leave it out to take the text as it is.")
+    try:
+        codecs.lookup(entry.get("encoding", "utf-8"))
+    except (LookupError, TypeError):
+        problems.append(f"encoding {entry.get('encoding')!r}: not known to Python; such as utf-8 or latin-1.")
+    columns = entry.get("columns", {"gold": 0, "left": 1, "right": 2})
+    if not isinstance(columns, Mapping) or set(columns) != {"gold", "left", "right"}:
+        return [*problems, f"columns: expected gold, left and right, found {columns!r}."]
+    named = form == "hub" or entry.get("header") is True
+    for name, column in columns.items():
+        number = isinstance(column, int) and not isinstance(column, bool) and column >= 0 and form != "hub"
+        if not number and not (named and isinstance(column, str)):
+            problems.append(
+                f"columns: {name} is {column!r}; expected a number from 0, or a name where there is a header."
+            )
+    return problems
+
+
+def _path_problems(path: str) -> list[str]:
+    try:
+        path.format(split="", subset="", part="")
+    except (KeyError, ValueError, IndexError):
+        return [f"path {path!r}: only {{split}}, {{subset}} and {{part}} are filled in."]
+    return []
+
+
+def _is_split(subsets: Any) -> bool:
+    return (
+        isinstance(subsets, Mapping)
+        and len(subsets) > 0
+        and all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in subsets.values())
+    )
+
+
+def _suites(folder: Path) -> dict[str, list[str]]:
+    path = folder / "suites.yaml"
+    suites = _read_yaml(path) if path.is_file() else {}
+    for name, tasks in suites.items():
+        if not isinstance(tasks, list) or not tasks or not all(isinstance(t, str) for t in tasks):
+            raise UserError(
+                f"{path}: suite {name!r}: expected a list of task names such as [mytask, stsb], found {tasks!r}."
+            )
+    return {str(name): tasks for name, tasks in suites.items()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
+        raise UserError(f"{path}: expected fields such as 'title: ...', found {type(content).__name__}.")
+    return content
+
+
+METRICS = ("spearman", "pearson")
+AGGREGATES = ("all", "mean", "wmean")

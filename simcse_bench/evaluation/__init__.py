@@ -1,0 +1,16 @@
+"""From vectors to scores.
+
+Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scores).
+
+- ``run``         one evaluation from names to a saved report; finished work is found by its key
+- ``evaluate``    read the tasks, embed every distinct sentence once, score
+- ``scoring``     the score of one STS or transfer task, with its interval
+- ``metrics``     cosine, correlation, aggregation, the worst pairs: pure functions
+- ``statistics``  bootstrap, two systems compared, Holm
+- ``probe``       SentEval's folds and L2 grid
+- ``classifiers`` many logistic regressions at once, each as SentEval trains one
+- ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
+- ``compare``     two reports; a model against its published numbers
+- ``dry_run``     what would be loaded and why
+- ``mteb/``       mteb's tasks with our encoder, our encoder as a model of mteb
+"""

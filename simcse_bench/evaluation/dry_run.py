@@ -1,0 +1,215 @@
+"""`eval --dry-run`: what would be loaded, why, on which data, and where the report would go; nothing is computed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import hub
+from simcse_bench.data.hub_datasets import named
+from simcse_bench.data.pairs import file_paths, needs_root
+from simcse_bench.data.senteval import ARCHIVE, REPO, configured, find_root, given_root
+from simcse_bench.data.task import EvalProtocol, Task
+from simcse_bench.errors import Unavailable, UserError
+from simcse_bench.evaluation.run import Settings, default_suite, destination, each_suite
+from simcse_bench.files import read_json
+from simcse_bench.models import baselines, checkpoints
+from simcse_bench.models.catalog import HEADS, POOLINGS, known_model
+from simcse_bench.models.checkpoints import Checkpoint
+from simcse_bench.models.weights import weight_files
+from simcse_bench.reports.table import Table
+
+NOT_HERE = "not on this machine"
+_CATALOG = "catalog (`ls models`)"
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # their position table starts behind the padding index
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The model as the command line names it; see ``models.open_model``."""
+
+    model: str
+    revision: str | None = None
+    pooling: str | None = None
+    head: str | None = None
+    max_length: int | None = None
+    whiten: Path | None = None
+    dtype: str = "float32"
+    name: str | None = None
+
+
+def describe(asked: Asked, settings: Settings) -> list[Table]:
+    """Two tables: the model; the data and the reports of each suite.
+
+    Weights and data sets are not downloaded; of a model on the Hub only its small settings files are read.
+
+    Raises:
+        UserError: whatever the evaluation itself would refuse before it loads anything.
+    """
+    if asked.whiten is not None and not asked.whiten.is_file():
+        raise UserError(f"--whiten {asked.whiten}: no such file; expected text, a sentence a line.")
+    with tempfile.TemporaryDirectory() as scratch:
+        provenance, rows = _model(asked, Path(scratch))
+    provenance |= {"dtype": asked.dtype, "name": asked.name or provenance["name"]}
+    rows.append(["dtype", asked.dtype, "--dtype"])
+    if asked.whiten is not None:
+        provenance["whiten"] = {asked.whiten.name: ""}
+        rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
+    suite_from = "--suite" if settings.suite else "--task"
+    if not settings.suite and not settings.tasks:
+        settings = replace(settings, suite=default_suite(provenance, settings.data_dir, settings.data_revision))
+        suite_from = _why(settings.suite)
+    title = f"{provenance['name']}: what would be evaluated (nothing was computed)"
+    model = Table(title, ["", "value", "decided by"], rows)
+    return [model, *(_suite(provenance, one, suite_from) for one in each_suite(settings))]
+
+
+def _why(suite: str) -> str:
+    if suite == "sts":
+        return "the default"
+    return "the model's language" if suite.startswith("sts-") else "the embedded data: no real data is configured"
+
+
+def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]]:
+    """What reports are named by, and the rows that tell how the model would be used."""
+    if baselines.is_baseline(asked.model):
+        words = baselines.named_baseline(asked.model)
+        provenance = words.provenance
+        return provenance, [
+            ["files", str(words.file), "--model"],
+            ["pooling", provenance["pooling"], "word vectors have one"],
+        ]
+    problem = ""
+    try:
+        found = checkpoints.resolve(
+            asked.model, asked.revision, asked.pooling, asked.head, asked.max_length, scratch=scratch
+        )
+    except Unavailable as error:  # what the catalog says needs no file
+        spec = known_model(asked.model)
+        if spec is None:
+            raise
+        found = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
+        problem = error.problems[0]
+    return _provenance(found), _rows(found, _files(found, scratch), problem, asked.max_length)
+
+
+def _provenance(found: Checkpoint) -> dict[str, Any]:
+    """As ``Checkpoint.provenance``, without the fingerprints: they would read every byte of the weights."""
+    marks = {"embedded": found.embedded, "language": found.spec.language if found.spec.language != "en" else ""}
+    return {
+        "name": found.name, "settings_from": found.reason, "pooling": found.spec.pooling, "head": found.spec.head,
+    } | {k: v for k, v in marks.items() if v}  # fmt: skip
+
+
+def _files(found: Checkpoint, scratch: Path) -> list[str]:
+    """Files with their sizes: those on this machine, or those a download would bring."""
+    if found.folder != Path() and not found.folder.is_relative_to(scratch):
+        return [f"{name} ({_size(path.stat().st_size)})" for name, path in found.files().items()]
+    if found.folder == Path():
+        return []
+    return [f"{name} ({_size(size)})" for name, size in hub.sizes(found.name, found.revision).items()]
+
+
+def _rows(found: Checkpoint, files: Sequence[str], problem: str, given: int | None) -> list[list[str]]:
+    here = weight_files(found.folder) if found.folder != Path() else []
+    if found.folder == Path():
+        place = f"{NOT_HERE}; would be downloaded from the Hub. {problem}"
+    elif here:
+        place = str(found.folder)
+    else:
+        place = f"{NOT_HERE}; would be downloaded from the Hub"
+    origin = f"Hub, revision {found.revision}" if found.revision else "the name" if not files else "--model"
+    spec = found.spec
+    pooling = f"{spec.pooling}: {POOLINGS[spec.pooling]}" if spec.pooling else "known once its files are here"
+    rows = [
+        ["folder", place, origin],
+        *([["files", "\n".join(files), "safetensors where there are any"]] if files else []),
+        ["pooling", pooling, _reason(found)],
+        ["head", f"{spec.head}: {HEADS[spec.head]}", _reason(found)],
+        ["max length", *_length(found, given)],
+        ["segmentation", f"{spec.preprocess}, before the tokenizer" if spec.preprocess else "none",
+         _CATALOG if known_model(found.name) else "only catalog models have one"],
+        ["normalised", "yes" if found.normalize else "no", "modules.json" if found.normalize else "no such module"],
+    ]  # fmt: skip
+    rows += [["usage", found.taken_usage(), "its card shows several"]] if found.taken_usage() else []
+    rows += [["note", spec.note, _CATALOG]] if spec.note else []
+    return rows
+
+
+def _reason(found: Checkpoint) -> str:
+    return found.reason.replace("catalog", _CATALOG)
+
+
+def _length(found: Checkpoint, given: int | None) -> tuple[str, str]:
+    """Most tokens of a sentence, and where that comes from."""
+    if given is not None:
+        return str(given), "--max-length"
+    if found.spec.max_length is not None:
+        known = known_model(found.name)
+        return str(found.spec.max_length), _reason(found) if known is None or known.max_length is None else _CATALOG
+    if found.folder == Path():
+        return "the model's own limit", "its config.json"
+    limit, origin_file = _own_limit(found.folder)
+    return (f"{limit}, the model's own limit" if limit else "the model's own limit"), origin_file
+
+
+def _own_limit(folder: Path) -> tuple[int | None, str]:
+    """As ``loading.length_limit``, from the two settings files instead of the loaded model."""
+    config = read_json(folder / "config.json")
+    limits = []
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int):
+        padded = config.get("model_type") in _PADDED_POSITIONS
+        limits.append((positions - (int(config.get("pad_token_id") or 0) + 1 if padded else 0), "config.json"))
+    path = folder / "tokenizer_config.json"
+    length = read_json(path).get("model_max_length") if path.is_file() else None
+    if isinstance(length, int) and length < 10**9:
+        limits.append((length, "tokenizer_config.json"))
+    return min(limits, default=(None, "its tokenizer"))
+
+
+def _suite(provenance: Mapping[str, Any], settings: Settings, suite_from: str) -> Table:
+    """The tasks of a suite, where their data lies, and where the report would go."""
+    tasks, protocol, path = destination(provenance, settings)
+    rows = [_task(task, protocol, settings) for task in tasks]
+    what = f"suite {settings.suite} ({suite_from})" if settings.suite else "single tasks (--task)"
+    title = f"{what}, protocol {protocol.name}"
+    there = "a report is there already: the same evaluation is printed again, another needs --force"
+    notes = [f"report: {path} (.md, .csv){f'; {there}' if path.exists() and not settings.force else ''}"]
+    return Table(title, ["task", "title", "split", "rows", "data"], rows, notes)
+
+
+def _task(task: Task, protocol: EvalProtocol, settings: Settings) -> list[str]:
+    split = protocol.split_of(task)
+    splits = list(task.splits) if task.kind == "transfer" else [split]
+    if not set(splits) <= set(task.splits):
+        return [task.name, task.title, split, "", f"no {split} split: left out"]
+    counts = [n for s in splits for n in task.splits[s].values()]
+    total = str(sum(n for n in counts if n)) if all(counts) else "not known beforehand"
+    return [task.name, task.title, " + ".join(splits), total, _place(task, splits, protocol.text, settings)]
+
+
+def _place(task: Task, splits: Sequence[str], variant: str, settings: Settings) -> str:
+    """Where a task's rows would come from."""
+    _, source = task.source("only" if task.kind == "transfer" else variant)
+    subsets = [(split, subset) for split in splits for subset in task.splits[split]]
+    if source.format == "hub":
+        given = given_root(settings.data_dir)
+        copies = [file_paths(task, source, s, n, given.path if given else None) for s, n in subsets]
+        if all(copies):
+            return "copy " + ", ".join(str(p) for c in copies for p in c.values())
+        return f"{named(source)}, split {', '.join(n for _, n in subsets)}: from the Hub or its cache"
+    if not needs_root(task):
+        return str(task.folder)
+    if not configured(settings.data_dir, settings.data_revision):
+        return f"{NOT_HERE}; {ARCHIVE} (90 MB) would be downloaded from {REPO}"
+    root = find_root(settings.data_dir, settings.data_revision, download=False)
+    absent = [p for s, n in subsets for p in file_paths(task, source, s, n, root.path).values() if not p.is_file()]
+    return f"MISSING: {absent[0]}" if absent else f"{root.path} ({root.origin})"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size:,} bytes"

@@ -1,0 +1,217 @@
+"""evaluate(): read the tasks, embed every distinct sentence once, score."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simcse_bench.data.labelled import Labelled, read_labelled
+from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.task import SIMCSE, EvalProtocol, Task
+from simcse_bench.errors import UserError
+from simcse_bench.evaluation.metrics import Floats, paired_cosine
+from simcse_bench.evaluation.scoring import score_entry, score_sts, score_transfer
+from simcse_bench.files import environment
+from simcse_bench.reports.report import Report, evaluation_key
+
+if TYPE_CHECKING:  # torch is not needed to read, score or print
+    from simcse_bench.models.encoders import Array, Encoder
+
+Data = Pairs | Labelled
+
+
+def evaluate(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    protocol: EvalProtocol = SIMCSE,
+    root: Path | None = None,
+    limit: int | None = None,
+    suite: str = "custom",
+) -> Report:
+    """Evaluate an encoder on STS or transfer tasks.
+
+    Args:
+        encoder: anything with ``encode(sentences) -> (n, d)``.
+        tasks: from ``task.load_suite`` or ``task.load_task``.
+        protocol: ``task.SIMCSE`` (the paper's) or ``task.MTEB``, or your own.
+        root: data folder (``archive.find_root().path``); None for tasks that bring their own files.
+        limit: only the first pairs of every subset, for trying out.
+        suite: name in the report.
+
+    Raises:
+        UserError: unreadable data, NaN or constant embeddings.
+    """
+    data, skipped = read_all(tasks, protocol, root, limit)
+    return score_all(encoder, tasks, data, skipped, protocol, limit, suite)[0]
+
+
+def read_all(
+    tasks: Sequence[Task], protocol: EvalProtocol, root: Path | None, limit: int | None = None
+) -> tuple[dict[str, Data], dict[str, str]]:
+    """The data of every task, and the tasks that have no such split with the reason; UserError if none has it."""
+    data: dict[str, Data] = {}
+    skipped: dict[str, str] = {}
+    problems: list[str] = []
+    for task in tasks:
+        split = protocol.split_of(task)
+        try:
+            if task.kind == "transfer":
+                data[task.name] = read_labelled(task, root, limit)
+            elif split in task.splits:
+                pairs = read_pairs(task, split, protocol.text, root)
+                data[task.name] = pairs.head(limit) if limit else pairs
+            else:
+                skipped[task.name] = f"has no {split} split"
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    if not data:
+        raise UserError(*(f"task {name!r} {why}." for name, why in skipped.items()))
+    return data, skipped
+
+
+def score_all(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    data: Mapping[str, Data],
+    skipped: Mapping[str, str],
+    protocol: EvalProtocol,
+    limit: int | None,
+    suite: str,
+    notify: Callable[[str], None] = lambda line: None,
+) -> tuple[Report, dict[str, Floats]]:
+    """Embed the distinct sentences of all tasks in one go, score every task; also the cosines of STS pairs."""
+    start = time.perf_counter()
+    sentences = distinct_sentences(data.values())
+    embeddings = embed(encoder, sentences)
+    embedded = time.perf_counter()
+    row = {s: i for i, s in enumerate(sentences)}
+    model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
+    device = str(model.get("device", "cpu"))
+    results: dict[str, dict[str, Any]] = {}
+    replicates: dict[str, dict[str, dict[str, Floats]]] = {}
+    similarities: dict[str, Floats] = {}
+    for task in (t for t in tasks if t.name in data):
+        found = data[task.name]
+        try:
+            if isinstance(found, Pairs):
+                left, right = (embeddings[[row[s] for s in side]] for side in (found.left, found.right))
+                similarities[task.name] = paired_cosine(left, right)
+                scored, replicates[task.name] = score_sts(similarities[task.name], found, protocol, task.name)
+            else:
+                first, second = (embeddings[[row[s] for s in side]] for side in (found.texts, found.seconds))
+                scored, replicates[task.name] = score_transfer(task, found, first, second, protocol, device)
+                notify(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
+        except UserError as error:
+            raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
+        text = task.source(protocol.text)[0]
+        origin = {"split": protocol.split_of(task), "text": text, "fingerprint": found.fingerprint()}
+        results[task.name] = {"title": task.title, "kind": task.kind, "n": len(found), **scored, "data": origin}
+    stats = dict(getattr(encoder, "stats", {}))
+    stats |= {"distinct_sentences": len(sentences), "empty_sentences": int("" in row)}
+    one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
+    fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
+    report = Report(
+        key=evaluation_key(model, protocol_fields(protocol, tasks), fingerprints, limit),
+        suite=suite,
+        model=dict(model) | {"dimension": int(embeddings.shape[1])},
+        protocol=protocol_fields(protocol, tasks),
+        tasks=results,
+        average=_average(results, replicates) if one_kind and not skipped else None,
+        skipped=dict(skipped),
+        limit=limit,
+        stats=stats,
+        environment=environment(device),
+        seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    return report, similarities
+
+
+def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The protocol for a report; the probe only where a task has one."""
+    fields = asdict(protocol)
+    probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
+    if not probes:
+        del fields["probe"]
+        return fields
+    return fields | {"task_probes": probes}
+
+
+def distinct_sentences(data: Iterable[Data]) -> list[str]:
+    """Every sentence once, in the order of first appearance.
+
+    An empty sentence stays "" and is encoded as such. # differs from SentEval: its example scripts (bow.py) put "."
+    in its place; SimCSE's batcher does not, and the published numbers come from SimCSE's.
+    """
+    return list(dict.fromkeys(s for d in data for s in _sentences(d)))
+
+
+def _sentences(data: Data) -> Iterator[str]:
+    if isinstance(data, Labelled):
+        yield from data.texts
+        yield from data.seconds
+    else:
+        for pair in zip(data.left, data.right, strict=True):
+            yield from pair
+
+
+def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
+    """Embeddings (n, d), checked: right shape, finite, not all the same.
+
+    # differs from SentEval: sts.py turns NaN embeddings into 0 and goes on; here they are an error.
+    """
+    embeddings = finite_embeddings(encoder, sentences)
+    if len(embeddings) > 1 and np.all(embeddings == embeddings[0]):
+        raise UserError(f"the encoder returned the same vector for all {len(sentences)} sentences: no score exists.")
+    return embeddings
+
+
+def finite_embeddings(encoder: Encoder, sentences: Sequence[str]) -> Array:
+    """Embeddings (n, d), checked: right shape, finite."""
+    embeddings = np.asarray(encoder.encode(sentences), dtype=np.float32)
+    if embeddings.ndim != 2 or len(embeddings) != len(sentences):
+        raise UserError(
+            f"the encoder returned an array of shape {embeddings.shape} for {len(sentences)} sentences; "
+            "expected one row per sentence."
+        )
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"the encoder returned NaN or infinite values for {int(bad.sum())} of {len(sentences)} sentences, "
+            f"first for {sentences[int(np.argmax(bad))][:80]!r}. No score is given; try --dtype float32."
+        )
+    return embeddings
+
+
+def _average(
+    results: Mapping[str, Mapping[str, Any]], replicates: Mapping[str, Mapping[str, Mapping[str, Floats]]]
+) -> dict[str, Any]:
+    """Mean over the tasks; its interval from the means of the tasks' independent replicates.
+
+    # differs from SimCSE: evaluation.py averages numbers already rounded to two decimals, and counts a missing
+    # task as 0.00
+    """
+    metrics = next(iter(results.values()))["scores"]
+
+    def replicates_of(metric: str, how: str) -> Floats | None:
+        rows = [replicates[name][metric][how] for name in results if how in replicates[name][metric]]
+        return np.mean(rows, axis=0) if len(rows) == len(results) else None
+
+    return {
+        metric: {
+            how: score_entry(
+                float(np.mean([r["scores"][metric][how]["value"] for r in results.values()])),
+                replicates_of(metric, how),
+            )
+            for how in by_aggregate
+        }
+        for metric, by_aggregate in metrics.items()
+    }

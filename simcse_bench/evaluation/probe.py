@@ -1,0 +1,137 @@
+"""SentEval's probes on sentence embeddings: logistic regression with its folds and L2 grid.
+
+The algorithm of SimCSE's SentEval (senteval/tools/validation.py); all classifiers of a task are trained together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_bench.errors import UserError
+from simcse_bench.evaluation.classifiers import Fit, Ints, Probe, train_all
+
+EXACT = Probe("exact", "adam", folds=10)  # SimCSE evaluation.py, mode test
+FAST = Probe("fast", "rmsprop", folds=5, batch_size=128, tenacity=3, epoch_size=2)  # modes dev and fasttest
+# SentEval with usepytorch=False, k as in mode test; C grid of its inner k-fold and split classifiers
+SKLEARN = Probe("sklearn", "sklearn", folds=10, l2=tuple(2.0**t for t in range(-2, 4)))
+PROBES = {p.name: p for p in (EXACT, FAST, SKLEARN)}
+SKLEARN_KFOLD_C = tuple(2.0**t for t in range(-1, 6))  # SentEval KFoldClassifier's own grid
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a probe found, in percent, rounded as SentEval rounds."""
+
+    test: float
+    dev: float
+    folds: tuple[float, ...]  # test accuracy of each outer fold; one entry for a fixed test set
+    l2: tuple[float, ...]  # the value chosen for each of them
+    correct: NDArray[np.bool_]  # (n,) whether each test example was predicted right
+    predicted: Ints  # (n,)
+
+
+def nested_kfold(x: NDArray[np.float32], y: Ints, probe: Probe, device: str = "cpu") -> Outcome:
+    """MR, CR, SUBJ, MPQA: outer k-fold for the test score, inner k-fold for L2 (SentEval InnerKFoldClassifier)."""
+    outer = stratified_folds(y, probe.folds, 1111)  # SentEval fixes this seed, whatever its own
+    fits, bounds = [], [0]
+    for train, _ in outer:
+        inner = [(train[a], train[b]) for a, b in stratified_folds(y[train], probe.folds, 1111)]
+        fits += [Fit(a, b, l2) for l2 in probe.l2 for a, b in inner]
+        bounds.append(len(fits))
+    accuracy, _ = train_all(x, y, fits, probe, device)
+    best, dev = [], []
+    for start, stop in itertools.pairwise(bounds):
+        chosen, score = choose(accuracy[start:stop].reshape(len(probe.l2), -1), probe.l2)
+        best.append(chosen)
+        dev.append(score)
+    refits = [refit(train, l2, probe) for (train, _), l2 in zip(outer, best, strict=True)]
+    _, predict = train_all(x, y, refits, probe, device)
+    predicted = np.empty_like(y)
+    for c, (_, test) in enumerate(outer):
+        predicted[test] = predict(c, test)
+    correct = predicted == y
+    folds = tuple(percent(correct[test].mean()) for _, test in outer)
+    return Outcome(
+        round(float(np.mean(folds)), 2), round(float(np.mean(dev)), 2), folds, tuple(best), correct, predicted
+    )
+
+
+def kfold(x: NDArray[np.float32], y: Ints, n_train: int, probe: Probe, device: str = "cpu") -> Outcome:
+    """TREC, MRPC: k-fold on the training rows for L2, refit, fixed test rows (SentEval KFoldClassifier)."""
+    train, test = np.arange(n_train), np.arange(n_train, len(y))
+    grid = SKLEARN_KFOLD_C if probe.optimizer == "sklearn" else probe.l2
+    folds = stratified_folds(y[train], probe.folds, probe.seed)
+    fits = [Fit(a, b, l2) for l2 in grid for a, b in folds]
+    accuracy, _ = train_all(x, y, fits, probe, device)
+    l2, dev = choose(accuracy.reshape(len(grid), -1), grid)
+    return _fixed_test(x, y, test, refit(train, l2, probe), dev, probe, device)
+
+
+def split(x: NDArray[np.float32], y: Ints, n_train: int, n_dev: int, probe: Probe, device: str = "cpu") -> Outcome:
+    """SST2: L2 on the official dev rows, early stopping on them too, fixed test rows (SentEval SplitClassifier)."""
+    train, dev_rows = np.arange(n_train), np.arange(n_train, n_train + n_dev)
+    fits = [Fit(train, dev_rows, l2) for l2 in probe.l2]
+    accuracy, predict = train_all(x, y, fits, probe, device)
+    l2, dev = choose(accuracy[:, None], probe.l2)
+    # SentEval trains the chosen classifier once more from the same seed: it is the same classifier
+    test = np.arange(n_train + n_dev, len(y))
+    predicted = predict(probe.l2.index(l2), test)
+    correct = predicted == y[test]
+    score = percent(correct.mean())
+    return Outcome(score, dev, (score,), (l2,), correct, predicted)
+
+
+def _fixed_test(
+    x: NDArray[np.float32], y: Ints, test: Ints, last: Fit, dev: float, probe: Probe, device: str
+) -> Outcome:
+    _, predict = train_all(x, y, [last], probe, device)
+    predicted = predict(0, test)
+    correct = predicted == y[test]
+    score = percent(correct.mean())
+    return Outcome(score, dev, (score,), (last.l2,), correct, predicted)
+
+
+def stratified_folds(y: Ints, k: int, seed: int) -> list[tuple[Ints, Ints]]:
+    """scikit-learn's StratifiedKFold, shuffled; UserError where a class has fewer members than folds."""
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = np.bincount(y)
+    short = [(label, int(n)) for label, n in enumerate(counts) if 0 < n < k]
+    if short or len(counts) < 2 or (counts > 0).sum() < 2:
+        label, n = short[0] if short else (int(y[0]) if len(y) else 0, len(y))
+        raise UserError(
+            f"class {label} has {n} examples, too few for {k} folds with every class in each; use more data."
+        )
+    folds = StratifiedKFold(n_splits=k, shuffle=True, random_state=seed)
+    return list(folds.split(np.zeros(len(y)), y))
+
+
+def refit(train: Ints, l2: float, probe: Probe) -> Fit:
+    """The last 5 % rule: the first 5 % of a seeded permutation stop early, the rest is learnt from.
+
+    Source: PyTorchClassifier.prepare_split with validation_split=0.05.
+    """
+    if probe.optimizer == "sklearn":
+        return Fit(train, train[:0], l2)
+    order = np.random.RandomState(probe.seed).permutation(len(train))
+    held = int(0.05 * len(train))
+    if held == 0:
+        raise UserError(f"{len(train)} training examples: 5 % of them, for early stopping, are none; use more data.")
+    return Fit(train[order[held:]], train[order[:held]], l2, drawn=len(train))
+
+
+def choose(accuracy: NDArray[np.float64], grid: Sequence[float]) -> tuple[float, float]:
+    """The L2 value with the best mean accuracy (first of equals), and that mean in percent; accuracy is (L2, folds)."""
+    means = [percent(row.mean()) for row in accuracy]
+    best = int(np.argmax(means))
+    return grid[best], means[best]
+
+
+def percent(share: float) -> float:
+    """SentEval's rounding: percent with two decimals."""
+    return round(100 * float(share), 2)

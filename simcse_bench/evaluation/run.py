@@ -1,0 +1,182 @@
+"""One evaluation from names to a saved report; finished work is found again by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench import bundled
+from simcse_bench.data.pairs import Pairs, data_root
+from simcse_bench.data.senteval import configured
+from simcse_bench.data.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.evaluation.evaluate import Data, protocol_fields, read_all, score_all
+from simcse_bench.evaluation.metrics import worst_pairs
+from simcse_bench.files import require_writable
+from simcse_bench.models.open import Model
+from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path, save_pairs
+from simcse_bench.reports.scores import write_tables
+
+if TYPE_CHECKING:
+    from simcse_bench.progress import Progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate on, and where the report goes."""
+
+    suite: str = "sts"  # empty: the single tasks below
+    tasks: tuple[str, ...] = ()
+    protocol: str = "simcse"
+    split: str | None = None
+    probe: str | None = None
+    limit: int | None = None
+    tasks_dir: Path | None = None
+    data_dir: Path | None = None
+    data_revision: str = "main"
+    out: Path = Path("results")
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation whose input has been read and checked whole; nothing is computed yet."""
+
+    model: Model
+    suite: str
+    tasks: Sequence[Task]
+    protocol: EvalProtocol
+    data: Mapping[str, Data]
+    skipped: Mapping[str, str]
+    limit: int | None
+    key: str
+    path: Path
+    existing: Report | None  # the report of the same evaluation, where there is one
+
+
+def default_suite(model: Mapping[str, Any], data_dir: Path | None = None, data_revision: str = "main") -> str:
+    """The STS suite of the model's language, sts for English.
+
+    For the mini encoder, and what was trained from it, the embedded data where no real data is configured.
+    """
+    if model.get("embedded") and not configured(data_dir, data_revision):
+        return bundled.SUITE
+    return f"sts-{model['language']}" if model.get("language") else "sts"
+
+
+def each_suite(settings: Settings) -> list[Settings]:
+    """Suite ``all`` as the two it stands for; a probe belongs to transfer tasks."""
+    if settings.suite != "all":
+        return [settings]
+    return [replace(settings, suite="sts", probe=None), replace(settings, suite="transfer")]
+
+
+def destination(model: Mapping[str, Any], settings: Settings) -> tuple[list[Task], EvalProtocol, Path]:
+    """The tasks and the protocol of an evaluation, and where its report goes; ``model`` is its provenance."""
+    tasks = _tasks(settings)
+    protocol = _protocol(settings, tasks)
+    variant = _variant(model, protocol_fields(protocol, tasks), settings)
+    return tasks, protocol, report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
+
+
+def prepare(model: Model, settings: Settings) -> Plan:
+    """Read and check all input of an evaluation.
+
+    Raises:
+        UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
+    """
+    tasks, protocol, path = destination(model.provenance, settings)
+    suite, fields = settings.suite or "tasks", protocol_fields(protocol, tasks)
+    require_writable(path)
+    root = data_root(tasks, settings.data_dir, settings.data_revision)
+    data, skipped = read_all(tasks, protocol, root.path if root else None, settings.limit)
+    fingerprints = {name: p.fingerprint() for name, p in data.items()}
+    key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
+    existing = None
+    if path.exists() and not settings.force:
+        existing = Report.load(path)
+        if existing.key != key:
+            raise UserError(
+                f"{path} holds another evaluation ({_difference(existing, model.provenance, fingerprints)}). "
+                "Use --force to replace it, or another --out or --name."
+            )
+    return Plan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
+
+
+def run(plan: Plan, progress: Progress | None = None, notify: Callable[[str], None] = lambda line: None) -> Report:
+    """Evaluate and save, or give the report that is there already; ``notify`` gets a line per transfer task."""
+    report = plan.existing
+    if report is None:
+        encoder = plan.model.load(progress)
+        report, similarities = score_all(
+            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, notify
+        )
+        if report.key != plan.key:
+            raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
+        report.save(plan.path)
+        worst = {n: worst_pairs(data, similarities[n]) for n, data in plan.data.items() if isinstance(data, Pairs)}
+        save_pairs(plan.path, report.key, similarities, worst)
+    write_tables(report, plan.path)
+    return report
+
+
+def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
+    if settings.protocol not in PROTOCOLS:
+        raise unknown("protocol", settings.protocol, PROTOCOLS)
+    protocol = PROTOCOLS[settings.protocol]
+    transfer = [t.name for t in tasks if t.kind == "transfer"]
+    if transfer and protocol.name == "mteb":
+        raise UserError(f"protocol mteb has none of {', '.join(transfer)}: its classification tasks are others.")
+    if settings.probe is not None and not transfer:
+        raise UserError(f"--probe {settings.probe}: STS tasks have no classifier; it applies to --suite transfer.")
+    if settings.split and settings.split != protocol.split:  # else the protocol's own, SICK-R's under mteb included
+        protocol = replace(protocol, split=settings.split, task_splits={})
+    if transfer and protocol.split not in ("dev", "test"):
+        raise UserError(f"--split {protocol.split}: transfer tasks have dev and test accuracies.")
+    # SimCSE evaluation.py, mode dev: the fast settings
+    probe = settings.probe or ("fast" if protocol.split == "dev" else "exact")
+    if probe not in PROBE_NAMES:
+        raise unknown("probe", probe, PROBE_NAMES)
+    return replace(protocol, probe=probe)
+
+
+def _tasks(settings: Settings) -> list[Task]:
+    if settings.suite:
+        return load_suite(settings.suite, settings.tasks_dir)
+    problems: list[str] = []
+    tasks: list[Task] = []
+    for name in dict.fromkeys(settings.tasks):
+        try:
+            tasks.append(load_task(name, settings.tasks_dir))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return tasks
+
+
+def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Settings) -> str:
+    """What sets this evaluation apart from the default one, for the file name."""
+    parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
+    parts += [protocol["name"]] if protocol["name"] != "simcse" else []
+    parts += [protocol["split"]] if protocol["split"] != "test" else []
+    parts += [protocol["probe"]] if protocol.get("probe", "exact") != "exact" else []
+    parts += [f"first{settings.limit}"] if settings.limit else []
+    return "".join(f"--{p}" for p in (*parts, *model_variant(model)))
+
+
+def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+    """Which setting of a saved report is not the one asked for."""
+    fields = ("pooling", "head", "max_length", "dtype", "preprocess", "whiten")
+    there, here = report.model, model
+    found = [f"{f} {there.get(f)} there, {here.get(f)} here" for f in fields if there.get(f) != here.get(f)]
+    files = report.model.get("files") or {}
+    changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
+    found += [f"{', '.join(changed)} differ"] if changed else []
+    data = [
+        n for n, digest in fingerprints.items() if report.tasks.get(n, {}).get("data", {}).get("fingerprint") != digest
+    ]
+    found += [f"the data of {', '.join(data)} differ"] if data else []
+    return "; ".join(found) or "other protocol settings"

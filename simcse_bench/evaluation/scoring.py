@@ -1,0 +1,100 @@
+"""The score of one task: correlations of its pairs, or the probe's accuracy, each with its interval."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_bench.data.labelled import Labelled
+from simcse_bench.data.pairs import Pairs
+from simcse_bench.data.task import AGGREGATES, METRICS, EvalProtocol, Task
+from simcse_bench.evaluation.metrics import Floats, aggregate, correlation
+from simcse_bench.evaluation.statistics import bootstrap, percentile_interval
+
+
+def score_sts(
+    similarity: Floats, pairs: Pairs, protocol: EvalProtocol, name: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """All scores of one task with their intervals, and the bootstrap replicates by metric and aggregate."""
+    # a stream of draws per task: tasks are independent of each other, and two models meet the same draws
+    seed = [protocol.bootstrap_seed, zlib.crc32(name.encode())]
+    subset = np.array(pairs.subset)
+    sizes = pairs.sizes()
+    boot, boot_subset = bootstrap(similarity, pairs.gold, sizes, protocol.resamples, seed)
+    scores: dict[str, dict[str, Any]] = {}
+    subsets: dict[str, dict[str, Any]] = {name: {"n": n} for name, n in sizes.items()}
+    for metric in METRICS:
+        by_subset = {n: correlation(metric, similarity[subset == n], pairs.gold[subset == n]) for n in sizes}
+        union = correlation(metric, similarity, pairs.gold)
+        scores[metric] = {
+            how: score_entry(aggregate(how, union, by_subset, sizes), boot[metric][how]) for how in AGGREGATES
+        }
+        for name, value in by_subset.items():
+            subsets[name][metric] = score_entry(value, boot_subset[metric][name])
+    return {"scores": scores, "subsets": subsets}, boot
+
+
+def score_entry(value: float, replicates: Floats | None) -> dict[str, Any]:
+    """A score for a report, with the interval of its replicates."""
+    interval = None if replicates is None else percentile_interval(replicates)
+    return {"value": round(value, 6), "interval": None if interval is None else [round(x, 6) for x in interval]}
+
+
+def score_transfer(
+    task: Task,
+    data: Labelled,
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    protocol: EvalProtocol,
+    device: str = "cpu",
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """Accuracy of a transfer task under the protocol's probe, and the bootstrap replicates of it.
+
+    Args:
+        first: embeddings (n, d) of the sentences; ``second`` (n, d) of the second ones of pairs, else (0, d).
+        protocol: its ``split`` says whether the test or the dev accuracy is the score; both are kept.
+
+    The interval is a bootstrap over the test examples, which for single predictions is a binomial draw. The accuracies
+    of the folds are kept, but give no interval: there are ten of them, and their training sets overlap.
+    The dev accuracy has none: it is the best of the L2 values, on folds that also stopped the training early.
+    """
+    from simcse_bench.evaluation import probe as probes  # it loads torch
+
+    settings = probes.PROBES[protocol.probe]
+    # SentEval mrpc.py: |u - v| and u * v side by side
+    features = np.concatenate([np.abs(first - second), first * second], axis=1) if len(second) else first
+    sizes = list(data.sizes.values())
+    if task.probe == "nested_kfold":
+        found = probes.nested_kfold(features, data.labels, settings, device)
+    elif task.probe == "kfold":
+        found = probes.kfold(features, data.labels, sizes[0], settings, device)
+    else:
+        found = probes.split(features, data.labels, sizes[0], sizes[1], settings, device)
+    n = len(found.correct)
+    rng = np.random.default_rng([protocol.bootstrap_seed, zlib.crc32(task.name.encode())])
+    replicates = 100.0 * rng.binomial(n, found.correct.mean(), size=protocol.resamples) / n
+    # the score is the mean of the folds' rounded accuracies: put the interval around it
+    replicates += found.test - 100.0 * found.correct.mean()
+    test = {"value": found.test, "interval": _rounded(percentile_interval(replicates))}
+    dev: Mapping[str, Any] = {"value": found.dev, "interval": None}
+    score, kept = (test, {"all": replicates}) if protocol.split == "test" else (dev, {})
+    details = {"test": found.test, "dev": found.dev, "test_examples": n, "folds": found.folds, "l2": found.l2}
+    if task.name == "mrpc":
+        details["test_f1"] = _f1(data.labels[-n:], found.predicted)
+    scored = {"scores": {"accuracy": {"all": score}}, "subsets": {}, "probe": asdict(settings) | details}
+    return scored, {"accuracy": kept}
+
+
+def _f1(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    from sklearn.metrics import f1_score
+
+    return round(100 * float(f1_score(gold, predicted)), 2)
+
+
+def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(x, 6) for x in interval]

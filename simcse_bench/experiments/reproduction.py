@@ -1,0 +1,161 @@
+"""A paper gone through: what is missing is trained and measured, then one page holds every table beside the paper's."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.experiments.run import Executor, one_by_one
+from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, settle, steps
+from simcse_bench.experiments.summary import finding
+from simcse_bench.files import environment, write_bytes, write_text
+from simcse_bench.papers.simcse_2021 import PAPERS
+from simcse_bench.progress import Say
+from simcse_bench.reports.report import Report, load_pairs
+from simcse_bench.reports.reproduction import RECORD, drawn, read_record
+from simcse_bench.reports.table import MISSING, Table
+from simcse_bench.training.config import recipe
+from simcse_bench.training.dry_run import duration, estimate
+from simcse_bench.training.run import Place
+
+SCHEMA = 1
+
+
+def plan(
+    paper: str,
+    numbers: Sequence[str],
+    preset: str,
+    seeds: int,
+    out: Path,
+    runs: Path,
+    place: Place,
+    execute: Executor = one_by_one,
+) -> Reproduction:
+    """The parts of a paper.
+
+    Args:
+        paper: a key of ``PAPERS``.
+        numbers: of tables and figures ("3", "D.1", "figure 2"); none: all.
+        preset: mini or paper.
+        seeds: of everything that is trained.
+        out: the results folder; the paper's own is ``<out>/<paper>-<preset>``.
+        runs: the folder of the main tables' trained models.
+        place: device and data.
+        execute: runs the ablations' trials.
+
+    Raises:
+        UserError: an unknown paper, part or preset; no seeds.
+    """
+    if paper not in PAPERS:
+        raise unknown("paper", paper, PAPERS)
+    whole = PAPERS[paper]
+    if preset not in whole.lines[0].recipes:
+        raise unknown("preset", preset, whole.lines[0].recipes)
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1.")
+    known = {part.number.lower(): part for part in whole.parts}
+    for number in numbers:
+        if number.lower() not in known:
+            raise unknown(f"table or figure of {paper}", number, [p.number for p in whole.parts])
+    wanted = {number.lower() for number in numbers}
+    parts = [part for part in whole.parts if not wanted or part.number.lower() in wanted]
+    name = f"{paper}-{preset}"
+    return Reproduction(whole, parts, preset, seeds, out / name, runs / name, place, execute)
+
+
+def run(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
+    """Do what is missing, step by step, and draw the page after each; gives the record.
+
+    An ablation's arm that fails is told and listed as "failed"; the others go on, and the next call tries it again.
+
+    Raises:
+        Stopped: after Ctrl-C; the same command goes on.
+        UserError: input that cannot be used, results of other settings.
+    """
+    record = _begin(r)
+    for step in steps(r, how, say):
+        if step.missing:
+            say(f"{step.what}: {step.missing} of {step.of} missing")
+        began = time.perf_counter()
+        try:
+            record["failed"] += step.run() or ()
+        finally:
+            if step.missing:
+                record["seconds"][step.what] = round(
+                    record["seconds"].get(step.what, 0.0) + time.perf_counter() - began, 1
+                )
+            _write(r, record)
+    record["statements"] = _statements(r)
+    _write(r, record)
+    return record
+
+
+def forecast(r: Reproduction, say: Say) -> Table:
+    """The steps, what of each is missing, and its time by a few updates of its recipe."""
+    each: dict[str, float] = {}
+    rows, whole = [], 0.0
+    for step in steps(r, "none", say):
+        seconds = 0.0
+        if step.missing and step.recipe:
+            if step.recipe not in each:
+                each[step.recipe] = estimate(settle(r, recipe(step.recipe)), r.place, say)[1]
+            seconds = step.missing * each[step.recipe]
+        whole += seconds
+        rows.append([step.what, f"{step.missing} of {step.of}", duration(seconds) if seconds else MISSING])
+    notes = [f"Training together: {duration(whole)}, one run after the other; evaluations are not counted."]
+    return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
+
+
+def _begin(r: Reproduction) -> dict[str, Any]:
+    path = r.folder / RECORD
+    before = read_record(path) if path.exists() else {}
+    return {
+        "schema": SCHEMA,
+        "paper": r.paper.name,
+        "preset": r.preset,
+        "seeds": r.seeds,
+        "real": r.real,
+        "suites": {p.name: r.suite(p.name) for p in r.paper.parts if p.kind == "scores"},
+        "seconds": before.get("seconds", {}),
+        "statements": before.get("statements", []),
+        "failed": [],
+        "environment": environment(r.place.device),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write(r: Reproduction, record: Mapping[str, Any]) -> None:
+    write_text(r.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    for path, content in drawn(r.folder).items():
+        write_bytes(path, content)
+
+
+def _statements(r: Reproduction) -> list[dict[str, Any]]:
+    """The paper's statements on its main table, judged on one task's pairs with all seeds."""
+    from simcse_bench.papers.published import read_table
+    from simcse_bench.training.selection import read_split
+
+    task, suite = ("stsb", "sts") if r.real else ("mini-sts", "mini")
+    similarities: dict[str, Any] = {}
+    for line in r.paper.lines:
+        paths = [report_of(r, suite, line, seed) for seed in seeds_of(r, line)]
+        if all(p.exists() for p in paths):
+            similarities[line.name] = np.array([load_pairs(p, Report.load(p))[task] for p in paths])
+    pairs: Any = read_split(task, "test", r.place.data_dir, None, r.place.data_revision).data
+    rows = {row["model"]: row for row in read_table("simcse_2021_table5_sts")}
+    published = {
+        line.name: float(rows[line.published["sts"]]["stsb"])
+        for line in r.paper.lines
+        if line.published and "sts" in line.published
+    }
+    untrained = [line.name for line in r.paper.lines if not line.trained]
+    return [
+        finding(claim, similarities, pairs.gold, pairs.sizes(), published, untrained) for claim in r.paper.statements
+    ]

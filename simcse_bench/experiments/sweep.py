@@ -1,0 +1,140 @@
+"""What a sweep will run: the arms of an ablation, or of a grid, times seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.experiments.ablations import ABLATIONS, Ablation
+from simcse_bench.reports.plots import is_number
+from simcse_bench.training.config import TrainConfig, fields_of, recipe, with_settings
+from simcse_bench.training.run import Place
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm under one seed."""
+
+    arm: str
+    seed: int
+    config: TrainConfig
+    path: Path  # of its JSON
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What will be run; nothing is computed yet."""
+
+    ablation: Ablation
+    preset: str
+    base: TrainConfig
+    reference: str
+    trials: Sequence[Trial]
+    folder: Path
+    place: Place  # of the runs: device and data
+    processes: int = 1  # that train one trial together
+
+    def trial(self, arm: str, seed: int) -> Trial:
+        """An arm under a seed."""
+        changes = self.ablation.arms_of(self.preset)[arm]
+        config = dataclasses.replace(self.base, **changes, seed=seed).check()
+        return Trial(arm, seed, config, self.folder / f"{slug(arm)}--seed{seed}.json")
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the table's order."""
+        return list(dict.fromkeys(t.arm for t in self.trials))
+
+
+def plan(
+    ablation: Ablation, preset: str, seeds: int, settings: Sequence[str], only: Sequence[str], out: Path, place: Place
+) -> Sweep:
+    """The trials of an ablation.
+
+    Args:
+        ablation: from ``named`` or ``varied``.
+        preset: a key of ``ablation.recipes``.
+        seeds: so many, from the recipe's own seed on.
+        settings: ``field=value`` changes of the base recipe, for all arms.
+        only: arms to run; none: all.
+        out: the results folder; the sweep's is ``<out>/ablations/<name>-<preset>``.
+        place: where the runs' device and data come from.
+
+    Raises:
+        UserError: unknown preset, arm or field, no seeds, an arm whose settings exclude each other, a setting that the
+            arms change themselves.
+    """
+    if preset not in ablation.recipes:
+        raise unknown("preset", preset, ablation.recipes)
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1.")
+    from simcse_bench.training.selection import settled
+
+    recipe_config = recipe(ablation.recipes[preset])
+    base = settled(with_settings(recipe_config, settings), place.data_dir, place.data_revision)
+    arms = ablation.arms_of(preset)
+    changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)}
+    taken = sorted(changed & {k for changes in arms.values() for k in changes} - {"eval_task"})
+    if taken:
+        raise UserError(f"--set {taken[0]}: the arms of {ablation.name} change it themselves.")
+    for name in only:
+        if name not in arms:
+            raise unknown(f"arm of {ablation.name}", name, arms)
+    folder = out / "ablations" / f"{ablation.name}-{preset}"
+    reference = ablation.reference_of(preset, dataclasses.asdict(base))
+    sweep = Sweep(ablation, preset, base, reference, (), folder, place)
+    chosen = [arm for arm in arms if not only or arm in only]
+    trials = [sweep.trial(arm, seed) for arm in chosen for seed in range(base.seed, base.seed + seeds)]
+    return dataclasses.replace(sweep, trials=trials)
+
+
+def named(name: str) -> Ablation:
+    """The ablation of this name."""
+    if name not in ABLATIONS:
+        raise unknown("ablation", name, ABLATIONS)
+    return ABLATIONS[name]
+
+
+def varied(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ablation:
+    """A grid of settings: ``vary`` holds ``field=a,b,c``; every combination is an arm.
+
+    Raises:
+        UserError: no name, one that makes no folder or is an ablation's, unknown fields.
+    """
+    if not name or slug(name) != name or name in ABLATIONS:
+        raise UserError(
+            f"--vary: give the grid a name of its own, of letters, digits, dots and dashes; found {name!r}."
+        )
+    axes = []
+    for one in vary:
+        key, sign, values = one.partition("=")
+        if not sign or not key or not all(values.split(",")):
+            raise UserError(f"--vary {one}: expected field=value,value.")
+        if key == "seed":
+            raise UserError("--vary seed: use --seeds N; they go up from the recipe's own, or from --set seed=.")
+        axes.append([f"{key}={value}" for value in values.split(",")])
+    base = recipe(recipe_name)
+    arms: dict[str, Mapping[str, Any]] = {}
+    for settings in itertools.product(*axes):
+        config = with_settings(base, settings)
+        fields = [name for one in settings for name in fields_of(one.partition("=")[0])]
+        label = ", ".join(settings) if len(axes) > 1 else settings[0].partition("=")[2]
+        arms[label] = {k: getattr(config, k) for k in fields}
+    numbers = len(axes) == 1 and all(is_number(arm) for arm in arms)
+    axis = axes[0][0].partition("=")[0] if numbers else ""
+    title = " × ".join(axis[0].partition("=")[0] for axis in axes) + f" of {recipe_name}"
+    return Ablation(name, title, {recipe_name: recipe_name}, arms, "", axis)
+
+
+def slug(arm: str) -> str:
+    """A file name for an arm."""
+    names = {"α = ": "alpha-", "%": "pc", "w/o": "without", "w/": "with", "=": "-"}
+    for sign, word in names.items():
+        arm = arm.replace(sign, word)
+    return re.sub(r"[^\w.]+", "-", arm).strip("-")

@@ -1,0 +1,90 @@
+"""One trial of a sweep: trained and measured, by this process or by several that train it together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.errors import UserError
+from simcse_bench.experiments.sweep import Sweep, Trial
+from simcse_bench.models.encoders import out_of_memory
+from simcse_bench.training.folder import RunFolder, shown_settings
+from simcse_bench.training.run import Place, launch
+from simcse_bench.training.together import train_together
+
+if TYPE_CHECKING:
+    from simcse_bench.progress import Show
+
+SCHEMA = 1
+RUNS = "runs"  # unfinished trials' run folders, below the sweep's
+
+
+def outcome(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
+    """The content of a trial's JSON: ``status`` "finished" with scores, or "failed" with the problems.
+
+    Trains from the trial's checkpoint where there is one. Needs nothing but its arguments: a worker elsewhere can call
+    it.
+
+    Raises:
+        Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
+    """
+    try:
+        return _head(sweep, trial) | {"status": "finished"} | _trained(sweep, trial, force, show)
+    except (UserError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, UserError) and not out_of_memory(error):
+            raise
+        return failure(sweep, trial, *(error.problems if isinstance(error, UserError) else ["out of memory."]))
+
+
+def failure(sweep: Sweep, trial: Trial, *problems: str) -> dict[str, Any]:
+    """The content of a failed trial's JSON."""
+    return _head(sweep, trial) | {"status": "failed", "problems": list(problems)}
+
+
+def _head(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    return {"schema": SCHEMA, "ablation": sweep.ablation.name, "preset": sweep.preset, "arm": trial.arm,
+            "seed": trial.seed, "config": shown_settings(trial.config)}  # fmt: skip
+
+
+def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
+    """``run`` and scores of a trial; its run folder is removed when all is done."""
+    out = sweep.folder / RUNS / trial.path.stem
+    begun = RunFolder(out).config()
+    if force or (begun is not None and begun != trial.config):
+        shutil.rmtree(out, ignore_errors=True)
+    # a score that selects nothing is taken once, by measure
+    place = dataclasses.replace(sweep.place, out=out, resume=True, force=False, lone_score=False)
+    if sweep.processes > 1:
+        record = train_together(trial.config, place, sweep.processes, show)
+    else:
+        record = launch(trial.config, place, show, lambda line: None)
+    measured = measure(out, trial.config.eval_task, place)
+    shutil.rmtree(out)
+    with contextlib.suppress(OSError):  # failed trials keep theirs
+        out.parent.rmdir()
+    return {"run": {k: v for k, v in record.items() if k not in ("config", "existing", "status", "schema")}, **measured}
+
+
+def measure(model: Path, task_name: str, place: Place) -> dict[str, Any]:
+    """Dev and test scores, geometry, and the dev pairs' similarities of a trained model, from one forward pass.
+
+    ``test`` is None where the task has no such split.
+    """
+    from simcse_bench.data.task import load_task
+    from simcse_bench.evaluation.evaluate import distinct_sentences, embed
+    from simcse_bench.models.open import open_model
+    from simcse_bench.training.selection import read_split
+
+    names = [s for s in ("dev", "test") if s in load_task(task_name, place.tasks_dir).splits]
+    splits = {s: read_split(task_name, s, place.data_dir, place.tasks_dir, place.data_revision) for s in names}
+    sentences = distinct_sentences([split.data for split in splits.values()])
+    encoder = open_model(str(model), device=place.device).load()
+    vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
+    found: dict[str, Any] = {"test": None}
+    for name, split in splits.items():
+        found[name] = split.describe() | {"score": round(split.score(vectors), 4)} | split.shape(vectors)
+    found["dev"]["similarities"] = [round(float(x), 5) for x in splits["dev"].similarities(vectors)]
+    return found

@@ -1,0 +1,265 @@
+"""Export a model in another library's form, held against our own encoder before anything is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import bundled
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.files import environment, read_json, require_writable, sha256, write_text
+from simcse_bench.models.baselines import is_baseline
+from simcse_bench.models.checkpoints import Checkpoint, resolve
+from simcse_bench.models.weights import MLP_KEYS, SETTINGS_FILE, dense_head, mlp_head, tensor_names
+from simcse_bench.training.folder import RECORD as RUN
+
+FORMATS = {
+    "sentence-transformers": "SentenceTransformer(folder).encode(sentences)",
+    "transformers": "AutoModel and AutoTokenizer; a head must be the model's own pooler_output",
+    "onnx": "one onnxruntime call from token ids to sentence embeddings: pooling and head are in the graph",
+}
+RECORD = "export.json"  # beside an export: what it was made from, and how close it is
+TOLERANCE = 1e-4
+_PACKAGES = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
+_EXTRAS = {"sentence-transformers": "export", "onnx": "onnx"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export that is done or about to be: what it came from and what its parity test gave."""
+
+    form: str  # a key of FORMATS
+    checkpoint: Checkpoint
+    record: Mapping[str, Any] | None  # train.json, where the source is a run
+    dimension: int = 0
+    max_length: int = 0
+    pooler: bool = False  # AutoModel's pooler_output is the sentence embedding
+    parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see parity.compare
+
+
+def find(
+    name: str,
+    revision: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    max_length: int | None = None,
+) -> tuple[Checkpoint, Mapping[str, Any] | None]:
+    """The model to export, and its run's record where it is the folder of a run; options as for ``eval``.
+
+    Raises:
+        UserError: a run that is not finished or not whole (it says what is missing), whatever ``resolve`` refuses.
+    """
+    if is_baseline(name):
+        raise UserError(f"{name}: word vectors are no transformers model; there is nothing to export.")
+    folder = Path(name)
+    given = name != bundled.MODEL and len(name) < 4096 and "\0" not in name and folder.is_dir()
+    record = _finished(folder) if given else None
+    return resolve(name, revision, pooling, head, max_length), record
+
+
+def _finished(folder: Path) -> Mapping[str, Any] | None:
+    """The record of the finished run in a folder; None where it is no run's."""
+    if (folder / "optimizer.safetensors").is_file():
+        run = folder.parent.parent
+        raise UserError(
+            f"{folder}: an intermediate state of the run in {run}, not a model. "
+            f"Finish it with `simcse-bench train --resume --out {run}`, then export {run}."
+        )
+    path, steps = folder / RUN, sorted(p.name for p in folder.glob("checkpoints/step-*"))
+    if not path.is_file():
+        if steps:
+            raise UserError(f"{folder}: a run without {RUN}; its last checkpoint is {steps[-1]}. Train it again.")
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"status", "config", "data", "model"} <= set(record):
+        raise UserError(f"{path}: not a run's record; expected one that `simcse-bench train` wrote.")
+    if record["status"] != "finished":
+        last = f"its last checkpoint is {steps[-1]}" if steps else "it has no checkpoint yet"
+        raise UserError(
+            f"{folder}: this run is not finished ({record['status']}; {last}). "
+            f"Go on with `simcse-bench train --resume --out {folder}`, then export it."
+        )
+    wanted = ["config.json", SETTINGS_FILE, *(record.get("files") or {})]
+    missing = [n for n in wanted if not (folder / n).is_file()]
+    if not any(folder.glob("tokenizer*")):
+        missing.append("the tokenizer's files")
+    if missing:
+        raise UserError(f"{folder}: this run is broken: {', '.join(missing)} missing. Train it again with --force.")
+    changed = [n for n, digest in (record.get("files") or {}).items() if sha256(folder / n) != digest]
+    if changed:
+        raise UserError(
+            f"{folder}: {', '.join(changed)} is not what this run wrote ({RUN} has another fingerprint): damaged or "
+            f"replaced. Train it again with --force, or remove {RUN} to export the file as it is."
+        )
+    return record
+
+
+def check(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> None:
+    """Refuse, before anything is loaded, what cannot be exported.
+
+    Raises:
+        UserError: an unknown format, a missing package, an output folder with something else in it.
+    """
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    missing = [p for p in _PACKAGES.get(form, ()) if importlib.util.find_spec(p) is None]
+    if missing:
+        raise UserError(
+            f"--to {form} needs {', '.join(p.replace('_', '-') for p in missing)}: "
+            f'pip install "simcse-bench[{_EXTRAS[form]}]".'
+        )
+    if out.exists() and not out.is_dir():
+        raise UserError(f"cannot write {out}: it is a file. Choose another --out.")
+    if out.is_dir() and out.resolve() == checkpoint.folder.resolve():
+        raise UserError(f"--out {out} is the model's own folder; an export never overwrites it. Choose another --out.")
+    there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if there and not force and not _same_source(out, form, checkpoint):
+        shown = ", ".join(there[:4]) + (", ..." if len(there) > 4 else "")
+        raise UserError(
+            f"{out} holds something else ({shown}). Use --force to write beside and over it, or another --out."
+        )
+    require_writable(out / RECORD)
+
+
+def _same_source(out: Path, form: str, checkpoint: Checkpoint) -> bool:
+    """Whether a folder holds an earlier export of the same model in the same form."""
+    if not (out / RECORD).is_file():
+        return False
+    content = read_json(out / RECORD)
+    found = content if isinstance(content, dict) else {}
+    return found.get("format") == form and found.get("model") == json.loads(json.dumps(checkpoint.provenance()))
+
+
+def run(export: Export, out: Path, tolerance: float, card: Callable[[Export], str]) -> tuple[Export, list[str]]:
+    """Write the export with its card below ``out``; the export with its parity, and the names of its files.
+
+    Args:
+        export: from ``find``; ``check`` has passed.
+        out: the folder.
+        tolerance: largest difference to our own embeddings, as a share of their largest value (of 1 if that is less).
+        card: the text of README.md, from the finished export.
+
+    Raises:
+        UserError: the form cannot express the model, or its embeddings differ; nothing is left behind then.
+    """
+    from simcse_bench.export import parity
+    from simcse_bench.models.loading import load_encoder
+    from simcse_bench.models.saving import write_parts, written
+
+    parts = load_parts(export)
+    sentences = parity.sentences(parts.limit)
+    ours = load_encoder(export.checkpoint, device="cpu")
+    expected = ours.encode(sentences)
+    prepared = [ours.preprocess(s) for s in sentences] if ours.preprocess else sentences
+    with _nothing_left(out), written(out) as new:
+        if export.form == "onnx":
+            from simcse_bench.export.onnx import write_onnx
+
+            write_onnx(parts, new)
+        else:
+            write_parts(parts, new)
+        found = parity.embed(export.form, new, prepared, parts)
+        compared = parity.compare(expected, found, sentences, tolerance, export.form)
+        pooler = parts.head == "mlp" and _pooler_is_head(parts)
+        export = dataclasses.replace(
+            export, parity=compared, dimension=expected.shape[1], max_length=parts.limit, pooler=pooler
+        )
+        write_text(new / "README.md", card(export))
+        files = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
+        files = sorted([*files, RECORD])
+        write_text(new / RECORD, json.dumps(_record(export, files), indent=1, ensure_ascii=False) + "\n")
+        _remove_earlier(out, files)
+    return export, files
+
+
+def _remove_earlier(out: Path, files: list[str]) -> None:
+    """Remove what an earlier export left in the folder and this one does not replace; nothing else."""
+    content = read_json(out / RECORD) if (out / RECORD).is_file() else None
+    earlier = content.get("files") if isinstance(content, dict) else None
+    for name in earlier if isinstance(earlier, list) else ():
+        path = out / str(name)
+        if name not in files and path.is_file() and out.resolve() in path.resolve().parents:
+            path.unlink()
+            with suppress(OSError):  # the folder of a module, where nothing else is in it
+                path.parent.rmdir()
+
+
+def load_parts(export: Export) -> Any:
+    """The model's weights, tokenizer and head as an ``export.Parts``.
+
+    Raises:
+        UserError: the form cannot express it.
+    """
+    import torch
+
+    from simcse_bench.models.loading import length_limit, load_backbone
+    from simcse_bench.models.saving import Parts
+
+    found = export.checkpoint
+    backbone = load_backbone(found, torch.float32, "eager")
+    tokenizer = backbone.tokenizer
+    limit = min(found.spec.max_length or 10**9, length_limit(backbone.model, tokenizer))
+    if limit < 10**9:
+        tokenizer.model_max_length = limit  # so that every library truncates where we do
+    dense = None
+    if found.spec.head == "mlp":
+        dense = dense_head(found.dense) if found.dense else mlp_head(found.name, found.folder)
+    parts = Parts(
+        backbone.model, tokenizer, str(found.spec.pooling), limit, dense, None, found.normalize, found.embedded
+    )
+    pooler = None
+    if dense is not None and parts.simcse_head and dense[0].bias is not None:
+        pooler = dense[0]
+    elif dense is None and any(f"{k}.weight" in tensor_names(found.folder) for k in MLP_KEYS):
+        pooler = mlp_head(found.name, found.folder)[0]  # unused at test; without it AutoModel would draw a random one
+    parts = dataclasses.replace(parts, pooler=pooler)
+    if export.form == "transformers" and dense is not None and not _pooler_is_head(parts):
+        raise UserError(
+            f"{found.name}: transformers cannot express pooling {parts.pooling!r} with this head "
+            f"({_shown_head(dense)}): AutoModel has a dense layer and tanh over [CLS] only (pooler_output), and not "
+            f"in every architecture ({type(backbone.model).__name__}). Use --to sentence-transformers or --to onnx."
+        )
+    return parts
+
+
+def _pooler_is_head(parts: Any) -> bool:
+    return bool(parts.pooling == "cls" and parts.simcse_head and parts.pooler and hasattr(parts.encoder, "pooler"))
+
+
+def _shown_head(dense: Any) -> str:
+    linear, activation = dense
+    return f"dense {linear.in_features} to {linear.out_features}, {type(activation).__name__}"
+
+
+def _record(export: Export, files: list[str]) -> dict[str, Any]:
+    versions = {n: importlib.metadata.version(n.replace("_", "-")) for n in _PACKAGES.get(export.form, ())}
+    return {
+        "schema": 1,
+        "format": export.form,
+        "model": export.checkpoint.provenance(),
+        "parity": export.parity,
+        "files": files,
+        "versions": environment()["versions"] | versions,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove the folders that were made for an export that failed."""
+    new = [p for p in (out, *out.parents) if not p.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):  # another command may have written there since
+                path.rmdir()
+        raise

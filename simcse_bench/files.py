@@ -1,0 +1,141 @@
+"""Files: written whole or not at all, JSON read, checksums, locks, the cache folder; the machine, for the record."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from simcse_bench.errors import UserError
+
+ENV_CACHE = "SIMCSE_BENCH_CACHE"
+
+
+def cache_dir() -> Path:
+    """``$SIMCSE_BENCH_CACHE``, else ``$XDG_CACHE_HOME/simcse-bench``, else ``~/.cache/simcse-bench``."""
+    if os.environ.get(ENV_CACHE):
+        return Path(os.environ[ENV_CACHE])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "simcse-bench"
+
+
+def shown_name(name: str) -> str:
+    """A folder's name in reports: as given when relative, without the machine's own path when absolute."""
+    path = Path(name)
+    return path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; UserError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not readable JSON ({error}).") from error
+
+
+def sha256(path: Path) -> str:
+    """First 16 hex digits of a file's SHA-256."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, doing: str = "training") -> Iterator[None]:
+    """Keep other commands from a folder; the lock ends with its process. ``doing`` what, for their error.
+
+    Raises:
+        UserError: another command is at work there.
+    """
+    import filelock
+
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"{folder}: another command is {doing} there. Wait for it or choose another --out.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
+        lock.release()
+        if new:
+            with suppress(OSError):  # left where something was written
+                folder.rmdir()
+
+
+_PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+def require_writable(path: Path) -> None:
+    """UserError if a file could not be written there; tried before the work, leaving nothing behind."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another --out.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """``write_bytes`` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one that is renamed; UserError where the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another --out.") from error
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    return {"python": platform.python_version(), "system": platform.system(), **machine, "versions": versions}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,15 @@
+"""From a name to vectors.
+
+Open ``open`` first: it goes through the others in their order.
+
+- ``catalog``      poolings, heads, the models whose settings are known
+- ``open``         --model NAME: a checkpoint or a baseline
+- ``checkpoints``  find a model's files, decide pooling and head from what is known
+- ``identity``     what decides a vector: the one list for keys, indices, cards and tables
+- ``weights``      weights read without pickle, heads made of them
+- ``loading``      model, tokenizer and head loaded, never with random weights
+- ``encoders``     the Encoder protocol, ``pool()``, batches without padding
+- ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
+- ``baselines``    word vectors, given or random; BERT-whitening
+- ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read
+"""

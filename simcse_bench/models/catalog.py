@@ -1,0 +1,134 @@
+"""Everything that has a name: poolings, heads, training choices and recipes, models with their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POOLINGS = {
+    "cls": "last layer at [CLS] (SimCSE evaluation.py: cls_before_pooler; with --head mlp: cls)",
+    "mean": "mean of the last layer over all tokens (avg)",
+    "first_last": "mean over tokens of (first layer + last layer) / 2 (avg_first_last since January 2022)",
+    "embedding_last": "mean over tokens of (embedding layer + last layer) / 2 (the paper's first-last avg.)",
+    "top2": "mean over tokens of the last two layers' average (avg_top2)",
+}
+DTYPES = ("float32", "bfloat16", "float16")
+HEADS = {
+    "none": "the pooled vector as it is",
+    "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",
+}
+POOLERS = {  # SimCSE's names of a pooling and a head together (tool.py: the first two; evaluation.py: all)
+    "cls": ("cls", "mlp"),
+    "cls_before_pooler": ("cls", "none"),
+    "avg": ("mean", "none"),
+    "avg_first_last": ("first_last", "none"),
+    "avg_top2": ("top2", "none"),
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a checkpoint is meant to be used. ``pooling=None``: its own ``modules.json`` decides."""
+
+    checkpoint: str  # Hub id
+    pooling: str | None
+    head: str = "none"
+    revision: str | None = None
+    max_length: int | None = None  # tokens; None: the model's own limit
+    preprocess: str | None = None  # "pyvi": Vietnamese word segmentation before the tokenizer
+    published: str | None = None  # its row in papers/*.csv
+    language: str = "en"  # its STS suite is the default: sts, or sts-<language>
+    usage: str = ""  # which of several usages in its card is taken here
+    note: str = ""
+
+
+def _official(kind: str, backbone: str, row: str) -> ModelSpec:
+    # SimCSE README: unsup is trained with an MLP that is dropped at test; sup keeps it (its checkpoint's pooler).
+    # SimCSE evaluation.py does not truncate, so max_length is the model's own limit.
+    return ModelSpec(
+        f"princeton-nlp/{kind}-simcse-{backbone}", "cls", "mlp" if kind == "sup" else "none", published=row
+    )
+
+
+def _thai(name: str) -> ModelSpec:
+    # 1_Pooling/config.json: pooling_mode_cls_token. sentence_bert_config.json: 32 (read for m-bert-thai-cased, of the
+    # same size for distil-m-bert; the training length of all three). No pooler is used: DistilBERT has none.
+    return ModelSpec(name, "cls", max_length=32, language="th", published=name)
+
+
+_SPECS = (
+    _official("unsup", "bert-base-uncased", "unsup SimCSE-BERT-base"),
+    _official("unsup", "bert-large-uncased", "unsup SimCSE-BERT-large"),
+    _official("unsup", "roberta-base", "unsup SimCSE-RoBERTa-base"),
+    _official("unsup", "roberta-large", "unsup SimCSE-RoBERTa-large"),
+    _official("sup", "bert-base-uncased", "sup SimCSE-BERT-base"),
+    _official("sup", "bert-large-uncased", "sup SimCSE-BERT-large"),
+    _official("sup", "roberta-base", "sup SimCSE-RoBERTa-base"),
+    _official("sup", "roberta-large", "sup SimCSE-RoBERTa-large"),
+    ModelSpec(
+        "google-bert/bert-base-uncased",
+        "embedding_last",
+        published="BERT-base (first-last avg.) (old definition, h[0]+h[-1])",
+        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+    ),
+    ModelSpec(
+        "FacebookAI/roberta-base",
+        "embedding_last",
+        published="RoBERTa-base (first-last avg.)",
+        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+    ),
+    ModelSpec("mini", "cls", note="ships with simcse-bench; its ancestor all-MiniLM-L6-v2 was trained on pairs"),
+    ModelSpec("sentence-transformers/all-MiniLM-L6-v2", "mean", max_length=256, published="all-MiniLM-L6-v2"),
+    # Its card: SentenceTransformer with mean pooling on text segmented by pyvi. max_seq_length there is 512, but
+    # PhoBERT has 258 positions, two of them for padding: the model's own limit of 256 counts.
+    ModelSpec(
+        "dangvantuan/vietnamese-embedding",
+        "mean",
+        preprocess="pyvi",
+        language="vi",
+        published="dangvantuan/vietnamese-embedding",
+        note="PhoBERT; trained on STSB-vn's train split",
+    ),
+    # Their cards show two usages that give different embeddings: transformers' pooler_output, and plain
+    # sentence-transformers, which means mean pooling as there is no modules.json. Text segmented by pyvi in both.
+    ModelSpec(
+        "VoVanPhuc/sup-SimCSE-VietNamese-phobert-base",
+        "cls",
+        "mlp",
+        preprocess="pyvi",
+        language="vi",
+        published="VoVanPhuc/sup-SimCSE-VietNamese-phobert-base",
+        usage="pooler_output, as its card's transformers example and as supervised SimCSE is used; the card's "
+        "sentence-transformers example means --pooling mean",
+    ),
+    ModelSpec(
+        "VoVanPhuc/unsup-SimCSE-VietNamese-phobert-base",
+        "cls",
+        preprocess="pyvi",
+        language="vi",
+        usage="[CLS] without the MLP, as unsupervised SimCSE is used; of its card's examples, transformers' "
+        "pooler_output is --pooling cls --head mlp, and sentence-transformers' is --pooling mean",
+    ),
+    # no word on pooling or length in its card; modules.json, 1_Pooling and sentence_bert_config.json are in its files
+    ModelSpec(
+        "cyclone/simcse-chinese-roberta-wwm-ext",
+        None,
+        language="zh",
+        note="its modules.json decides pooling and length",
+    ),
+    ModelSpec("demdecuong/stroke_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
+    ModelSpec("demdecuong/stroke_sup_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
+    _thai("mrp/simcse-model-distil-m-bert"),
+    _thai("mrp/simcse-model-m-bert-thai-cased"),
+    _thai("mrp/simcse-model-roberta-base-thai"),
+)
+MODELS = {spec.checkpoint: spec for spec in _SPECS}
+ALIASES = {  # the Hub's own short names for these repositories
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+}
+
+
+def known_model(name: str) -> ModelSpec | None:
+    """The catalog's entry for a Hub id or its short name, else None."""
+    return MODELS.get(ALIASES.get(name, name))

@@ -1,0 +1,273 @@
+"""Checkpoints: find a model's files and decide pooling and head from what is known; nothing is loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import bundled, hub
+from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.files import read_json, sha256, shown_name
+from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
+from simcse_bench.models.weights import SETTINGS_FILE, tensor_names, weight_files
+
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+    "bpe.codes",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk and how it will be used; nothing is loaded yet."""
+
+    name: str
+    folder: Path  # of the transformers files
+    spec: ModelSpec  # resolved: pooling is set
+    reason: str  # where pooling and head come from
+    revision: str | None = None  # commit, where the files came from the Hub
+    dense: Path | None = None  # a sentence-transformers Dense module
+    normalize: bool = False
+    embedded: bool = False  # the mini encoder that ships with the package, or trained from it
+
+    def provenance(self) -> dict[str, Any]:
+        """What decides the embeddings, for the report: fingerprints of the files included."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "pooling": self.spec.pooling,
+            "head": self.spec.head,
+            "settings_from": self.reason,
+            "max_length": self.spec.max_length,
+            "preprocess": self.spec.preprocess,
+            "normalize": self.normalize,
+            "note": self.spec.note,
+            "files": {name: sha256(p) for name, p in self.files().items()},
+        } | self._marks()
+
+    def _marks(self) -> dict[str, Any]:
+        """What only some models have."""
+        found = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
+        return {k: v for k, v in found.items() if v and v != "en"}
+
+    def taken_usage(self) -> str:
+        """Which of its card's usages is taken; empty where there is one, or the command line decided."""
+        return self.spec.usage if "--" not in self.reason else ""
+
+    def files(self) -> dict[str, Path]:
+        """The files that decide the embeddings; without weights where those have not been downloaded."""
+        tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
+        found = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
+        if self.dense:
+            dense = (self.dense / "config.json", *weight_files(self.dense))
+            found |= {f"{self.dense.name}/{p.name}": p for p in dense}
+        return {name: p for name, p in found.items() if p.is_file()}
+
+
+def resolve(
+    name: str,
+    revision: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    max_length: int | None = None,
+    scratch: Path | None = None,
+) -> Checkpoint:
+    """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
+
+    With ``scratch``, a model that is not in the Hub cache is not downloaded: only its small settings files are, into
+    that folder; ``files`` then says nothing of its weights.
+
+    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``simcse_bench.json``
+    (written by our trainer), else its ``modules.json``; a Normalize module there is followed unless ``pooling`` is
+    given (it changes transfer scores, never cosines).
+
+    Raises:
+        UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
+    """
+    for kind, value, known in (("pooling", pooling, POOLINGS), ("head", head, HEADS)):
+        if value is not None and value not in known:
+            raise unknown(kind, value, known)
+    if max_length is not None and max_length < 1:
+        raise UserError(f"--max-length {max_length}: expected at least 1 token.")
+    spec: ModelSpec | None
+    if name == bundled.MODEL:  # a folder of this name is ./mini
+        if revision is not None:
+            raise UserError(f"--revision {revision}: {name} ships with simcse-bench; it has no revisions.")
+        folder, commit, spec, shown = bundled.model_folder(), None, MODELS[name], name
+    elif len(name) < 4096 and "\0" not in name and os.path.isdir(name):  # noqa: PTH112 (Path raises for long names)
+        if revision is not None:
+            raise UserError(f"--revision {revision}: {name} is a folder; a revision belongs to a model on the Hub.")
+        folder, commit, spec, shown = Path(name), None, None, shown_name(name)
+    elif _looks_like_path(name):
+        raise UserError(f"model {name!r}: no such folder.")
+    else:
+        hub_id = ALIASES.get(name, name)
+        spec, shown = MODELS.get(hub_id), hub_id
+        if spec is None and "/" not in name:
+            names = [*MODELS, *ALIASES]
+            short = suggestion(name, names)
+            raise UserError(
+                f"unknown model {name!r}{short} Expected a folder, a Hub id (owner/name), word-vectors:FILE, "
+                "or a name from `simcse-bench ls models`."
+            )
+        folder = _from_hub(hub_id, revision or (spec.revision if spec else None), scratch)
+        commit = folder.name
+    found = Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == bundled.MODEL)
+    looked_at = scratch is not None and folder.is_relative_to(scratch)
+    return _decide(found, spec, pooling, head, max_length, weights=not looked_at)
+
+
+def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+    """What the catalog alone says of a model whose files are out of reach; its pooling may be left open."""
+    reason = "catalog" if spec.pooling else "its modules.json"
+    return _overridden(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
+
+
+def _from_hub(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
+    try:
+        if scratch is not None:
+            return hub.cached(hub_id, revision) or hub.settings(hub_id, revision, scratch)
+        return hub.snapshot(hub_id, revision)
+    except UserError as error:
+        near = "." if hub_id in MODELS else suggestion(hub_id, MODELS)
+        near = near.replace("; did", " Did").removeprefix(".")
+        raise type(error)(*(p.rstrip() + near for p in error.problems)) from error
+
+
+def _decide(
+    found: Checkpoint,
+    known: ModelSpec | None,
+    pooling: str | None,
+    head: str | None,
+    max_length: int | None,
+    weights: bool = True,
+) -> Checkpoint:
+    """Fill in pooling, head, length, and say where they come from."""
+    own = _own_settings(found.folder)
+    modules = None
+    if own is None and (found.folder / "modules.json").is_file():
+        try:
+            modules = _read_modules(found.folder)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{found.folder}/modules.json: not in sentence-transformers' form ({error!r}).") from error
+    if modules is not None:
+        found = replace(found, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
+    if not (found.folder / "config.json").is_file():
+        raise UserError(f"{found.name}: no config.json in {found.folder}; expected a transformers checkpoint.")
+    if weights and not weight_files(found.folder):
+        raise UserError(f"{found.name}: no model.safetensors or pytorch_model.bin in {found.folder}.")
+    spec, reason = found.spec, "catalog"
+    if known is None or known.pooling is None:
+        if own is not None:
+            spec, reason = replace(spec, pooling=own[0], head=own[1]), SETTINGS_FILE
+            found = replace(found, embedded=own[2])
+        elif modules is not None:
+            spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
+            spec = replace(spec, max_length=spec.max_length or modules.max_length)
+            reason = "modules.json"
+        elif pooling is None or (pooling == "cls" and head is None):
+            raise _undecided(found, pooling)
+    return _overridden(replace(found, spec=spec, reason=reason), pooling, head, max_length)
+
+
+def _overridden(found: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+    """The options of the command line on top of what was decided."""
+    spec, reason = found.spec, found.reason
+    if pooling is not None:
+        # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
+        same = pooling == spec.pooling
+        spec = replace(spec, pooling=pooling, head=head or (spec.head if same else "none"))
+        reason = "--pooling" if head is None else "--pooling, --head"
+        found = replace(found, normalize=False)  # the pooled vector as it is, like SimCSE evaluation.py's --pooler
+    elif head is not None:
+        spec, reason = replace(spec, head=head), f"{reason}, --head"
+    if max_length is not None:
+        spec = replace(spec, max_length=max_length)
+    return replace(found, spec=spec, reason=reason, dense=found.dense if spec.head == "mlp" else None)
+
+
+def _own_settings(folder: Path) -> tuple[str, str, bool] | None:
+    """Pooling, head, and whether it comes from the mini encoder: what our trainer wrote beside a checkpoint."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
+    if pooling not in tuple(POOLINGS) or head not in tuple(HEADS):  # it may be anything, a list too
+        raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
+    return pooling, head, content.get("start") == bundled.MODEL
+
+
+def _undecided(found: Checkpoint, pooling: str | None) -> UserError:
+    looked = "no modules.json (sentence-transformers) in it, and its name is not in `simcse-bench ls models`"
+    options = "\n".join(f"  --pooling {k:<15} {v}" for k, v in POOLINGS.items())
+    heads = "\n".join(f"  --head {k:<18} {v}" for k, v in HEADS.items())
+    if any(key.startswith("mlp.dense") for key in tensor_names(found.folder)):
+        looked += (
+            ".\nIt is an official SimCSE training checkpoint (mlp.dense): --pooling cls, with --head none for an "
+            "unsupervised model and --head mlp for a supervised one"
+        )
+    what = "pooling" if pooling is None else "head (cls needs one of the two)"
+    return UserError(f"{found.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
+
+
+@dataclass(frozen=True)
+class _Modules:
+    folder: Path
+    pooling: str
+    dense: Path | None
+    normalize: bool
+    max_length: int | None
+
+
+def _read_modules(folder: Path) -> _Modules:
+    """sentence-transformers' modules.json: Transformer, Pooling, Dense, Normalize, in its old and new layouts."""
+    transformer, pooling, dense, normalize = folder, None, None, False
+    for module in read_json(folder / "modules.json"):
+        kind, path = module["type"].split(".")[-1], folder / module["path"]
+        if kind == "Transformer":
+            transformer = path
+        elif kind == "Pooling":
+            config = read_json(path / "config.json")
+            modes = [config["pooling_mode"]] if "pooling_mode" in config else []
+            modes += [
+                k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+                for k, v in config.items()
+                if k.startswith("pooling_mode_") and v is True
+            ]
+            if modes not in (["cls"], ["mean"]):
+                raise UserError(
+                    f"{path}/config.json: pooling {' + '.join(map(str, modes))} is not supported; known: cls, mean."
+                )
+            pooling = modes[0]
+        elif kind == "Dense":
+            dense = path
+        elif kind == "Normalize":
+            normalize = True
+        else:
+            raise UserError(
+                f"{folder}/modules.json: module {kind!r} is not supported; "
+                "known: Transformer, Pooling, Dense, Normalize."
+            )
+    if pooling is None:
+        raise UserError(f"{folder}/modules.json: names no Pooling module.")
+    prompts = folder / "config_sentence_transformers.json"
+    prompt = read_json(prompts).get("default_prompt_name") if prompts.is_file() else None
+    if prompt is not None:
+        raise UserError(
+            f"{prompts}: the model puts the prompt {prompt!r} before every sentence; that is not supported."
+        )
+    settings = transformer / "sentence_bert_config.json"
+    max_length = read_json(settings).get("max_seq_length") if settings.is_file() else None
+    return _Modules(transformer, pooling, dense, normalize, None if max_length is None else int(max_length))
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")

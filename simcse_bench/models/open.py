@@ -1,0 +1,78 @@
+"""--model NAME: a checkpoint or a baseline, known by its fingerprints before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.errors import UserError
+from simcse_bench.models import baselines, checkpoints
+
+if TYPE_CHECKING:
+    from simcse_bench.models.encoders import Encoder
+    from simcse_bench.progress import Progress
+
+
+@dataclass(frozen=True)
+class Model:
+    """What will be evaluated: its provenance (for the report and its key) and how to load it."""
+
+    provenance: Mapping[str, Any]
+    load: Callable[..., Encoder]  # load(progress: Progress | None = None)
+
+    @property
+    def name(self) -> str:
+        """The name in reports and file names."""
+        return str(self.provenance["name"])
+
+
+def open_model(
+    model: str,
+    revision: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    max_length: int | None = None,
+    whiten: Path | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    name: str | None = None,
+) -> Model:
+    """Find a model and read its fingerprints.
+
+    Args:
+        model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``.
+        revision, pooling, head, max_length: see ``checkpoints.resolve``; meaningless for word vectors.
+        whiten: text to fit BERT-whitening on.
+        dtype, device, batch_tokens: see ``loading.load_encoder``.
+        name: another name for reports (the settings for a known model stay those of its own name).
+    """
+    words = None
+    if baselines.is_baseline(model):
+        given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision}
+        wrong = [option for option, value in given.items() if value is not None]
+        if wrong or dtype != "float32":
+            raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {model}.")
+        words = baselines.named_baseline(model)
+        provenance = words.provenance
+    else:
+        checkpoint = checkpoints.resolve(model, revision, pooling, head, max_length)
+        provenance = checkpoint.provenance()
+    provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})
+    provenance["name"] = name or provenance["name"]
+
+    def load(progress: Progress | None = None) -> Encoder:
+        encoder: Any = words
+        if encoder is None:
+            from simcse_bench.models.loading import load_encoder
+
+            encoder = load_encoder(checkpoint, dtype, device, batch_tokens, progress)
+        if whiten is not None:
+            encoder = baselines.Whitened(encoder, whiten)
+        encoder.provenance = {**encoder.provenance, **provenance}
+        whole: Encoder = encoder
+        return whole
+
+    return Model(provenance, load)

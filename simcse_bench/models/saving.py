@@ -1,0 +1,164 @@
+"""A trained model as a folder: transformers' files with the MLP, sentence-transformers' modules, our own settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from simcse_bench.bundled import MODEL
+from simcse_bench.errors import UserError
+from simcse_bench.files import write_text
+from simcse_bench.models.weights import SETTINGS_FILE
+
+# hidden states that a pooling averages, as (first layer, weights of it and those above) for WeightedLayerPooling
+_LAYERS = {"first_last": (1, "ends"), "embedding_last": (0, "ends"), "top2": (-1, "all")}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model folder is written from."""
+
+    encoder: Any  # a transformers model without a pooling layer
+    tokenizer: Any
+    pooling: str
+    limit: int  # tokens of a sentence, special ones included
+    dense: Any = None  # linear layer and activation of the test-time head
+    pooler: Any = None  # linear layer kept as BERT keeps its pooler, used at test or not
+    normalize: bool = False
+    embedded: bool = False
+
+    @property
+    def head(self) -> str:
+        """The head at test, a key of ``catalog.HEADS``."""
+        return "none" if self.dense is None else "mlp"
+
+    @property
+    def simcse_head(self) -> bool:
+        """Whether the head (if any) is SimCSE's: dense and tanh, as wide as the encoder."""
+        if self.dense is None:
+            return True
+        linear, activation = self.dense
+        return type(activation).__name__ == "Tanh" and linear.in_features == linear.out_features
+
+
+def write_parts(parts: Parts, folder: Path) -> None:
+    """Files for transformers, sentence-transformers and ``simcse-bench eval`` in an empty folder."""
+    encoder = parts.encoder
+    state = {k: _plain(v) for k, v in encoder.state_dict().items()}
+    if parts.pooler is not None:  # where BERT keeps its pooler: what simcse_to_huggingface.py does
+        state |= {"pooler.dense.weight": _plain(parts.pooler.weight), "pooler.dense.bias": _plain(parts.pooler.bias)}
+    write_config(encoder, folder)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    parts.tokenizer.save_pretrained(folder)
+    if parts.simcse_head and not parts.normalize:  # else modules.json alone can say it
+        settings = {"pooling": parts.pooling, "head": parts.head}
+        _json(folder / SETTINGS_FILE, settings | ({"start": MODEL} if parts.embedded else {}))
+    _sentence_transformers(parts, folder)
+
+
+def write_config(encoder: Any, folder: Path) -> None:
+    """transformers' config.json of float32 weights, without the machine's own paths."""
+    config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__], "dtype": "float32"}
+    _json(folder / "config.json", {k: v for k, v in config.items() if k != "_name_or_path"})
+
+
+def _sentence_transformers(parts: Parts, folder: Path) -> None:
+    """modules.json in the layout that every release since 2 reads, with each module's own files."""
+    encoder, pooling = parts.encoder, parts.pooling
+    width = int(encoder.config.hidden_size)
+    modules = [("", "Transformer")]
+    # sentence-transformers truncates at this length; SimCSE evaluates untruncated, so it is the model's own limit
+    settings: dict[str, Any] = {"max_seq_length": parts.limit, "do_lower_case": False}
+    if pooling in _LAYERS:
+        settings["config_args"] = {"output_hidden_states": True}
+        modules.append((_weighted_layers(parts, width, folder, len(modules)), "WeightedLayerPooling"))
+    _json(folder / "sentence_bert_config.json", settings)
+    path = folder / f"{len(modules)}_Pooling"
+    path.mkdir()
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    chosen = "cls_token" if pooling == "cls" else "mean_tokens"
+    pooled = {"word_embedding_dimension": width} | {f"pooling_mode_{m}": m == chosen for m in modes}
+    _json(path / "config.json", pooled)
+    modules.append((path.name, "Pooling"))
+    if parts.dense is not None:
+        modules.append((_dense(parts.dense, folder, len(modules)), "Dense"))
+    if parts.normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))  # it has no files
+    listed = [
+        {"idx": i, "name": str(i), "path": name, "type": f"sentence_transformers.models.{kind}"}
+        for i, (name, kind) in enumerate(modules)
+    ]
+    _json(folder / "modules.json", listed)
+
+
+def _weighted_layers(parts: Parts, width: int, folder: Path, number: int) -> str:
+    """The module that averages hidden states; gives its folder's name."""
+    import torch
+
+    layers = int(parts.encoder.config.num_hidden_layers)
+    first, kind = _LAYERS[parts.pooling]
+    first %= layers
+    weights = [float(kind == "all")] * (layers + 1 - first)
+    weights[0] = weights[-1] = 1.0
+    path = folder / f"{number}_WeightedLayerPooling"
+    path.mkdir()
+    _json(path / "config.json", {"word_embedding_dimension": width, "layer_start": first, "num_hidden_layers": layers})
+    save_file({"layer_weights": torch.tensor(weights)}, path / "model.safetensors", metadata={"format": "pt"})
+    return path.name
+
+
+def _dense(head: Any, folder: Path, number: int) -> str:
+    """The module of the test-time head; gives its folder's name."""
+    linear, activation = head
+    kind = type(activation)
+    path = folder / f"{number}_Dense"
+    path.mkdir()
+    settings = {
+        "in_features": linear.in_features,
+        "out_features": linear.out_features,
+        "bias": linear.bias is not None,
+        "activation_function": f"{kind.__module__}.{kind.__name__}",
+    }
+    _json(path / "config.json", settings)
+    state = {"linear.weight": _plain(linear.weight)}
+    state |= {} if linear.bias is None else {"linear.bias": _plain(linear.bias)}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    return path.name
+
+
+@contextlib.contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A new folder to fill; what it holds at the end is moved into ``folder``, on an error nothing is."""
+    new = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
+        yield new
+        for path in sorted(new.iterdir()):
+            target = folder / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {folder}: {reason}. Free some space or choose another --out.") from error
+    finally:
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _plain(tensor: Any) -> Any:
+    return tensor.detach().float().cpu().contiguous()
+
+
+def _json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -1,0 +1,96 @@
+"""Files of a checkpoint: weights read without pickle, heads built from them, fingerprints."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from simcse_bench.errors import UserError
+from simcse_bench.files import read_json
+
+SETTINGS_FILE = "simcse_bench.json"  # beside a checkpoint that we trained: {"pooling": ..., "head": ...} at test
+DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
+# heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
+MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
+
+
+def mlp_head(name: str, folder: Path) -> Any:
+    """SimCSE's head, dense + tanh, from a checkpoint's own weights; UserError where it has none."""
+    import torch
+
+    names = tensor_names(folder)
+    for key in MLP_KEYS:
+        if f"{key}.weight" in names:
+            weight, bias = (_tensor(names[f"{key}.{part}"], f"{key}.{part}") for part in ("weight", "bias"))
+            return _linear(weight, bias, torch.nn.Tanh())
+    raise UserError(
+        f"{name}: --head mlp needs {' or '.join(f'{k}.weight' for k in MLP_KEYS[:2])}, "
+        "and the checkpoint has neither: the head would be random. Use --head none."
+    )
+
+
+def dense_head(folder: Path) -> Any:
+    """A sentence-transformers Dense module with its activation."""
+    import torch
+
+    name = str(read_json(folder / "config.json").get("activation_function", "torch.nn.modules.activation.Tanh"))
+    known = {"Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU"}
+    kind = name.rpartition(".")[2]
+    if not name.startswith("torch.nn.") or kind not in known:
+        raise UserError(f"{folder}/config.json: activation {name!r}; known: {', '.join(sorted(known))} of torch.nn.")
+    names = tensor_names(folder)
+    if "linear.weight" not in names:
+        raise UserError(f"{folder}: no linear.weight in its weights; expected a sentence-transformers Dense module.")
+    bias = _tensor(names["linear.bias"], "linear.bias") if "linear.bias" in names else None
+    return _linear(_tensor(names["linear.weight"], "linear.weight"), bias, getattr(torch.nn, kind)())
+
+
+def _linear(weight: Any, bias: Any, activation: Any) -> Any:
+    import torch
+
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}))
+    return torch.nn.Sequential(linear, activation).eval()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files, or where there are none the pickled ones (read with weights_only)."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def tensor_names(folder: Path) -> dict[str, Path]:
+    """Name of every tensor in a folder's weight files -> its file."""
+    names: dict[str, Path] = {}
+    for path in weight_files(folder):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt") as tensors:
+                    names |= dict.fromkeys(tensors.keys(), path)
+            else:
+                names |= dict.fromkeys(_load_bin(path), path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged or cut off ({error}).") from error
+    return names
+
+
+def _tensor(path: Path, name: str) -> Any:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as tensors:
+            return tensors.get_tensor(name)
+    return _load_bin(path)[name]
+
+
+def _load_bin(path: Path) -> Mapping[str, Any]:
+    import torch
+
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (*DAMAGED, RuntimeError) as error:
+        raise UserError(
+            f"{path}: refused or damaged, not a plain file of weights ({str(error).splitlines()[0]})."
+        ) from error
+    return state

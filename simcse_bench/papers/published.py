@@ -1,0 +1,79 @@
+"""The papers' tables (papers/*.csv) and the row that a model's numbers are compared with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from simcse_bench.models.catalog import known_model
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a paper's table, in percent."""
+
+    source: str  # such as "SimCSE Table 5"
+    row: str
+    scores: Mapping[str, float]  # task -> score
+    average: float | None
+
+
+_TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how its row names end
+    ("simcse", "all", "sts"): ("simcse_2021_table5_sts", "SimCSE Table 5", ""),
+    ("simcse", "wmean", "sts"): ("simcse_2021_tables_b_c_wmean", "SimCSE Tables B-C", " (wmean)"),
+    ("simcse", "all", "transfer"): ("simcse_2021_table_e1_transfer", "SimCSE Table E.1", ""),
+    ("mteb", "all", "sts"): ("mteb_minilm_l6_v2", "MTEB", ""),
+    ("simcse", "all", "sts-vi"): ("vietnamese_embedding_card", "card of dangvantuan/vietnamese-embedding", ""),
+    ("simcse", "all", "sts-th"): ("thai_stsb_2021", "Thai Sentence Vector Benchmark, 2021", ""),
+}
+_RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
+
+
+def find(model: str, protocol: str, aggregate: str, metric: str, split: str, suite: str) -> Published | None:
+    """The published row of a catalog model under the same protocol, aggregation, metric and split; else None."""
+    spec = known_model(model)
+    table = _TABLES.get((protocol, aggregate, suite))
+    if spec is None or spec.published is None or table is None or split != "test":
+        return None
+    if metric != ("accuracy" if suite == "transfer" else "spearman"):
+        return None
+    file, source, suffix = table
+    for fields in read_table(file):
+        if fields["model"] == spec.published + suffix:
+            scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
+            scores.pop("sickr_test", None)
+            return Published(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
+    if (
+        aggregate == "all" and protocol == "simcse" and suite == "sts"
+    ):  # BERT-large stands in the repository's list only
+        for fields in read_table("simcse_2021_model_list"):
+            if fields["model"] == spec.checkpoint:
+                return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
+    return None
+
+
+def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite: str) -> Published | None:
+    """The paper's GloVe row, to stand beside a word-vector baseline: other vectors, the same protocol."""
+    table = _TABLES.get((protocol["name"], "all" if suite == "transfer" else aggregate, suite))
+    same = protocol["split"] == "test" and protocol.get("probe", "exact") == "exact"
+    if table is None or not same or (suite == "sts" and metric != "spearman"):
+        return None
+    file, source, _ = table
+    for fields in read_table(file):
+        if fields["model"].startswith("GloVe"):
+            scores = {k: float(v) for k, v in fields.items() if k not in ("model", "avg")}
+            return Published(source, fields["model"], scores, float(fields["avg"]))
+    return None
+
+
+@cache
+def read_table(file: str) -> tuple[Mapping[str, str], ...]:
+    """Rows of papers/<file>.csv."""
+    path = Path(__file__).parent / f"{file}.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = (line for line in stream if not line.startswith("#"))
+        return tuple(csv.DictReader(lines))

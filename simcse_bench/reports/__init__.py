@@ -1,0 +1,16 @@
+"""From saved JSON to tables, plots and pages; nothing here computes a score.
+
+Open ``report`` first: what a saved evaluation holds.
+
+- ``report``        Report: every number with what it came from
+- ``table``         a table as Markdown, LaTeX, CSV
+- ``scores``        tables of reports: one report, a leaderboard, a benchmark
+- ``frames``        saved results as pandas frames: ``read_results``
+- ``ablation``      table, plot and page of a sweep
+- ``geometry``      tables, plots and page of analyses
+- ``mteb``          mteb's scores saved and drawn, apart from the paper's
+- ``reproduction``  every table of a paper beside ours
+- ``plots``         SVG and PNG
+- ``page``          one self-contained HTML page
+- ``site``          a results folder drawn anew or checked; its index.html
+"""

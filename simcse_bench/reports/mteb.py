@@ -1,0 +1,192 @@
+"""Scores by mteb's own protocol: saved, and drawn in tables of their own, apart from the paper's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import bundled
+from simcse_bench.errors import UserError
+from simcse_bench.files import read_json, write_text
+from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
+
+FOLDER = "mteb"  # below the results folder
+SCHEMA = 1
+_APART = "mteb's protocol: to be compared with mteb's numbers only, and never averaged with the paper's. No intervals."
+
+
+@dataclass(frozen=True)
+class MtebReport:
+    """One model on tasks of mteb.
+
+    ``tasks[name]`` holds type, metric (mteb's main score), ``score`` in percent (mean over its parts, as mteb takes
+    it), data (path, revision) and ``parts``: split, subset, score, and all ``metrics`` in mteb's own scale.
+    """
+
+    key: str  # fingerprint of all that decides the numbers
+    selection: str  # as given after "mteb:"
+    benchmark: str | None  # where a whole benchmark was chosen
+    model: Mapping[str, Any]
+    mteb: Mapping[str, str]  # version; name and revision of the model there
+    tasks: Mapping[str, Mapping[str, Any]]
+    averages: Mapping[str, float]  # mteb's own, in percent; none where tasks have nothing to average
+    environment: Mapping[str, Any]
+    seconds: float
+    created: str
+    protocol: str = "mteb's own"
+    schema: int = SCHEMA
+
+    def save(self, path: Path) -> None:
+        """Write the JSON, whole or not at all."""
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> MtebReport:
+        """Read a saved report; UserError where the file is none of this version."""
+        content = read_json(path)
+        names = {f.name for f in fields(MtebReport)}
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
+            raise UserError(f"{path}: not a report of mteb's tasks (schema {SCHEMA}). Move it away or evaluate again.")
+        return MtebReport(**content)
+
+
+def drawn(report: MtebReport, path: Path) -> dict[Path, str]:
+    """File -> content of all that is drawn from one report."""
+    return {
+        path.with_name(path.stem + ".md"): markdown(report),
+        path.with_name(path.stem + ".csv"): to_csv(long_rows(report)),
+    }
+
+
+def drawn_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[str]]:
+    """File -> content of all that is drawn from a folder of reports; its leaderboards; damaged files' problems."""
+    files: dict[Path, str] = {}
+    reports: list[MtebReport] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            report = MtebReport.load(path)
+            files |= drawn(report, path)
+        except UserError as error:
+            problems += error.problems
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problems.append(f"{path}: not a whole report of mteb's tasks ({error!r}).")
+        else:
+            reports.append(report)
+    boards = leaderboards(reports)
+    if boards:
+        rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+        files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards))
+        files[folder / "leaderboard.csv"] = to_csv(rows)
+    return files, boards, problems
+
+
+def score_table(report: MtebReport) -> Table:
+    """A row per task, then mteb's averages."""
+    rows = [
+        [name, task["type"], task["metric"], _parts(task["parts"]), f"{task['score']:.2f}"]
+        for name, task in report.tasks.items()
+    ]
+    rows += [[name, "average", MISSING, MISSING, f"{value:.2f}"] for name, value in report.averages.items()]
+    title = f"{_name(report)}: {_title([report])}"
+    return Table(title, ["task", "type", "metric", "split, subset", "score"], rows, _notes(report))
+
+
+def parts_table(report: MtebReport) -> Table:
+    """A row per split and subset of the tasks that have several."""
+    rows = [
+        [name, part["split"], part["subset"], f"{part['score']:.2f}"]
+        for name, task in report.tasks.items()
+        for part in task["parts"]
+        if len(task["parts"]) > 1
+    ]
+    return Table("in parts, ×100", ["task", "split", "subset", "score"], rows)
+
+
+def leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
+    """One table per mteb version and choice of tasks, splits and subsets: other numbers never share a column."""
+    groups: dict[tuple[Any, ...], list[MtebReport]] = {}
+    for report in reports:
+        parts = [(n, tuple((p["split"], p["subset"]) for p in t["parts"])) for n, t in report.tasks.items()]
+        groups.setdefault((report.mteb["version"], report.benchmark or "", *parts), []).append(report)
+    return [_leaderboard(groups[key]) for key in sorted(groups)]
+
+
+def long_rows(report: MtebReport) -> list[dict[str, Any]]:
+    """A row per task, part and metric, in mteb's own scale."""
+    rows = []
+    for name, task in report.tasks.items():
+        for part in task["parts"]:
+            head = {"model": report.model["name"], "protocol": f"mteb {report.mteb['version']}", "task": name}
+            head |= {"type": task["type"], "split": part["split"], "subset": part["subset"]}
+            for metric, value in part["metrics"].items():
+                main = metric == task["metric"]
+                rows.append(head | {"metric": metric, "main": int(main), "value": "" if value is None else value})
+    return rows
+
+
+def markdown(report: MtebReport) -> str:
+    """The whole Markdown page of a report: scores, parts, provenance."""
+    model = report.model
+    facts = {
+        "model": model["name"] + (f" @ {model['revision']}" if model.get("revision") else ""),
+        "in mteb": f"{report.mteb['name']} @ {report.mteb['revision']}",
+        "pooling, head": f"{model.get('pooling')}, {model.get('head')}"
+        + (f" (from {model['settings_from']})" if model.get("settings_from") else ""),
+        "max length": str(model.get("max_length") or "the model's own limit"),
+        "dtype": str(model.get("dtype", MISSING)),
+        "weights": ", ".join(f"{k} {v}" for k, v in (model.get("files") or {}).items()) or MISSING,
+        "data": ", ".join(f"{n} {t['data']['path']}@{t['data']['revision']}" for n, t in report.tasks.items()),
+        "machine": f"{report.environment['processor']}, {report.environment['cores']} cores"
+        + (f", {report.environment['gpu']}" if "gpu" in report.environment else ""),
+        "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+        "time": f"{report.seconds} s in mteb, {report.created}",
+        "evaluation": report.key,
+    }
+    parts = parts_table(report)
+    tables = [score_table(report), *([parts] if parts.rows else [])]
+    return "\n".join([*map(to_markdown, tables), *(f"- {k}: {v}" for k, v in facts.items()), ""])
+
+
+def _leaderboard(reports: Sequence[MtebReport]) -> Table:
+    tasks, averages = list(reports[0].tasks), list(reports[0].averages)
+    rows = []
+    for r in sorted(reports, key=lambda r: (-next(iter(r.averages.values()), 0.0), r.model["name"], r.key)):
+        how = " + ".join([str(r.model.get("pooling")), *["mlp"] * (r.model.get("head") == "mlp")])
+        how += ", whitened" if r.model.get("whiten") else ""
+        scores = [*(r.tasks[n]["score"] for n in tasks), *(r.averages[n] for n in averages)]
+        rows.append([_name(r), how, str(r.model.get("dtype", "float32")), *(f"{s:.2f}" for s in scores)])
+    labels = [f"{n} ({len(reports[0].tasks[n]['parts'])} parts)" if len(reports[0].tasks[n]["parts"]) > 1 else n
+              for n in tasks]  # fmt: skip
+    return Table(_title(reports), ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
+
+
+def _title(reports: Sequence[MtebReport]) -> str:
+    first = reports[0]
+    what = f"{first.benchmark}, " if first.benchmark else ""
+    tried = f" — (embedded): {bundled.ENCODER}" if any(r.model.get("embedded") for r in reports) else ""
+    return f"{what}mteb {first.mteb['version']}'s own protocol, main scores ×100{tried}"
+
+
+def _notes(report: MtebReport) -> list[str]:
+    notes = [_APART]
+    if not report.averages and len(report.tasks) > 1:
+        notes.append("No average: tasks of different types have none outside a benchmark of mteb.")
+    if not report.benchmark:
+        notes += [
+            f"{n} is superseded in mteb by {t['superseded_by']}." for n, t in report.tasks.items() if t["superseded_by"]
+        ]
+    return notes
+
+
+def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
+    if len(parts) == 1:
+        return ", ".join([parts[0]["split"], *[parts[0]["subset"]] * (parts[0]["subset"] != "default")])
+    return f"mean of {len(parts)}"
+
+
+def _name(report: MtebReport) -> str:
+    return str(report.model["name"]) + " (embedded)" * bool(report.model.get("embedded"))

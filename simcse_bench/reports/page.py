@@ -1,0 +1,72 @@
+"""reports.page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simcse_bench.reports import plots
+from simcse_bench.reports.table import Table, text_columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def stale(path: Path, content: bytes) -> bool:
+    """Whether a drawn file is not what it should be. Plots depend on matplotlib's version: they need only exist, and a
+    page needs to name the fingerprint of what it is drawn from."""
+    if not path.is_file():
+        return True
+    if path.suffix in (".svg", ".png"):
+        return False
+    if path.suffix == ".html":
+        return _source(path.read_bytes()) != _source(content)
+    return path.read_bytes() != content
+
+
+def _source(page: bytes) -> bytes | None:
+    found = re.search(rb'<meta name="source" content="(\w+)">', page)
+    return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a plot, a table, or both."""
+
+    heading: str = ""
+    svg: str = ""
+    table: Table | None = None
+
+    @property
+    def left(self) -> set[int]:
+        """Columns of the table that hold words."""
+        return text_columns(self.table) if self.table else set()
+
+
+def section(heading: str = "", figure: Figure | None = None, table: Table | None = None) -> Section:
+    """A section with the figure inline."""
+    svg = "" if figure is None else plots.rendered(figure, "svg").decode()
+    return Section(heading, svg[svg.index("<svg") :] if svg else "", table)
+
+
+def page(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    provenance: Mapping[str, str],
+    source: str,
+    reference: str = "",
+) -> bytes:
+    """One self-contained HTML page; ``source``: fingerprint of what it is drawn from; ``reference``: row to mark."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html").render(
+        title=title, subtitle=subtitle, sections=sections, provenance=provenance, source=source, reference=reference
+    ).encode()  # fmt: skip

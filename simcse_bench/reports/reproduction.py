@@ -1,0 +1,167 @@
+"""What is drawn from a reproduction: every table and figure of the paper beside ours, on one page."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simcse_bench import bundled
+from simcse_bench.errors import UserError
+from simcse_bench.files import read_json, sha256
+from simcse_bench.papers.published import read_table
+from simcse_bench.papers.simcse_2021 import PAPERS, Line, Paper, Part
+from simcse_bench.reports import ablation, geometry, page, plots
+from simcse_bench.reports.page import Section, section
+from simcse_bench.reports.report import Report
+from simcse_bench.reports.table import MISSING, Table, to_markdown
+
+RECORD, TRAJECTORIES = "reproduction.json", "trajectories.json"
+_PUBLISHED = {"sts": "simcse_2021_table5_sts", "transfer": "simcse_2021_table_e1_transfer"}
+_METRIC = {"sts": "spearman", "transfer": "accuracy"}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A reproduction's record or trajectories.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a reproduction's file. Move it away and run the command again.")
+    return content
+
+
+def drawn(folder: Path) -> dict[Path, bytes]:
+    """index.html and tables.md, from the record and the JSON of ablations, reports and analyses below the folder.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    record = read_record(folder / RECORD)
+    paper = PAPERS[record["paper"]]
+    sections = [section("The paper's statements", None, statements_table(folder, record))]
+    for part in paper.parts:
+        sections += _part(folder, record, paper, part)
+    sections.append(section("Time", None, _times(record)))
+    title = f"{paper.title}: reproduced with preset {record['preset']}"
+    tried = [bundled.ENCODER, *([] if record["real"] else [bundled.DATA])] if record["preset"] == "mini" else []
+    subtitle = "Every table beside the paper's" + "".join(f" — {t}" for t in tried)
+    tables = [s.table for s in sections if s.table]
+    text = "\n".join([f"# {title}", "", subtitle, "", *map(to_markdown, tables)])
+    whole = page.page(title, subtitle, sections, _provenance(record), source(folder))
+    return {folder / "tables.md": text.encode(), folder / "index.html": whole}
+
+
+def source(folder: Path) -> str:
+    """Fingerprint of all JSON below the folder."""
+    found = sorted(folder.rglob("*.json"))
+    return hashlib.sha256(" ".join(f"{p.relative_to(folder)} {sha256(p)}" for p in found).encode()).hexdigest()[:16]
+
+
+def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> Iterator[Section]:
+    """The sections of a table or figure; one that is not there yet says so."""
+    number = part.number if part.number.startswith("Figure") else f"Table {part.number}"
+    heading = f"{number}: {part.title}"
+    if part.kind == "ablation":
+        path = folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
+        if path.exists():
+            summary = ablation.read_summary(path)
+            figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+            yield section(heading, figure, ablation.ablation_table(summary))
+            return
+    elif part.kind == "scores":
+        table = scores_table(folder / record["suites"][part.name], paper, part.name)
+        if table is not None:
+            yield section(heading, None, table)
+            return
+    elif part.kind == "trajectory" and (folder / TRAJECTORIES).exists():
+        yield section(heading, plots.trajectory(read_record(folder / TRAJECTORIES)))
+        return
+    elif part.kind == "geometry":
+        found, problems = geometry.read_analyses(folder / "analysis")
+        if problems:
+            raise UserError(*problems)
+        if found:
+            yield section(heading, plots.scatter(found), geometry.geometry_table(found))
+            for m in found:
+                yield section(f"{number}: cosines of {m['model']['name']}", plots.densities(m))
+            return
+    yield section(heading, None, Table("not run yet", [part.title], []))
+
+
+def scores_table(folder: Path, paper: Paper, suite: str) -> Table | None:
+    """A row per model of the main tables: mean ± SD over seeds of every task, and the paper's average; None: no report.
+
+    Args:
+        folder: of the reports.
+        paper: whose lines are shown.
+        suite: sts or transfer, for the paper's numbers.
+    """
+    reports = [Report.load(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+    if not reports:
+        return None
+    metric = _METRIC[suite]
+    published = {row["model"]: row for row in read_table(_PUBLISHED[suite])}
+    tasks = list(reports[0].tasks)
+    rows = []
+    for line in paper.lines:
+        own = [r for r in reports if r.model["name"].partition(", seed ")[0] == line.name]
+        if not own:
+            continue
+        cells = [_spread([r.tasks[n]["scores"][metric]["all"]["value"] for r in own]) for n in tasks]
+        averages = [r.average[metric]["all"]["value"] for r in own if r.average]
+        rows.append([line.name, str(len(own)) if line.trained else MISSING, *cells, _spread(averages),
+                     _paper(line, suite, published)])  # fmt: skip
+    header = ["model", "seeds", *(reports[0].tasks[n]["title"] for n in tasks), "Avg.", "paper's Avg., BERT-base"]
+    what = "Spearman ×100" if suite == "sts" else "accuracy ×100"
+    notes = ["Mean ± standard deviation over seeds. Intervals of every score stand in the reports beside this page."]
+    return Table(f"{what}, {reports[0].suite}", header, rows, notes)
+
+
+def _paper(line: Line, suite: str, published: Mapping[str, Mapping[str, str]]) -> str:
+    name = (line.published or {}).get(suite)
+    return published[name]["avg"] if name else MISSING
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def statements_table(folder: Path, record: Mapping[str, Any]) -> Table:
+    """The verdict on every statement of the paper: of the main table, then of the ablations."""
+    main = {
+        "title": "Main table",
+        "findings": record["statements"],
+        "dev": True,
+        "model": {"name": "see the table", "embedded": record["preset"] == "mini"},
+        "train": {"name": "the recipes' text"},
+        "arms": [{"seeds": list(range(record["seeds"]))}],
+    }
+    names = [p.name for p in PAPERS[record["paper"]].parts if p.kind == "ablation"]
+    paths = [folder / "ablations" / f"{name}-{record['preset']}" / ablation.SUMMARY for name in names]
+    summaries = [ablation.read_summary(p) for p in paths if p.exists()]
+    return ablation.findings_table([main, *summaries])
+
+
+def _times(record: Mapping[str, Any]) -> Table:
+    rows = [[what, f"{seconds / 60:.1f}"] for what, seconds in record["seconds"].items()]
+    rows.append(["together", f"{sum(record['seconds'].values()) / 60:.1f}"])
+    return Table("minutes taken", ["step", "minutes"], rows)
+
+
+def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
+    machine = record["environment"]
+    return {
+        "preset": f"{record['preset']}, {record['seeds']} seed(s)",
+        "suites": ", ".join(record["suites"].values()),
+        "machine": f"{machine['processor']}, {machine['cores']} cores"
+        + (f", {machine['gpu']}" if "gpu" in machine else ""),
+        "versions": ", ".join(f"{k} {v}" for k, v in machine["versions"].items()),
+        "created": record["created"],
+    }

@@ -1,0 +1,259 @@
+"""results/index.html: leaderboards, ablations and geometry of a results folder on one self-contained page."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simcse_bench.data.task import AGGREGATES, METRICS
+from simcse_bench.errors import UserError
+from simcse_bench.files import read_json, write_bytes
+from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
+from simcse_bench.reports.report import Report, load_worst
+from simcse_bench.reports.scores import board_title, pooled
+from simcse_bench.reports.table import Table, to_csv, to_markdown
+
+Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
+Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
+
+
+def draw_site(
+    groups: Groups,
+    worst: Worst,
+    summaries: Mapping[str, Path],
+    analyses: Sequence[Mapping[str, Any]],
+    reproductions: Sequence[str] = (),
+    mteb_boards: Sequence[Table] = (),
+) -> bytes:
+    """The page.
+
+    Args:
+        groups: see ``Groups``.
+        worst: of the reports that have their pairs beside them.
+        summaries: name -> summary.json of the ablations.
+        analyses: from ``geometry.read_analyses``.
+        reproductions: folders that have a page of their own, to link to.
+        mteb_boards: leaderboards of mteb's own tasks, from ``mteb.leaderboards``.
+    """
+    import jinja2
+
+    boards = [
+        board(f"board{i}-{j}", folder, reports, worst)
+        for i, (folder, found) in enumerate(groups.items())
+        for j, reports in enumerate(found)
+    ]
+    ablations = [_ablation(name, path) for name, path in summaries.items()]
+    findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
+    shapes = []
+    if analyses:
+        scatter = plots.scatter(analyses) if len(analyses) > 1 else None
+        shapes = [page.section("", scatter, geometry.geometry_table(analyses))]
+    source = hashlib.sha256(
+        json.dumps(
+            [
+                boards,
+                [p.read_text("utf-8") for p in summaries.values()],
+                analyses,
+                list(reproductions),
+                *(dataclasses.asdict(t) for t in mteb_boards),
+            ],
+            sort_keys=True,
+        ).encode()
+    ).hexdigest()[:16]
+    loader = jinja2.FileSystemLoader(page.TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return (
+        environment.get_template("site.html")
+        .render(
+            boards=boards,
+            findings=[page.section("", None, findings)] if findings.rows else [],
+            ablations=ablations,
+            geometry=shapes,
+            reproductions=reproductions,
+            mteb=[page.section(t.title, None, t) for t in mteb_boards],
+            source=source,
+            metrics=METRICS,
+            aggregates=AGGREGATES,
+        )
+        .encode()
+    )
+
+
+def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> dict[str, Any]:
+    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair."""
+    names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
+    titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
+    kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
+    return {
+        "id": ident,
+        "title": f"{folder}: {board_title(reports)}",
+        "sts": "sts" in kinds,
+        "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
+        "rows": [_row(r) | {"worst": worst.get(r.key, {})} for r in reports],
+        "worst": any(r.key in worst for r in reports),
+    }
+
+
+def _row(report: Report) -> dict[str, Any]:
+    model = report.model
+    settings = [pooled(model)]
+    settings += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
+    settings += [f"first {report.limit}"] * bool(report.limit)
+    return {
+        "model": model["name"] + " (embedded)" * bool(model.get("embedded")),
+        "settings": ", ".join(settings),
+        "scores": {n: t["scores"] for n, t in report.tasks.items()},
+        "subsets": {n: t["subsets"] for n, t in report.tasks.items() if len(t.get("subsets") or {}) > 1},
+        "average": report.average,
+        "provenance": {
+            "model": f"{model['name']}" + (f" @ {model['revision']}" if model.get("revision") else ""),
+            "pooling, head": f"{model.get('pooling')}, {model.get('head')}",
+            "weights": ", ".join(f"{k} {v}" for k, v in (model.get("files") or {}).items()),
+            "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
+            "machine": f"{report.environment['processor']}, {report.environment['cores']} cores",
+            "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+            "created": report.created,
+            "evaluation": report.key,
+        },
+        "data": {n: f"{t['n']} rows, {t['data']['fingerprint']}" for n, t in report.tasks.items()},
+    }
+
+
+def _ablation(name: str, path: Path) -> dict[str, Any]:
+    summary = ablation.read_summary(path)
+    arms = ablation.ablation_table(summary)
+    figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+    return {
+        "id": name.replace("/", "-"), "name": name, "title": summary["title"], "subtitle": arms.title,
+        "reference": summary["reference"],
+        "section": page.section("", figure, arms), "provenance": ablation.provenance(summary),
+    }  # fmt: skip
+
+
+T = TypeVar("T")
+_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
+
+
+def regenerate(results: Path, check: bool = False) -> list[Path]:
+    """Write (or with ``check`` compare) every table, plot and page below ``results``, and the site ``index.html``.
+
+    Raises:
+        UserError: damaged reports (the others are still written), or with ``check`` the stale files.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
+    problems: list[str] = []
+    found = _read_reports(results, problems)
+    files: dict[Path, bytes] = {}
+    for path, report in found.items():
+        files |= {file: text.encode() for file, text in scores.drawn(report, path).items()}
+    groups = _by_folder(results, found)
+    for folder, boards in ((results / name, [scores.leaderboard(g) for g in group]) for name, group in groups.items()):
+        files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards)).encode()
+        rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+        files[folder / "leaderboard.csv"] = to_csv(rows).encode()
+    worst = dict(_tried(found, lambda path: load_worst(path, found[path]), "a report's pairs", problems))
+    boards_of_mteb = []
+    for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
+        texts, boards, damaged = mteb.drawn_folder(folder)
+        files |= {file: text.encode() for file, text in texts.items()}
+        boards_of_mteb += boards
+        problems += damaged
+    for path, speed in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
+        files[path.with_suffix(".md")] = to_markdown(speed).encode()
+    summaries = []
+    reproduced = {path.parent for path in results.rglob(reproduction.RECORD)}
+    paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
+    for path, sweep in _tried(paths, lambda path: ablation.drawn(path.parent), "a sweep's summary", problems):
+        files |= sweep
+        summaries += [path] * (not reproduced & set(path.parents))  # a reproduction has its own page
+    for folder in dict.fromkeys(path.parent.parent for path in summaries):
+        statements = ablation.findings_table([ablation.read_summary(p) for p in summaries if p.parent.parent == folder])
+        if statements.rows:
+            files[folder / "findings.md"] = to_markdown(statements).encode()
+    analyses, damaged = geometry.read_analyses(results / "analysis")
+    problems += damaged
+    if analyses:
+        files |= geometry.drawn(results / "analysis", analyses)
+    papers = []
+    for folder, paper in _tried(sorted(reproduced), reproduction.drawn, "a reproduction", problems):
+        files |= paper
+        papers.append(folder.relative_to(results).as_posix())
+    pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
+    shown = {"/".join(p for p in s.parent.relative_to(results).parts if p != "ablations"): s for s in summaries}
+    files[results / "index.html"] = draw_site(groups, pairs, shown, analyses, papers, boards_of_mteb)
+    for path, content in files.items():
+        if not check:
+            write_bytes(path, content)
+        elif page.stale(path, content):
+            problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
+    if problems:
+        raise UserError(*problems)
+    return list(files)
+
+
+def leaderboards(results: Path) -> tuple[dict[str, list[list[Report]]], list[str]]:
+    """Folder -> groups of reports that share a leaderboard, and the problems of the files that are no reports."""
+    problems: list[str] = []
+    return _by_folder(results, _read_reports(results, problems)), problems
+
+
+def _read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
+    """The whole reports below a folder."""
+
+    def read(path: Path) -> Report:
+        report = Report.load(path)
+        scores.drawn(report, path)  # one of another form fails here
+        return report
+
+    return dict(_tried(_report_files(results), read, "a whole report", problems))
+
+
+def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
+    below = {path.parent.relative_to(results) for path in reports}
+    folders = sorted(below, key=lambda f: (len(f.parts), f))  # the results folder's own first
+    return {str(f): grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
+
+
+def _tried(
+    paths: Iterable[Path], read: Callable[[Path], T], what: str, problems: list[str]
+) -> Iterator[tuple[Path, T]]:
+    """What is read from each file; the others are added to the problems."""
+    for path in paths:
+        try:
+            found = read(path)
+        except UserError as error:
+            problems += error.problems
+        except _FOREIGN as error:
+            problems.append(f"{path}: not {what} ({error!r}).")
+        else:
+            yield path, found
+
+
+def _speed(path: Path) -> Table:
+    return scores.speed_table(read_json(path))
+
+
+def _report_files(results: Path) -> list[Path]:
+    """JSON that should be reports: not that of benchmarks, analyses, ablations, mteb and reproductions."""
+    others = {"speed", "analysis", "ablations", mteb.FOLDER}
+    names = {reproduction.RECORD, reproduction.TRAJECTORIES}
+    return [
+        path
+        for path in sorted(results.rglob("*.json"))
+        if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
+    ]
+
+
+def grouped(reports: Sequence[Report]) -> list[list[Report]]:
+    """Reports that share a leaderboard: by protocol, split, probe and tasks; other numbers never share a column."""
+    groups: dict[tuple[object, ...], list[Report]] = {}
+    for report in reports:
+        p = report.protocol
+        key = (p["name"] != "simcse", p["name"], p["split"] != "test", p["split"], p.get("probe", ""), *report.tasks)
+        groups.setdefault(key, []).append(report)
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,92 @@
+"""A table and its forms: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, the first of each row being its label."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub's table form, numbers to the right; a Chinese character takes two columns, a combining mark none."""
+    from rich.cells import cell_len
+
+    cells = [[c.replace("|", "\\|") for c in row] for row in (table.header, *table.rows)]
+    widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(table.header))]
+    text = text_columns(table)
+
+    def line(row: Sequence[str]) -> str:
+        gaps = (" " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True))
+        padded = (c + gap if i in text else gap + c for i, (c, gap) in enumerate(zip(row, gaps, strict=True)))
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [":" + "-" * (w - 1) if i in text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    lines = [f"**{table.title}**", "", line(cells[0]), "| " + " | ".join(rule) + " |", *map(line, cells[1:]), ""]
+    return "\n".join(lines + [f"{note}\n" for note in table.notes])
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table."""
+    special = {
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "#": r"\#",
+        "$": r"\$",
+        "×": r"$\times$",
+        "–": "--",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "α": r"$\alpha$",
+        "λ": r"$\lambda$",
+        "*": r"$^{*}$",
+    }
+
+    def line(row: Iterable[str]) -> str:
+        return " & ".join("".join(special.get(ch, ch) for ch in cell) for cell in row) + r" \\"
+
+    text = text_columns(table)
+    columns = "".join("l" if i in text else "r" for i in range(len(table.header)))
+    body = [
+        rf"% {table.title}",
+        *(f"% {line}" for n in table.notes for line in n.splitlines()),
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+    ]
+    return "\n".join(
+        [*body, line(table.header), r"\midrule", *map(line, table.rows), r"\bottomrule", r"\end{tabular}", ""]
+    )
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV under the union of their columns; empty for no rows."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    stream = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return stream.getvalue()
+
+
+def text_columns(table: Table) -> set[int]:
+    """Columns that hold words: aligned to the left."""
+
+    def textual(cell: str) -> bool:
+        return cell != MISSING and any(ch.isalpha() for ch in cell)
+
+    return {0} | {i for i in range(len(table.header)) if any(textual(row[i]) for row in table.rows)}

@@ -1,0 +1,261 @@
+"""TrainConfig: every setting that decides what a training run gives, with its source; recipes and --set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.models.catalog import DTYPES, POOLINGS
+
+MLPS = {
+    "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
+    "always": "in training and at test (supervised SimCSE)",
+    "none": "the pooled vector as it is",
+}
+SIMILARITIES = {"cosine": "cosine / temperature", "dot": "plain dot product, without a temperature"}
+SAME_MASKS = {
+    "no": "each of the two passes has its own dropout mask",
+    "copy": "one pass, z2 = z1: the authors' own way to 'Fixed 0.1'",
+    "replay": "two passes under the same random state: the same values and gradients as copy, up to rounding",
+}
+GATHERS = {
+    "exact": "gradients through all processes' embeddings: those of one process with the whole batch",
+    "simcse": "gradients through the own embeddings only (SimCSE models.py): 1 / processes of the exact ones",
+}
+OBJECTIVES = {
+    "self": "the sentence itself, through another dropout mask",
+    "next_sentence": "the next line of the text (which must be in document order; wiki1m is not)",
+    "next_3_sentences": "one of the next three lines, drawn at random",
+}
+AUGMENTATIONS = {
+    "none": "dropout alone: unsupervised SimCSE",
+    "crop": "a random stretch of (1 - rate) of the words",
+    "word_deletion": "rate of the words left out at random",
+    "delete_one_word": "one word left out",
+    "synonym": "one word replaced by a WordNet synonym",
+    "mlm": "rate of the tokens masked and filled in by a masked language model",
+}
+# Changed fields of config.TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, bfloat16
+# stands for the scripts' --fp16, the batch is the total over GPUs).
+_SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtype": "bfloat16"}
+_UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "bfloat16"}
+_ROBERTA = "FacebookAI/roberta"
+_BERT = "google-bert/bert"
+# The embedded encoder (embedded.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
+# One dev score, at the end: the best of several would hide it.
+_MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_steps": 300, "max_length": 16, "batch_size": 64}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "unsup-bert-base": _UNSUP | {"model": f"{_BERT}-base-uncased", "learning_rate": 3e-5},
+    "unsup-bert-large": _UNSUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
+    "unsup-roberta-base": _UNSUP | {"model": f"{_ROBERTA}-base", "learning_rate": 1e-5, "batch_size": 512},
+    "unsup-roberta-large": _UNSUP | {"model": f"{_ROBERTA}-large", "learning_rate": 3e-5, "batch_size": 512},
+    "sup-bert-base": _SUP | {"model": f"{_BERT}-base-uncased", "learning_rate": 5e-5},
+    "sup-bert-large": _SUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
+    "sup-roberta-base": _SUP | {"model": f"{_ROBERTA}-base", "learning_rate": 5e-5},
+    "sup-roberta-large": _SUP | {"model": f"{_ROBERTA}-large", "learning_rate": 1e-5},
+    "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 5e-4},
+    "mini-sup": _SUP | _MINI | {"train": "mini-nli", "learning_rate": 3e-4, "max_steps": 150},
+}
+_CHOICES: Mapping[str, Sequence[str] | Mapping[str, str]] = {
+    "pooling": POOLINGS,
+    "mlp": MLPS,
+    "similarity": SIMILARITIES,
+    "same_mask": SAME_MASKS,
+    "augmentation": AUGMENTATIONS,
+    "objective": OBJECTIVES,
+    "gather": GATHERS,
+    "dtype": DTYPES,
+}
+
+
+def _set(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Defaults: unsupervised SimCSE on BERT-base (paper, Table A.1; SimCSE train.py)."""
+
+    model: str = _set("bert-base-uncased", "encoder to start from: a folder or a Hub id")
+    revision: str | None = _set(None, "its branch, tag or commit on the Hub")
+    train: str = _set("wiki1m", "training text: a file (.txt .csv .tsv .jsonl .parquet), wiki1m, nli, or a Hub dataset")
+    columns: tuple[str, ...] = _set((), "text columns by name: sentence, positive, hard negative; none: by position")
+    max_rows: int = _set(0, "only the first rows of the training text; 0: all")
+    max_length: int = _set(32, "tokens per sentence in training; Table A.1")
+
+    batch_size: int = _set(64, "rows in one loss, over all processes: each has batch_size - 1 other rows as negatives")
+    accumulation: int = _set(1, "losses averaged for one update; more rows per update, NOT more negatives")
+    cached_gradients: bool = _set(False, "large batches in fixed memory (GradCache): same gradients, one more forward")
+    chunk_tokens: int = _set(8192, "most tokens embedded at once: memory, no effect on the loss")
+    epochs: float = _set(1.0, "passes over the data; Table A.1: 1 unsupervised, 3 supervised")
+    max_steps: int = _set(0, "stop the schedule after so many updates instead; 0: by epochs")
+    learning_rate: float = _set(3e-5, "AdamW's, decayed linearly to 0; Table A.1")
+    warmup_steps: int = _set(0, "updates of linear warm-up; SimCSE: 0")
+    weight_decay: float = _set(0.0, "AdamW's; SimCSE: 0")
+    max_grad_norm: float = _set(1.0, "gradients are clipped to this norm; 0: never; SimCSE: 1.0")
+    seed: int = _set(42, "of everything drawn; SimCSE: 42")
+    dtype: str = _set("float32", "float32, or autocast to bfloat16 or float16; weights stay float32")
+
+    similarity: str = _set("cosine", "cosine / temperature, or dot (plain dot product; Table D.1)")
+    temperature: float = _set(0.05, "of the cosine; Table D.1")
+    hard_negative_weight: float = _set(1.0, "α of Eq. 8, for a row's own hard negative (SimCSE's flag is ln α)")
+    symmetric: bool = _set(False, "also positive -> anchor, both directions averaged; SimCSE: one direction")
+    gather: str = _set("exact", "several processes: exact gradients, or simcse (own slice only, 1/processes of them)")
+    hidden_dropout: float | None = _set(None, "overrides the checkpoint's hidden_dropout_prob; Table 3")
+    attention_dropout: float | None = _set(None, "overrides the checkpoint's attention_probs_dropout_prob; Table 3")
+    same_mask: str = _set("no", "Table 3, Fixed 0.1: copy (z2 = z1) or replay (two passes, same random state)")
+    mlm_weight: float = _set(0.0, "λ of the masked-language-modelling term; Table D.2: 0.1; 0: none")
+    mlm_probability: float = _set(0.15, "share of tokens masked for it")
+
+    pooling: str = _set("cls", "see `ls poolings`; Table 6")
+    mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")
+    objective: str = _set("self", "positive of a one-column row: self, next_sentence, next_3_sentences; Table 2")
+    encoders: int = _set(1, "2: anchors and positives have an encoder each (Table 2); the anchors' is saved")
+    augmentation: str = _set("none", "of the positive of a one-column row; see `ls settings`; Table 1")
+    augmentation_rate: float = _set(0.1, "k of crop and word deletion; share of tokens for mlm")
+    augmentation_file: str = _set("", "synonym: a file of word<TAB>synonyms; mlm: the language model; none: model")
+
+    eval_task: str = _set(
+        "stsb", "task whose dev score selects the best weights; auto: stsb where its data is, else mini-sts"
+    )
+    eval_every: int = _set(125, "updates between dev scores, one more at the end; 0: none, the last weights are kept")
+    track_geometry: int = _set(0, "updates between records of alignment and uniformity (Figure 2); 0: none")
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over all fields."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def check(self) -> TrainConfig:
+        """Self, where every value is possible; else a UserError with all problems."""
+        problems = [
+            str(unknown(name, getattr(self, name), known))
+            for name, known in _CHOICES.items()
+            if getattr(self, name) not in known
+        ]
+        problems += [
+            f"{name} {getattr(self, name)!r}: expected {wanted}."
+            for name, (wanted, valid) in _RANGES.items()
+            if getattr(self, name) is not None and not valid(getattr(self, name))
+        ]
+        views = self.objective != "self" or self.augmentation != "none"
+        if self.objective != "self" and self.augmentation != "none":
+            problems.append("objective and augmentation exclude each other; set one of them.")
+        if self.same_mask != "no" and (views or self.encoders == 2):
+            problems.append(
+                "same_mask: needs one sentence and one encoder, so no augmentation, objective or encoders 2."
+            )
+        if self.encoders == 2 and self.mlm_weight:
+            problems.append("mlm_weight: with two encoders there is no one encoder to train with it; set encoders 1.")
+        if problems:
+            raise UserError(*problems)
+        return self
+
+
+def _real(low: float, high: float = math.inf, open_low: bool = False) -> Callable[[Any], bool]:
+    return lambda x: math.isfinite(x) and (low < x if open_low else low <= x) and x <= high
+
+
+_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "max_rows": ("0 or more", _real(0)),
+    "max_length": ("at least 3 tokens", _real(3)),
+    "batch_size": ("at least 2: a row alone has no negative", _real(2)),
+    "accumulation": ("at least 1", _real(1)),
+    "chunk_tokens": ("at least 32", _real(32)),
+    "epochs": ("more than 0", _real(0, open_low=True)),
+    "max_steps": ("0 or more", _real(0)),
+    "learning_rate": ("more than 0", _real(0, open_low=True)),
+    "warmup_steps": ("0 or more", _real(0)),
+    "weight_decay": ("0 or more", _real(0)),
+    "max_grad_norm": ("0 (never) or more", _real(0)),
+    "seed": ("0 to 4294967295", _real(0, 2**32 - 1)),
+    "temperature": ("more than 0", _real(0, open_low=True)),
+    "hard_negative_weight": ("more than 0 (it is α, its logarithm is added)", _real(0, open_low=True)),
+    "hidden_dropout": ("a probability below 1", lambda x: 0 <= x < 1),
+    "attention_dropout": ("a probability below 1", lambda x: 0 <= x < 1),
+    "mlm_weight": ("0 or more", _real(0)),
+    "mlm_probability": ("a share above 0, up to 1", _real(0, 1, open_low=True)),
+    "encoders": ("1 or 2", lambda x: x in (1, 2)),
+    "augmentation_rate": ("a share above 0, below 1", lambda x: 0 < x < 1),
+    "eval_every": ("0 (never) or more", _real(0)),
+    "track_geometry": ("0 (never) or more", _real(0)),
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """A named recipe of the catalog (Table A.1's eight, and small ones)."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return TrainConfig(**RECIPES[name])
+
+
+def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
+    """``config`` with every ``field=value`` applied, checked.
+
+    ``dropout=p`` stands for both dropout fields, ``none`` for None; columns are separated by commas.
+    """
+    hints = get_type_hints(TrainConfig)
+    changes: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in settings:
+        name, equals, text = (part.strip() for part in setting.partition("="))
+        names = fields_of(name)
+        if not equals:
+            problems.append(f"--set {setting}: expected field=value.")
+        elif names[0] not in hints:
+            near = suggestion(name, [*hints, "dropout"])
+            problems.append(f"--set {setting}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
+        else:
+            try:
+                changes |= {n: _parsed(text, hints[n]) for n in names}
+            except ValueError as error:
+                problems.append(f"--set {setting}: {error}.")
+    if problems:
+        raise UserError(*problems)
+    return dataclasses.replace(config, **changes).check()
+
+
+def fields_of(name: str) -> list[str]:
+    """The fields that a name of ``--set`` stands for."""
+    return ["hidden_dropout", "attention_dropout"] if name == "dropout" else [name]
+
+
+def from_mapping(content: Mapping[str, Any]) -> TrainConfig:
+    """A config from a run's JSON; UserError where it is of another version."""
+    known = {f.name for f in fields(TrainConfig)}
+    if set(content) != known:
+        other = ", ".join(sorted(set(content) ^ known))
+        raise UserError(f"the run was made by another version of simcse-bench (fields: {other}); start a new one.")
+    return TrainConfig(**{**content, "columns": tuple(content["columns"])})
+
+
+def _parsed(text: str, hint: Any) -> Any:
+    """A value of the field's type; ValueError says what was expected."""
+    kinds = [k for k in getattr(hint, "__args__", (hint,)) if k is not Ellipsis]
+    if type(None) in kinds:
+        if text.lower() in ("none", ""):
+            return None
+        kinds.remove(type(None))
+    if getattr(hint, "__origin__", None) is tuple:
+        return () if text.lower() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+    kind = kinds[0]
+    if kind is bool:
+        if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+            raise ValueError("expected true or false")
+        return text.lower() in ("true", "yes", "1")
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError("expected a whole number") from None
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError("expected a number") from None
+    return text

@@ -1,0 +1,87 @@
+"""training.dry_run."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from simcse_bench.progress import Say
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.folder import RunFolder
+from simcse_bench.training.run import Place
+
+if TYPE_CHECKING:
+    from simcse_bench.training.job import Job
+
+MEASURED_STEPS = 3  # of a dry run
+
+
+def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[str, str]], float]:
+    """What a run would do and cost, by a few of its own updates in memory, and its seconds.
+
+    Nothing is written but the token cache.
+    """
+    from simcse_bench.training.job import prepare
+    from simcse_bench.training.processes import join
+    from simcse_bench.training.train import Run
+
+    job = prepare(config, join(place.device), place.data_dir, place.tasks_dir, place.data_revision, say)
+    run = Run(job, RunFolder(place.out), lambda entry: None)
+    seconds = []
+    for _ in range(min(MEASURED_STEPS, job.steps)):
+        start = time.perf_counter()
+        run.update()
+        run.check()
+        seconds.append(time.perf_counter() - start)
+    parameters = sum(p.numel() for p in run.model.parameters())
+    lengths = job.data.lengths()
+    views = 2 if job.data.columns == 1 and config.same_mask != "copy" else 1
+    rows = job.epoch(job.steps) * len(job.data)
+    tokens = float(lengths.sum(1).mean()) * views * rows
+    # the first update also fetches memory and compiles kernels
+    each = statistics.median(seconds[1:] or seconds)
+    length = duration(job.steps * each)
+    shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
+    found = [
+        ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
+        ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
+        ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
+        ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
+        ("dev scores", _evaluations(job)),
+        ("memory", _peak(job, len(seconds))),
+        ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
+        ("time", f"{shown}; dev scores not counted"),
+    ]
+    return found + [("note", note) for note in job.notes()], job.steps * each
+
+
+def _counted(job: Job) -> str:
+    return f"{job.data.counts['truncated']:,} sentences truncated, {job.data.counts['empty']:,} empty rows left out"
+
+
+def _evaluations(job: Job) -> str:
+    if job.dev is None or not job.config.eval_every:
+        return "none: the last weights are kept"
+    return f"{-(-job.steps // job.config.eval_every)} on {job.config.eval_task}"
+
+
+def _peak(job: Job, updates: int) -> str:
+    if job.processes.device.type == "cuda":
+        import torch
+
+        size = torch.cuda.max_memory_allocated(job.processes.device)
+    else:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return "not known on this system"
+        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    return f"{size / 1e9:.1f} GB at the peak of {updates} updates"
+
+
+def duration(seconds: float) -> str:
+    """In words."""
+    minutes = round(seconds / 60)
+    return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(1, minutes)} min"

@@ -1,0 +1,239 @@
+"""A training job: everything a run needs, read and checked before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simcse_bench.data.corpus import Corpus, open_corpus
+from simcse_bench.data.text_formats import Row
+from simcse_bench.errors import UserError
+from simcse_bench.files import cache_dir, sha256
+from simcse_bench.models import checkpoints
+from simcse_bench.models.checkpoints import Checkpoint
+from simcse_bench.models.loading import load_tokenizer
+from simcse_bench.models.weights import weight_files
+from simcse_bench.training import augment
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.folder import shown_settings
+from simcse_bench.training.processes import Processes
+from simcse_bench.training.selection import Dev, read_dev, settled
+from simcse_bench.training.tokenised import Tokenised, tokenise
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, ready to start."""
+
+    config: TrainConfig
+    checkpoint: Checkpoint  # to start from
+    corpus: Corpus
+    data: Tokenised
+    dev: Dev | None
+    processes: Processes
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch.
+
+        # differs from SimCSE: a last batch too small for a negative, or for all processes, is left out.
+        """
+        whole, rest = divmod(len(self.data), self.config.batch_size)
+        return whole + (rest >= max(2, self.processes.count))
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+        return self.config.max_steps or math.ceil(self.batches * self.config.epochs / self.config.accumulation)
+
+    def epoch(self, step: int) -> float:
+        """How often the data has been seen after so many updates."""
+        return step * self.config.accumulation / self.batches
+
+    def rows(self, batch: int) -> list[tuple[list[int], ...]]:
+        """This process's token ids of a batch of the run: every epoch has an order of its own."""
+        epoch, place = divmod(batch, self.batches)
+        order = _order(len(self.data), self.config.seed, epoch)
+        chosen = order[place * self.config.batch_size : (place + 1) * self.config.batch_size]
+        return [self.data.row(int(i)) for i in chosen[self.processes.share(len(chosen))]]
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the weights, for the record; without the machine's own paths."""
+        return {
+            "config": shown_settings(self.config),
+            "key": self.key(),
+            "model": self.checkpoint.provenance(),
+            "data": {
+                "name": self.corpus.name,
+                "origin": self.corpus.origin,
+                "columns": self.corpus.columns,
+                **self.data.counts,
+                "fingerprint": self.corpus.fingerprint,
+                "tokens_fingerprint": self.data.fingerprint,
+            },
+            "dev": self.dev.describe() if self.dev else None,
+            "steps": self.steps,
+            "epochs": round(self.epoch(self.steps), 4),
+            "notes": self.notes(),
+        }
+
+    def key(self, processes: int = 0) -> str:
+        """Fingerprint of all that decides the weights: settings, data, files of the start, dev data, processes.
+
+        ``processes``: instead of the present number of them.
+        """
+        # names of places do not count, what they hold does
+        settings = dataclasses.asdict(self.config) | {"model": "", "train": ""}
+        content = [settings, self.data.fingerprint, self.checkpoint.provenance()["files"],
+                   self.dev.describe() if self.dev else None, processes or self.processes.count]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def notes(self) -> list[str]:
+        """What a user should know of these settings."""
+        config, found = self.config, []
+        if config.accumulation > 1:
+            found.append(
+                f"accumulation {config.accumulation}: {config.accumulation * config.batch_size} rows an update, "
+                f"but each anchor still meets the {config.batch_size - 1} other rows of its own batch only; "
+                "for more negatives set batch_size, with cached_gradients true to fit them into memory."
+            )
+        if config.objective != "self" and self.corpus.name == "wiki1m":
+            found.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")
+        if self.steps and config.eval_every == 0:
+            found.append("no dev scores: the last weights are kept.")
+        return found
+
+
+# differs from SimCSE: the same seed gives another order than its RandomSampler's; ours follows from seed and epoch
+# alone, so that a resumed run needs no sampler state
+@functools.lru_cache(maxsize=2)
+def _order(n: int, seed: int, epoch: int) -> Any:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def prepare(
+    config: TrainConfig,
+    processes: Processes,
+    data_dir: Path | None = None,
+    tasks_dir: Path | None = None,
+    data_revision: str = "main",
+    say: Callable[[str], None] = lambda line: None,
+) -> Job:
+    """Read and check everything a run needs; tokenise the training text, once for all runs.
+
+    Raises:
+        UserError: settings, model, training text or dev data that cannot be used.
+    """
+    config = settled(config.check(), data_dir, data_revision)
+    if config.batch_size < 2 * processes.count:
+        raise UserError(
+            f"batch_size {config.batch_size}: with {processes.count} processes expected at least 2 for each."
+        )
+    checkpoint = checkpoints.resolve(config.model, config.revision, config.pooling, "none")
+    corpus = open_corpus(config.train, config.columns, config.max_rows)
+    views = config.objective != "self" or config.augmentation != "none"
+    if corpus.columns > 1 and (views or config.same_mask != "no"):
+        which = (
+            "same_mask" if config.same_mask != "no" else "objective" if config.objective != "self" else "augmentation"
+        )
+        raise UserError(f"{which}: makes the positive of a one-column row; {corpus.name} has {corpus.columns} columns.")
+    dev = None
+    if config.eval_every or config.track_geometry:
+        dev = read_dev(config.eval_task, config.track_geometry > 0, data_dir, tasks_dir, data_revision)
+    if processes.main:  # the others find it done
+        data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
+    processes.wait()
+    if not processes.main:
+        data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
+    job = Job(config, checkpoint, corpus, data, dev, processes)
+    if job.batches == 0:
+        raise UserError(
+            f"{corpus.name}: {len(data)} rows are too few for a batch; expected at least 2 for each process."
+        )
+    if config.warmup_steps >= job.steps:
+        raise UserError(f"warmup_steps {config.warmup_steps}: the run has only {job.steps} updates.")
+    return job
+
+
+def _tokenised(
+    config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, device: str, say: Callable[[str], None]
+) -> Tokenised:
+    tokenizer_files = {
+        k: v for k, v in checkpoint.provenance()["files"].items() if "safetensors" not in k and ".bin" not in k
+    }
+    decides: list[Any] = [corpus.fingerprint, tokenizer_files, config.max_length]
+    views = config.objective != "self" or config.augmentation != "none"
+    if views:
+        decides += [
+            config.objective,
+            config.augmentation,
+            config.augmentation_rate,
+            config.seed,
+            _augmentation_key(config, checkpoint),
+        ]
+    if config.augmentation == "mlm" and config.max_steps:
+        decides.append(_first_rows(config))
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+    def rows() -> Iterator[Row]:  # nothing is read, and no model loaded, where the tokens are there already
+        if not views:
+            yield from corpus.rows()
+            return
+        synonyms, fill, reached = None, None, None
+        if config.augmentation == "synonym" and config.augmentation_file:
+            synonyms = Path(config.augmentation_file)
+        if config.augmentation == "mlm":
+            folder = _mlm_folder(config, checkpoint)
+            fill = augment.mlm_filler(folder, config.augmentation_rate, config.seed, device)
+            reached = _reached(config, corpus)
+        yield from augment.pairs(
+            corpus.rows(), config.objective, config.augmentation, config.augmentation_rate, config.seed, synonyms, fill,
+            reached,
+        )  # fmt: skip
+
+    def progress(done: int) -> None:
+        if done % 100_000 == 0:
+            say(f"tokenised {done:,} rows of {corpus.name}")
+
+    tokenizer = load_tokenizer(checkpoint)
+    return tokenise(rows(), 2 if views else corpus.columns, tokenizer, config.max_length, key, cache_dir(), progress)
+
+
+def _first_rows(config: TrainConfig) -> int:
+    return config.max_steps * config.accumulation * config.batch_size
+
+
+def _reached(config: TrainConfig, corpus: Corpus) -> set[int] | None:
+    """Numbers of the corpus' rows that a run of ``max_steps`` trains on; None where it may go through all of them.
+
+    A language model takes longer to fill in the words of a large corpus than a short run to train.
+    """
+    kept = [number for number, (text,) in enumerate(corpus.rows()) if text.strip()]  # as `tokenise` keeps them
+    count = _first_rows(config)
+    if not count or count > len(kept) - config.batch_size:  # the last rows may be left out of the first epoch
+        return None
+    return {kept[i] for i in _order(len(kept), config.seed, 0)[:count]}
+
+
+def _mlm_folder(config: TrainConfig, checkpoint: Checkpoint) -> Path:
+    if not config.augmentation_file:
+        return checkpoint.folder
+    return checkpoints.resolve(config.augmentation_file, pooling="cls", head="none").folder
+
+
+def _augmentation_key(config: TrainConfig, checkpoint: Checkpoint) -> str:
+    """Fingerprint of the synonyms or of the masked language model."""
+    if config.augmentation == "mlm":
+        return " ".join(sha256(p) for p in weight_files(_mlm_folder(config, checkpoint)))
+    if config.augmentation_file and Path(config.augmentation_file).is_file():
+        return sha256(Path(config.augmentation_file))
+    return config.augmentation_file

@@ -1,0 +1,162 @@
+"""One training run from names to a model folder: what is in the folder already decides what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.files import require_writable
+from simcse_bench.progress import Say, Show
+from simcse_bench.training.config import TrainConfig, recipe, with_settings
+from simcse_bench.training.folder import RECORD, RunFolder
+from simcse_bench.training.processes import Processes
+
+if TYPE_CHECKING:
+    from simcse_bench.progress import Show
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lives and what may happen there."""
+
+    out: Path
+    resume: bool = False
+    force: bool = False
+    save_every: int = 500
+    device: str = "auto"
+    data_dir: Path | None = None
+    data_revision: str = "main"
+    tasks_dir: Path | None = None
+    trackers: tuple[str, ...] = ()
+    lone_score: bool = True  # score the last weights even where no other score was taken
+
+
+def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig | None:
+    """The config of a command: a recipe with changes; with ``--resume`` alone that of the run in the folder.
+
+    None where that run is finished: there is nothing to do.
+    """
+    started = RunFolder(place.out).config() if place.resume else None
+    if place.resume and started is None and name is None and not settings:
+        record = RunFolder(place.out).record()
+        if record and record["status"] == "finished":
+            return None
+        raise UserError(f"--resume: no unfinished run in {place.out}; name a --recipe or settings to start one.")
+    if started is not None and name is None:
+        config = with_settings(started, settings)
+    else:
+        config = with_settings(recipe(name) if name else TrainConfig(), settings)
+    from simcse_bench.training.selection import settled
+
+    config = settled(config, place.data_dir, place.data_revision)
+    changed = [] if started is None else _changes(started, config)
+    if changed:
+        raise UserError(
+            f"--resume: the run in {place.out} has other settings ({'; '.join(changed)}). "
+            "Resume it without them, or start anew with --force or another --out."
+        )
+    return config
+
+
+def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> dict[str, Any]:
+    """Train, or give the record of the same run where it is finished; see ``train.train``.
+
+    ``config``: from ``settle``.
+
+    Raises:
+        UserError: another run in the folder, an unfinished one (without resume or force), or one that is under way.
+    """
+    from simcse_bench.training.job import prepare
+    from simcse_bench.training.processes import join
+    from simcse_bench.training.train import train
+
+    if place.save_every < 1:
+        raise UserError(f"--save-every {place.save_every}: expected at least 1 update.")
+    require_writable(place.out / RECORD)
+    processes = join(place.device)
+    folder = RunFolder(place.out)
+    with folder.locked() if processes.main else nullcontext():
+        record = None if place.force else folder.record()
+        if config is None:
+            return (record or {}) | {"existing": True}
+        if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
+            step = max(folder.checkpoints())
+            raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
+        job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
+        if record and record["status"] == "finished":
+            if record["key"] != job.key():
+                changes = _record_changes(record["config"], job.describe()["config"])
+                what = "; ".join(changes) or "the files of its model or data"
+                raise UserError(f"{place.out} holds another finished run ({what}). Use --force or another --out.")
+            return record | {"existing": True}
+        for note in job.notes():
+            say(note)
+        with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
+            return train(job, place.out, place.resume, place.save_every, shown, place.lone_score)
+
+
+def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
+    return _record_changes(dataclasses.asdict(before), dataclasses.asdict(now))
+
+
+def _record_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Fields in which two configs differ, as text; a saved one has lists where the other has tuples."""
+    a, b = ({k: list(v) if isinstance(v, tuple) else v for k, v in x.items()} for x in (before, now))
+    return [f"{k} {a.get(k)!r} there, {b[k]!r} here" for k in b if a.get(k) != b[k]]
+
+
+_PLAIN = (int, float, str, bool)
+
+
+@contextlib.contextmanager
+def tracked(
+    names: Sequence[str], folder: Path, config: Mapping[str, Any], processes: Processes, show: Show
+) -> Iterator[Show]:
+    """``show``, extended so that every entry of the log reaches the trackers.
+
+    Raises:
+        UserError: a tracker that accelerate does not know, or whose package is not installed.
+    """
+    if not names or not processes.main:
+        yield show
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
+    for name in names:
+        if name not in known:
+            raise unknown("tracker", name, known)
+    installed = [str(name.value) for name in get_available_trackers()]
+    missing = [name for name in names if name not in installed]
+    if missing:
+        there = ", ".join(installed) or "none"
+        raise UserError(f"--tracker {', '.join(missing)}: the package is not installed. Installed: {there}.")
+    from accelerate import PartialState
+
+    PartialState(cpu=processes.device.type == "cpu")  # the trackers ask it which process they are in
+    trackers = []
+    for name in names:
+        kind = LOGGER_TYPE_TO_CLASS[name]
+        tracker = kind(folder.name, folder / "trackers") if kind.requires_logging_directory else kind(folder.name)
+        if hasattr(tracker, "start"):
+            tracker.start()
+        tracker.store_init_configuration({k: v if isinstance(v, _PLAIN) else str(v) for k, v in config.items()})
+        trackers.append(tracker)
+
+    def both(entry: Mapping[str, Any]) -> None:
+        show(entry)
+        values = {k: v for k, v in entry.items() if isinstance(v, float) and not isinstance(v, bool)}
+        for tracker in trackers:
+            tracker.log(values, step=int(entry["step"]))
+
+    try:
+        yield both
+    finally:
+        for tracker in trackers:
+            tracker.finish()

@@ -1,0 +1,302 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny import tiny_bert
+
+from simcse_bench.reports.report import Report
+
+OWN = ("--task", "own", "--tasks-dir", "mytasks")
+
+
+@pytest.fixture
+def own(cli, tasks_dir, bert):
+    """`eval` of the tiny BERT on the user's own task, in the folder that holds both."""
+    return lambda *args: cli(
+        "eval", "--model", bert, *OWN, *(args if "--pooling" in args else ("--pooling", "mean", *args))
+    )
+
+
+def nothing_written(tmp_path):
+    return not (tmp_path / "results").exists()
+
+
+def test_a_users_own_task_end_to_end(own, tmp_path):
+    run = own()
+    assert run.code == 0, run.err
+    assert "Own" in run.out
+    report = Report.load(tmp_path / "results" / "tasks" / "tiny-bert--own--mean-none.json")
+    assert report.tasks["own"]["n"] == 30
+    assert f"{report.tasks['own']['scores']['spearman']['all']['value']:.2f}" in run.out
+    assert report.model["files"]["model.safetensors"]
+    assert str(tmp_path) not in (tmp_path / "results" / "tasks" / "tiny-bert--own--mean-none.json").read_text()
+
+
+def test_printed_again_not_recomputed(own, tmp_path, monkeypatch):
+    first = own()
+    monkeypatch.setattr("simcse_bench.evaluation.run.score_all", lambda *a, **k: pytest.fail("computed again"))
+    again = own("--aggregate", "wmean", "--batch-tokens", "7")  # neither decides the numbers
+    assert again.code == 0
+    assert "already there, printed again" in again.err
+    assert "aggregation 'wmean'" in again.out
+    assert own().out == first.out
+
+
+def test_another_evaluation_in_the_same_file_is_refused(cli, own, tmp_path, tasks_dir):
+    folder = tiny_bert(tmp_path / "runs" / "x", seed=1)
+    command = ("eval", "--model", "runs/x", *OWN, "--pooling", "mean")
+    assert cli(*command).code == 0
+    saved = tmp_path / "results" / "tasks" / "runs__x--own--mean-none.json"
+    before = saved.read_text()
+    tiny_bert(folder, seed=2)
+    refused = cli(*command)
+    assert refused.code == 2
+    assert "holds another evaluation (model.safetensors differ). Use --force" in refused.err
+    assert saved.read_text() == before
+    assert cli(*command, "--force").code == 0
+    assert saved.read_text() != before
+    (tasks_dir / "own.tsv").write_text((tasks_dir / "own.tsv").read_text().replace(" dog", " cat"))
+    assert "the data of own differ" in cli(*command).err
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "table"])
+def test_formats_on_stdout_alone(own, format):
+    run = own("--format", format)
+    assert run.code == 0
+    if format == "json":
+        assert json.loads(run.out)["tasks"]["own"]["n"] == 30
+    expected = {"md": "Own |", "csv": "model,protocol", "latex": r"\toprule", "json": '"key"', "table": "score"}
+    assert expected[format] in run.out
+    assert "written" not in run.out
+
+
+def test_quiet_and_progress(own):
+    run = own("--quiet")
+    assert run.err == ""
+    assert "embedding 100 %" in own("--force", "--progress", "plain").err
+    assert "embedding" not in own("--force", "--progress", "none").err
+    assert own("--force", "--progress", "bar").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--task", "stsx"], "unknown task 'stsx'; did you mean 'stsb'?"),
+        (["--suite", "st"], "unknown suite 'st'; did you mean 'sts'?"),
+        (["--protocol", "mtebb"], "unknown protocol 'mtebb'; did you mean 'mteb'?"),
+        (["--aggregate", "men"], "unknown aggregation 'men'; did you mean 'mean'?"),
+        (["--metric", "kendall"], "unknown metric 'kendall'"),
+        (["--format", "tex"], "unknown format 'tex'"),
+        (["--dtype", "float23"], "unknown dtype 'float23'; did you mean 'float32'?"),
+        (["--pooling", "clss"], "unknown pooling 'clss'; did you mean 'cls'?"),
+        (["--limit", "1"], "--limit 1: a correlation needs at least 2 pairs"),
+        (["--split", "devv"], "has no devv split"),
+        (["--suite", "sts", "--task", "stsb"], "--suite and --task exclude each other"),
+        (["--device", "cuda:9"], "--device cuda:9: not available"),
+        (["--device", "gpu"], "--device gpu: not available"),
+        (["--batch-tokens", "0"], "--batch-tokens 0: expected at least 1"),
+        (["--max-length", "1000"], "takes at most 48 tokens"),
+        (["--data-dir", "nowhere"], "no data found there"),
+        (["--whiten", "nowhere.txt"], "--whiten nowhere.txt: no such file"),
+        (["--probe", "fast"], "STS tasks have no classifier"),
+        (["--suite", "transfer", "--probe", "fats"], "unknown probe 'fats'; did you mean 'fast'?"),
+        (["--suite", "transfer", "--protocol", "mteb"], "protocol mteb has none of mr, cr"),
+        (["--suite", "transfer", "--split", "train"], "--split train: transfer tasks have dev and test"),
+    ],
+)
+def test_one_clear_error_and_nothing_written(cli, bert, senteval, tmp_path, monkeypatch, args, message):
+    monkeypatch.setenv("SIMCSE_BENCH_DATA", str(senteval))
+    pooling = [] if "--pooling" in args else ["--pooling", "mean"]
+    run = cli("eval", "--model", bert, *pooling, *args)
+    assert run.code == 2, run.out + run.err
+    assert message in run.err
+    assert "Traceback" not in run.err
+    assert nothing_written(tmp_path)
+
+
+def test_bad_models_and_data(cli, own, bert, tmp_path, tasks_dir):
+    for model, message in (("bert-base-uncasd", "did you mean 'bert-base-uncased'"), ("./no", "no such folder"),
+                           ("word-vectors:none.txt", "no such file"), (bert, "does not say its pooling")):  # fmt: skip
+        run = cli("eval", "--model", model, *OWN)
+        assert (run.code, message in run.err) == (2, True), run.err
+    assert "--pooling: does not apply" in cli("eval", "--model", "word-vectors:x", "--pooling", "cls", *OWN).err
+    (tasks_dir / "own.tsv").write_text("1\ta\tb\nx\tc\td\n9\te\tf\n3\tg\n")
+    run = own()
+    assert run.code == 2
+    assert "own.tsv:4: 2 fields, expected at least 3" in run.err
+    (tasks_dir / "own.tsv").write_text("1\ta\tb\nx\tc\td\n9\te\tf\n")
+    run = own()
+    for message in (
+        "own.tsv:2: gold score 'x' is not a number",
+        "own.tsv:3: gold score 9 is outside [0, 5]",
+        "3 scored pairs",
+    ):
+        assert message in run.err
+    assert nothing_written(tmp_path)
+
+
+def test_unwritable_results(own, tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    run = own()
+    assert run.code == 2
+    assert "cannot write results/tasks" in run.err
+    assert "Traceback" not in run.err
+
+
+def test_word_vectors_and_whitening(cli, tmp_path, tasks_dir, bert):
+    from tiny import SPECIAL, WORDS, sentences
+
+    (tmp_path / "v.txt").write_text("".join(f"{w} {i} {i * i % 7} {i % 3}\n" for i, w in enumerate(SPECIAL + WORDS)))
+    (tmp_path / "text.txt").write_text("\n".join(sentences(100, seed=9)))
+    assert cli("eval", "--model", "word-vectors:v.txt", *OWN).code == 0
+    run = cli("eval", "--model", bert, "--pooling", "embedding_last", "--whiten", "text.txt", *OWN)
+    assert run.code == 0, run.err
+    names = {p.stem for p in (tmp_path / "results" / "tasks").glob("*.json")}
+    assert names == {"word-vectors-v.txt--own", "tiny-bert--own--embedding_last-none--whitened"}
+
+
+def test_ls_and_data(cli, senteval, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    tasks = cli("ls", "tasks").out
+    assert [line.split()[0] for line in tasks.splitlines()[4:18]][:3] == ["sts12", "sts13", "sts14"]
+    assert tasks.count("nested_kfold") == 5  # mini-probe is one
+    assert "princeton-nlp/sup-simcse-roberta-large" in cli("ls", "models").out
+    assert "first_last" in cli("ls", "poolings").out
+    assert "transfer" in cli("ls", "suites").out
+    assert "sickr: all" in cli("ls", "protocols").out
+    assert "unknown list 'task'; did you mean 'tasks'" in cli("ls", "task").err
+    where = cli("data", "where", "--data-dir", senteval)
+    assert where.out == f"{senteval} (--data-dir)\n"
+    check = cli("data", "check", "--data-dir", senteval, "--task", "stsb", "--task", "sickr")
+    assert check.code == 0, check.err
+    assert check.out.count("stsb") == 6
+    assert "9927" in check.out
+
+
+def test_data_check_names_every_fault(cli, senteval, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(senteval, root)
+    gold = root / "STS" / "STS14-en-test" / "STS.gs.images.txt"
+    gold.write_text(gold.read_text().replace("\n", "\n", 1).replace("0.200", "6.000"))
+    (root / "SICK" / "SICK_trial.txt").unlink()
+    run = cli("data", "check", "--data-dir", root, *(f"--task={t}" for t in ("sts14", "stsb", "sickr")))
+    assert run.code == 2
+    assert "gold score 6 is outside [0, 5]" in run.err
+    assert "SICK_trial.txt: no such file" in run.err
+    assert run.out.count("FAILED") == 3  # sts14 senteval, sickr dev, sickr all
+
+
+def test_report_command(cli, own, tmp_path):
+    own()
+    assert cli("report", "results", "--check").code == 2
+    assert cli("report", "results").code == 0
+    assert cli("report", "results", "--check").code == 0
+    assert "no such folder" in cli("report", "elsewhere").err
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = "import sys; sys.argv = ['x', '--help']\nfrom simcse_bench.__main__ import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'transformers', 'numpy', 'scipy', 'pandas', 'yaml'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_interrupt(own, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simcse_bench.evaluation.run.score_all", interrupted)
+    run = own()
+    assert run.code == 130
+    assert nothing_written(tmp_path)
+
+
+def test_what_cannot_work_is_refused_before_the_work(cli, own, bert, senteval, tmp_path, monkeypatch):
+    monkeypatch.setattr("simcse_bench.evaluation.run.score_all", lambda *a, **k: pytest.fail("computed"))
+    (tmp_path / "file").write_text("")
+    for args, message in (
+        (["--out", "file"], "cannot write file/tasks"),
+        (["--name", "n" * 300], "too long for a file name"),
+        (["--name", "\udcff"], "not valid unicode"),
+    ):
+        run = own(*args)
+        assert (run.code, message in run.err) == (2, True), run.err
+    base = ("eval", "--model", bert, "--pooling", "mean", "--data-dir", senteval, "--suite", "all")
+    assert "unknown probe 'zork'" in cli(*base, "--probe", "zork").err
+    assert "protocol mteb has none of mr" in cli(*base, "--protocol", "mteb").err
+    assert "rt-polarity.pos: no such file" in cli(*base).err
+    assert nothing_written(tmp_path)
+
+
+def test_protocol_mteb_with_its_own_split_named_is_the_same_evaluation(cli, bert, senteval, tmp_path):
+    base = (
+        "eval",
+        "--model",
+        bert,
+        "--pooling",
+        "mean",
+        "--data-dir",
+        senteval,
+        "--protocol",
+        "mteb",
+        "--format",
+        "json",
+    )
+    assert json.loads(cli(*base, "--split", "test").out)["tasks"]["sickr"]["n"] == 9927
+    assert "printed again" in cli(*base).err
+
+
+def test_names_never_lead_out_of_the_results(cli, bert, tasks_dir, tmp_path):
+    (tasks_dir / "suites.yaml").write_text("../../esc: [own]\n")
+    run = cli(
+        "eval",
+        "--model",
+        bert,
+        "--pooling",
+        "mean",
+        "--tasks-dir",
+        tasks_dir,
+        "--suite",
+        "../../esc",
+        "--name",
+        "../x/y",
+    )
+    assert run.code == 0, run.err
+    found = list(tmp_path.rglob("*mean-none.json"))
+    assert len(found) == 1
+    assert found[0].parent.parent == tmp_path / "results"
+
+
+def test_tables_are_drawn_again_when_they_are_gone(own, cli, tmp_path):
+    own("--metric", "pearson")
+    page = tmp_path / "results" / "tasks" / "tiny-bert--own--mean-none.md"
+    page.unlink()
+    own()
+    assert page.is_file()
+    assert cli("report", "results").code == 0
+    drawn = page.read_text()
+    own("--metric", "pearson", "--force")
+    assert page.read_text().splitlines()[:6] == drawn.splitlines()[:6]  # what is printed does not change what is drawn
+
+
+def test_a_hub_dataset_as_a_task(cli, bert, tasks_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    rows = [line.split("\t") for line in (tasks_dir / "own.tsv").read_text().splitlines()]
+    repository = tmp_path / "somebody-sts"
+    repository.mkdir()
+    records = (json.dumps({"score": float(g), "sentence1": a, "sentence2": b}) for g, a, b in rows)
+    (repository / "test.jsonl").write_text("\n".join(records) + "\n")
+    (tasks_dir / "hubtask.yaml").write_text(
+        f"title: Hub\nsource: {{format: hub, dataset: {repository}, columns: {{gold: score, left: sentence1, right: sentence2}}}}\n"
+        "splits: {test: {test: 30}}\n"
+    )
+    base = ("eval", "--model", bert, "--pooling", "mean", "--tasks-dir", tasks_dir, "--format", "json")
+    run = cli(*base, "--task", "hubtask", "--task", "own")
+    assert run.code == 0, run.err
+    tasks = json.loads(run.out)["tasks"]
+    values = [tasks[t]["scores"]["spearman"]["all"]["value"] for t in ("hubtask", "own")]
+    assert values[0] == values[1]

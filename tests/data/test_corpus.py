@@ -1,0 +1,343 @@
+"""Training data in every format: what is read, and every message with file and line."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import COMMIT, Hub, serving
+
+from simcse_bench.data.corpus import FORMATS, open_corpus
+from simcse_bench.errors import UserError
+
+DATA = "princeton-nlp/datasets-for-simcse"
+ROWS = [("one, two", 'say "a"', "x"), ("ä\u2028b", "", "None"), ("", "", "")]
+TEXT = {
+    "a.csv": 's0,s1,hard\n"one, two","say ""a""",x\nä\u2028b,,None\n,,\n',
+    "a.tsv": 's0\ts1\thard\none, two\tsay "a"\tx\nä\u2028b\t\tNone\n\t\t\n',
+    "a.jsonl": "".join(json.dumps(dict(zip(("s0", "s1", "hard"), row, strict=True))) + "\n" for row in ROWS),
+}
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def problems(*args, **more):
+    with pytest.raises(UserError) as error:
+        list(open_corpus(*args, **more).rows())
+    return error.value.problems
+
+
+def parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_three_columns_in_every_text_format(name, ending, packed, tmp_path):
+    content = b"\xef\xbb\xbf" + TEXT[name].replace("\n", ending).encode()
+    path = write(tmp_path / (name + ".gz" * packed), gzip.compress(content) if packed else content)
+    corpus = open_corpus(str(path))
+    assert (corpus.name, corpus.origin, corpus.columns) == (path.name, "file", 3)
+    first = corpus.rows()
+    assert next(first) == ROWS[0]
+    assert list(corpus.rows()) == ROWS  # a pass of its own
+    assert list(first) == ROWS[1:]
+
+
+def test_txt_is_one_sentence_a_line_without_header(tmp_path):
+    path = write(tmp_path / "a.TXT", "\ufeffone\u2028 more\r\n\n  two\x0b\rthree \nlast")
+    corpus = open_corpus(str(path))
+    assert corpus.columns == 1
+    assert list(corpus.rows()) == [("one\u2028 more",), ("",), ("  two\x0b\rthree ",), ("last",)]
+
+
+def test_parquet_takes_the_text_columns(tmp_path):
+    words = pa.array(["x", None, "x"]).dictionary_encode()
+    path = parquet(
+        tmp_path / "a.parquet", a=["one", None, ""], n=[1, 2, 3], b=words, c=pa.array(["1"] * 3, "large_string")
+    )
+    rows = [("one", "x", "1"), ("", "", "1"), ("", "x", "1")]
+    corpus = open_corpus(str(path))
+    assert corpus.columns == 3
+    assert list(corpus.rows()) == list(corpus.rows()) == rows
+    assert list(open_corpus(str(path), ["c", "a"], max_rows=2).rows()) == [("1", "one"), ("1", "")]
+    message = f"{path}: column 'n' holds no text. Those that do: a, b, c."
+    assert problems(str(path), ["n"]) == (message,)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_columns_are_chosen_and_ordered_by_name(name, tmp_path):
+    path = write(tmp_path / name, TEXT[name])
+    corpus = open_corpus(str(path), ["hard", "s0"])
+    assert corpus.columns == 2
+    assert list(corpus.rows()) == [(c, a) for a, _, c in ROWS]
+    assert problems(str(path), ["hrad"]) == (
+        f"{path}: unknown column 'hrad'; did you mean 'hard'? Known: s0, s1, hard.",
+    )
+    assert problems(str(path), ["s0", "s0"]) == (f"{path}: column 's0' is named twice.",)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_max_rows_takes_the_first_and_reads_no_further(name, tmp_path):
+    path = write(tmp_path / name, TEXT[name] + "malformed\n")
+    assert list(open_corpus(str(path), max_rows=3).rows()) == ROWS
+    assert len(problems(str(path))) == 1
+    assert problems(str(path), max_rows=-1) == ("max_rows -1: expected a number of rows, or 0 for all.",)
+
+
+def test_more_than_three_columns(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,c,d\n1,2,3,4\n")
+    assert problems(str(path)) == (
+        f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative). It has: a, b, c, d. "
+        "Give --set columns=a,b (train) or --column a (encode, index).",
+    )
+    assert list(open_corpus(str(path), ["d"]).rows()) == [("4",)]
+
+
+def test_ragged_rows_are_named_by_file_and_line(tmp_path):
+    """A row of csv may go over several lines: the number is that of the line it starts at."""
+    path = write(tmp_path / "a.csv", 'a,b\n"one\ntwo",x\ny\n\n"p\n",q,r\nfine,row\n')
+    corpus = open_corpus(str(path))
+    rows = corpus.rows()
+    assert next(rows) == ("one\ntwo", "x")
+    with pytest.raises(UserError) as error:
+        next(rows)
+    assert error.value.problems == (
+        f"{path}:4: 1 fields, expected 2 (a, b).",
+        f"{path}:6: 3 fields, expected 2 (a, b).",
+    )
+    table = write(tmp_path / "a.tsv", "a\tb\n1\t2\n\n" + "x\n" * 7)
+    assert problems(str(table)) == (
+        *(f"{table}:{line}: 1 fields, expected 2 (a, b)." for line in range(4, 9)),
+        "Reading stopped there; more such rows may follow.",
+    )
+
+
+def test_a_quote_that_is_never_closed(tmp_path):
+    path = write(tmp_path / "a.csv", 'a,b\nx,y\nz,"w\nu,v\n')
+    assert problems(str(path)) == (f"{path}:3: a quote is opened in this row and never closed.",)
+    path = write(tmp_path / "b.csv", 'a,b\nx,y\nz,"w\n' + "u,v\n" * 40_000)
+    assert problems(str(path)) == (
+        f"{path}:3: not readable as comma-separated text (field larger than field limit (131072)).",
+    )
+    last = write(tmp_path / "c.csv", 'a,b\nx,"y\nz"')  # closed, with no newline behind it
+    assert list(open_corpus(str(last)).rows()) == [("x", "y\nz")]
+
+
+def test_jsonl_problems(tmp_path):
+    lines = [
+        '{"a": "x", "b": null, "n": 1}',
+        "",
+        "{",
+        '{"a": 3, "b": ""}',
+        '{"a": "y"}',
+        '["a"]',
+        r'{"a": "\ud800", "b": ""}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert list(open_corpus(str(path), ["a", "b"], max_rows=1).rows()) == [("x", "")]
+    assert problems(str(path), ["a", "b"])[:-1] == (
+        f"{path}:3: not a JSON object; expected one a line.",
+        f"{path}:4: 'a' is int, expected text. Choose the text columns: --set columns=a,b.",
+        f"{path}:5: no 'b'; expected a, b.",
+        f"{path}:6: not a JSON object; expected one a line.",
+        f"{path}:7: 'a' is not valid unicode (half a surrogate pair).",
+    )
+    assert problems(str(path))[0].startswith(f"{path}:1: 'n' is int, expected text.")
+    path = write(tmp_path / "b.jsonl", "\n[]\n")
+    assert problems(str(path)) == (f"{path}:2: not a JSON object; expected {FORMATS['.jsonl']}.",)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
+def test_bytes_that_are_no_text(name, tmp_path):
+    first = b'{"a": "x"}' if name == "a.jsonl" else b"a"
+    path = write(tmp_path / name, first + b"\n" + first + b"\ncaf\xe9\n")
+    expected = f"{path}:3: not utf-8 text (byte 0xe9). Convert the file."
+    assert problems(str(path)) == (expected,)
+
+
+@pytest.mark.parametrize("content", [b"", b"a\n"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl"])
+def test_files_without_rows(suffix, content, tmp_path):
+    path = write(tmp_path / f"empty{suffix}", content)
+    if suffix == ".txt" and content:
+        assert list(open_corpus(str(path)).rows()) == [("a",)]
+    else:
+        assert f"expected {FORMATS[suffix]}." in problems(str(path))[0]
+        assert problems(str(path))[0].startswith(str(path))
+
+
+def test_damaged_files(tmp_path):
+    packed = gzip.compress(os.urandom(5000).hex().encode())
+    assert "damaged or cut off" in problems(str(write(tmp_path / "a.txt.gz", packed[:1000])))[0]
+    assert "damaged or cut off (Not a gzipped file" in problems(str(write(tmp_path / "b.txt.gz", "text")))[0]
+    good = parquet(tmp_path / "a.parquet", a=["x"] * 10).read_bytes()
+    assert "damaged or cut off" in problems(str(write(tmp_path / "b.parquet", good[:-20])))[0]
+    empty = parquet(tmp_path / "c.parquet", a=pa.array([], "string"))
+    assert problems(str(empty)) == (f"{empty}: no rows; expected text columns of a Parquet file.",)
+    numbers = parquet(tmp_path / "d.parquet", n=[1])
+    assert problems(str(numbers))[0].startswith(f"{numbers}: 0 text columns, expected 1 to 3")
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert problems("folder") == (f"folder: is a folder, expected a file ({', '.join(FORMATS)}).",)
+    for name in ("./a", "a/b/c", "data/a.txt", "a.csv.gz", "~/x"):
+        assert problems(name) == (f"{name}: no such file.",)
+    assert problems("wiki1") == (
+        f"unknown training data 'wiki1'; did you mean 'wiki1m'? Expected a file ({', '.join(FORMATS)}), a dataset on the "
+        "Hub (owner/name or owner/name:config), or one of: wiki1m, nli, mini-sentences, mini-nli.",
+    )
+    path = write(tmp_path / "a.doc", "text")
+    assert problems("a.doc")[0].startswith(
+        "a.doc: unknown suffix '.doc'. Known, all but .parquet also with .gz:\n  .txt"
+    )
+    path = write(tmp_path / "a.txt", "text")
+    assert problems(str(path), revision="main") == (
+        f"revision 'main': {path} is a file; splits and revisions belong to a dataset on the Hub.",
+    )
+    assert problems("a.txt", split="test")[0].startswith("split 'test': a.txt is a file")
+
+
+def test_fingerprint_tells_content_format_columns_and_limit_apart(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n")
+    base = open_corpus(str(path)).fingerprint
+    assert len(base) == 16
+    copy = write(tmp_path / "elsewhere.csv", path.read_bytes())
+    assert base == open_corpus(str(copy)).fingerprint == open_corpus(str(copy), ["a", "b"]).fingerprint
+    others = [
+        open_corpus(str(copy), c, max_rows=n).fingerprint for c, n in ((["b", "a"], 0), (["a"], 0), ((), 1), ((), 2))
+    ]
+    others.append(open_corpus(str(write(tmp_path / "a.txt", path.read_bytes()))).fingerprint)
+    others.append(open_corpus(str(write(tmp_path / "b.csv", "a,b\n1,2\n3,5\n"))).fingerprint)
+    assert len({base, *others}) == 7
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, simcse_bench.training.tokenised; print('torch' in sys.modules or 'datasets' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (run.stdout.strip(), run.stderr) == ("False", "")
+
+
+# The Hub on loopback, from a process of its own: datasets reads the endpoint when it is imported
+
+SHOW = """
+import json, sys
+from simcse_bench.data.corpus import open_corpus
+from simcse_bench.errors import UserError
+for arguments in json.loads(sys.argv[1]):
+    try:
+        c = open_corpus(**arguments)
+        print(json.dumps([c.name, c.origin, c.fingerprint, c.columns, list(c.rows()), list(c.rows()) == list(c.rows())]))
+    except UserError as error:
+        print(json.dumps(error.problems))
+"""
+
+
+@pytest.fixture
+def show(tmp_path):
+    def run(endpoint, *calls, **more):
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")}
+        environment = keep | {
+            "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_OFFLINE": "0",
+        } | more  # fmt: skip
+        command = [sys.executable, "-c", SHOW, json.dumps(calls)]
+        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def hub(tmp_path):
+    hub = Hub()
+    data, pairs = tmp_path / "hub" / "data", tmp_path / "hub" / "pairs"
+    for folder in (data, pairs):
+        folder.mkdir(parents=True)
+    write(data / "wiki1m_for_simcse.txt", "one\n\ntwo\n")
+    write(data / "nli_for_simcse.csv", "sent0,sent1,hard_neg\na,b,c\n")
+    write(pairs / "train.jsonl", "".join(json.dumps({"q": f"q{i}", "a": f"a{i}", "n": i}) + "\n" for i in range(2500)))
+    hub.repositories = {f"datasets/{DATA}": data, "datasets/me/pairs": pairs}
+    return hub
+
+
+def test_simcse_files_from_the_hub_and_then_from_its_cache(hub, show, tmp_path):
+    calls = [{"train": "wiki1m"}, {"train": "nli", "max_rows": 1, "columns": ["hard_neg"]}]
+    with serving(hub) as endpoint:
+        repository = hub.repositories.pop(f"datasets/{DATA}")
+        gone = show(endpoint, {"train": "nli", "revision": "v9"})
+        hub.repositories[f"datasets/{DATA}"] = repository
+        wiki, nli = show(endpoint, *calls)
+    origin = f"Hub dataset {DATA} at revision {COMMIT}"
+    local = open_corpus(str(repository / "wiki1m_for_simcse.txt"))
+    assert wiki == ["wiki1m", origin, local.fingerprint, 1, [["one"], [""], ["two"]], True]
+    assert nli[:2] + nli[3:] == ["nli", origin, 1, [["c"]], True]
+    assert gone[0][0].startswith(
+        f"nli_for_simcse.csv of dataset {DATA!r} at revision 'v9' does not exist on the Hub (404)"
+    )
+    assert show("http://127.0.0.1:9", *calls, HF_HUB_OFFLINE="1") == [wiki, nli]
+
+
+def test_dataset_from_the_hub(hub, show):
+    whole, few = {"train": "me/pairs"}, {"train": "me/pairs", "columns": ["a"], "max_rows": 3}
+    wrong = [whole | more for more in ({"columns": ["n"]}, {"columns": ["b"]}, {"split": "test"}, {"revision": "v9"})]
+    wrong += [{"train": "me/pairs:other"}, {"train": "me/nothing"}]
+    with serving(hub) as endpoint:
+        streamed = show(endpoint, few)[0]
+        assert streamed[:2] == ["me/pairs", f"Hub dataset me/pairs at revision {COMMIT}"]
+        assert streamed[3:] == [1, [["a0"], ["a1"], ["a2"]], True]
+        full, *errors = show(endpoint, whole, *wrong)
+    assert full[3:] == [2, [[f"q{i}", f"a{i}"] for i in range(2500)], True]
+    assert full[2] != streamed[2]
+    number, unknown, split, revision, config, nothing = (error[0] for error in errors)
+    assert number.endswith("column 'n' holds no text. Those that do: q, a.")
+    assert "unknown column 'b'" in unknown
+    assert "Known: q, a, n." in unknown
+    assert (
+        split
+        == "Hub dataset 'me/pairs', split 'test' could not be loaded: Unknown split \"test\". Should be one of ['train']."
+    )
+    assert "Revision 'v9' doesn't exist" in revision
+    assert "BuilderConfig 'other' not found" in config
+    assert "Dataset 'me/nothing' doesn't exist on the Hub or cannot be accessed" in nothing
+    offline = show(
+        "http://127.0.0.1:9", whole, few, whole | {"revision": COMMIT}, whole | {"revision": "v9"}, HF_HUB_OFFLINE="1"
+    )
+    assert offline[:3] == [full, streamed, full]
+    assert offline[3][0].endswith(f"revision 'v9': the Hub cannot be reached, and the cache holds revision {COMMIT}.")
+
+
+def test_null_and_other_types_in_a_streamed_dataset(hub, show):
+    lines = [{"q": "x", "a": None}, {"q": None, "a": "y"}]
+    write(hub.repositories["datasets/me/pairs"] / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    with serving(hub) as endpoint:
+        (streamed,) = show(endpoint, {"train": "me/pairs", "max_rows": 5})
+    assert streamed[4] == [["x", ""], ["", "y"]]
+
+
+def test_a_damaged_file_of_a_dataset(hub, show):
+    write(hub.repositories["datasets/me/pairs"] / "train.jsonl", '{"q": "x"}\n{"q": \n')
+    with serving(hub) as endpoint:
+        whole, streamed = show(endpoint, {"train": "me/pairs"}, {"train": "me/pairs", "max_rows": 5})
+    for found in (whole, streamed):
+        assert found[0].startswith("Hub dataset 'me/pairs', split 'train' could not be loaded: ")
+        assert "JSON" in found[0]
+
+
+def test_dataset_without_the_hub():
+    assert problems("nobody/nothing", max_rows=1) == (
+        "Hub dataset 'nobody/nothing', split 'train' is not in the Hub cache and could not be downloaded: "
+        "HF_HUB_OFFLINE is set. Without the Hub, give a file.",
+    )
+    assert "HF_HUB_OFFLINE is set" in problems("nli")[0]

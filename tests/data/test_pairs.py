@@ -1,0 +1,156 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.task import Source, Task, load_task
+from simcse_bench.errors import UserError
+
+
+def semeval(folder, texts, golds, rows=None, encoding="utf-8"):
+    (folder / "STS.input.s.txt").write_bytes(texts if isinstance(texts, bytes) else texts.encode())
+    (folder / "STS.gs.s.txt").write_text(golds, encoding="utf-8")
+    sources = {"senteval": Source("semeval", path="STS.{part}.{subset}.txt", encoding=encoding)}
+    return Task("t", "T", "sts", "", sources | {"raw": sources["senteval"]}, {"test": {"s": rows}}, folder=folder)
+
+
+def tsv(folder, content, name="x.tsv", **source):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Task("t", "T", "sts", "", {"only": Source(**({"format": "tsv", "path": name} | source))},
+                {"test": {"test": None}}, folder=folder)  # fmt: skip
+
+
+def read(task, variant="senteval"):
+    return read_pairs(task, "test", variant, None)
+
+
+def problems_of(task, variant="senteval"):
+    with pytest.raises(UserError) as error:
+        read(task, variant)
+    return "\n".join(error.value.problems)
+
+
+def test_semeval_files_known_answer(tmp_path):
+    pairs = read(semeval(tmp_path, "one  two \tthree\nskipped\tpair\n\tfour five\n", "4.5\n\n0\n", rows=2))
+    assert pairs.left == ("one two", "")  # whitespace as SentEval joins it; an empty sentence is kept
+    assert pairs.right == ("three", "four five")
+    assert pairs.gold.tolist() == [4.5, 0.0]
+    assert pairs.subset == ("s", "s")
+
+
+def test_raw_text_keeps_inner_spaces(tmp_path):
+    assert read(semeval(tmp_path, " one  two \tthree\n", "1\n"), "raw").left == ("one  two",)
+
+
+def test_a_line_separator_inside_a_sentence_is_no_line_end(tmp_path):
+    pairs = read(semeval(tmp_path, "a\u2028b\x85c\td\ne\tf\n", "1\n2\n"), "raw")
+    assert pairs.left == ("a\u2028b\x85c", "e")
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+    assert read(tsv(tmp_path, b"\xef\xbb\xbf1.5\tone\ttwo\r\n2\tthree\tfour\r\n")).right == ("two", "four")
+
+
+def test_every_problem_names_file_and_line(tmp_path):
+    text = problems_of(semeval(tmp_path, "a\tb\nc\td\ne\tf\n", "1\nx\n7\n"))
+    assert "STS.gs.s.txt:2: gold score 'x' is not a number" in text
+    assert "STS.gs.s.txt:3: gold score 7 is outside [0, 5]" in text
+    assert "outside" in problems_of(semeval(tmp_path, "a\tb\n", "nan\n"))
+
+
+def test_missing_second_sentence(tmp_path):
+    assert "STS.input.s.txt:2: expected two sentences" in problems_of(semeval(tmp_path, "a\tb\nc d\n", "1\n2\n"))
+    assert "x.tsv:2: 2 fields, expected at least 3" in problems_of(tsv(tmp_path, "1\ta\tb\n2\tc\n"))
+
+
+def test_short_files_give_both_counts(tmp_path):
+    text = problems_of(semeval(tmp_path, "a\tb\nc\td\n", "1\n"))
+    assert "STS.input.s.txt has 2 lines but" in text
+    assert "STS.gs.s.txt has 1" in text
+    assert "2 scored pairs in" in problems_of(semeval(tmp_path, "a\tb\nc\td\n", "1\n2\n", rows=3))
+    assert "expected 3" in problems_of(semeval(tmp_path, "a\tb\nc\td\n", "1\n2\n", rows=3))
+    assert "expected at least one" in problems_of(tsv(tmp_path, ""))
+
+
+def test_missing_file_and_wrong_encoding(tmp_path):
+    task = semeval(tmp_path, b"a\tb\n" + "caf\xe9\tb\n".encode("latin-1"), "1\n2\n")
+    assert "STS.input.s.txt:2: not utf-8 text (byte 0xe9)" in problems_of(task)
+    assert read(semeval(tmp_path, "caf\xe9\tb\n".encode("latin-1"), "2\n", encoding="latin-1")).left == ("café",)
+    (tmp_path / "STS.gs.s.txt").unlink()
+    assert "STS.gs.s.txt: no such file" in problems_of(task.__class__(**dataclasses.asdict(task) | {
+        "sources": {"senteval": Source("semeval", path="STS.{part}.{subset}.txt", encoding="latin-1")}}))  # fmt: skip
+
+
+def test_many_bad_lines_are_counted_not_listed(tmp_path):
+    text = problems_of(tsv(tmp_path, "".join(f"x\ta{i}\tb\n" for i in range(100))))
+    assert text.count("is not a number") == 5
+    assert "and 95 more" in text
+
+
+def test_columns_by_name_quoted_csv_and_swapped_columns(tmp_path):
+    content = 'id,b,a,score\n1,"yes, two",one,3\n'
+    task = tsv(
+        tmp_path, content, "x.csv", format="csv", header=True, columns={"gold": "score", "left": "a", "right": "b"}
+    )
+    pairs = read(task)
+    assert (pairs.left, pairs.right, pairs.gold.tolist()) == (("one",), ("yes, two",), [3.0])
+    missing = tsv(
+        tmp_path, content, "x.csv", format="csv", header=True, columns={"gold": "gold", "left": 1, "right": 2}
+    )
+    assert "no column 'gold' in its header; it has: id, b, a, score" in problems_of(missing)
+
+
+def test_lone_quotes_in_tab_separated_text(tmp_path):
+    assert read(tsv(tmp_path, '1\t"a\tb\n2\tc"\td\n')).left == ('"a', 'c"')
+
+
+def test_hub_dataset_through_datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    repository = tmp_path / "somebody-sts"
+    repository.mkdir()
+    (repository / "test.jsonl").write_text('{"s": 2.5, "x": "one", "y": "two"}\n{"s": 0, "x": "three", "y": "four"}\n')
+    source = Source("hub", dataset=str(repository), columns={"gold": "s", "left": "x", "right": "y"})
+    task = Task("t", "T", "sts", "", {"only": source}, {"test": {"test": 2}}, folder=tmp_path)
+    pairs = read(task)
+    assert (pairs.left, pairs.right, pairs.gold.tolist()) == (("one", "three"), ("two", "four"), [2.5, 0.0])
+    wrong = dataclasses.replace(source, columns={"gold": "score", "left": "x", "right": "y"})
+    assert "has no column 'score'; it has: s, x, y" in problems_of(dataclasses.replace(task, sources={"only": wrong}))
+    gone = dataclasses.replace(source, dataset="somebody/never-seen")
+    assert "could not be loaded" in problems_of(dataclasses.replace(task, sources={"only": gone}))
+
+
+def test_fingerprint_changes_with_every_field():
+    base = Pairs(("a", "b"), ("c", "d"), np.array([1.0, 2.0]), ("s", "s"))
+    others = [
+        dataclasses.replace(base, left=base.right, right=base.left),
+        dataclasses.replace(base, gold=base.gold[::-1].copy()),
+        dataclasses.replace(base, subset=("s", "t")),
+        dataclasses.replace(base, left=("a", "B")),
+    ]
+    assert len({p.fingerprint() for p in (base, *others)}) == 5
+
+
+def test_head_takes_the_first_of_every_subset():
+    pairs = Pairs(tuple("abcd"), tuple("efgh"), np.arange(4.0), ("s", "s", "t", "t")).head(1)
+    assert (pairs.left, pairs.gold.tolist(), pairs.subset) == (("a", "c"), [0.0, 2.0], ("s", "t"))
+
+
+def test_duplicates_in_either_order():
+    assert Pairs(("a", "b", "a"), ("b", "a", "c"), np.zeros(3), ("s",) * 3).duplicates() == 1
+
+
+def test_builtin_layouts(senteval):
+    for name in ("sts12", "sts15", "stsb", "sickr"):
+        for variant in ("senteval", "raw"):
+            task = load_task(name)
+            assert len(read_pairs(task, "test", variant, senteval)) == sum(task.splits["test"].values())
+    assert len(read_pairs(load_task("sickr"), "all", "raw", senteval)) == 9927
+
+
+def test_wrong_kind_and_split():
+    with pytest.raises(UserError, match="'mr' is a transfer task; pairs are read from STS tasks"):
+        read_pairs(load_task("mr"), "all", "senteval", None)
+    with pytest.raises(UserError, match="no split 'dev'; it has: test"):
+        read_pairs(load_task("sts12"), "dev", "senteval", None)

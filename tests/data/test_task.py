@@ -1,0 +1,127 @@
+import pytest
+
+from simcse_bench.data.task import MTEB, load_suite, load_suites, load_task, task_names
+from simcse_bench.errors import UserError
+
+
+def total(name: str, split: str) -> int:
+    return sum(n for n in load_task(name).splits[split].values() if n)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "rows"),
+    [
+        ("sts12", "test", 3108), ("sts13", "test", 1500), ("sts14", "test", 3750), ("sts15", "test", 3000),
+        ("sts16", "test", 1186), ("stsb", "dev", 1500), ("stsb", "test", 1379), ("sickr", "test", 4927),
+        ("sickr", "all", 9927), ("mr", "all", 10662), ("cr", "all", 3775), ("subj", "all", 10000),
+        ("mpqa", "all", 10606), ("sst2", "train", 67349), ("trec", "train", 5452), ("mrpc", "test", 1725),
+    ],
+)  # fmt: skip
+def test_row_counts_are_those_of_the_papers(name, split, rows):
+    assert total(name, split) == rows
+
+
+def test_suites_are_the_papers_columns():
+    assert [t.name for t in load_suite("sts")] == ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr"]
+    assert [t.name for t in load_suite("transfer")] == ["mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc"]
+    assert set(task_names()) == {t for members in load_suites().values() for t in members}
+
+
+def test_mteb_reads_all_of_sick():
+    assert MTEB.split_of(load_task("sickr")) == "all"
+    assert MTEB.split_of(load_task("stsb")) == "test"
+
+
+def test_unknown_names_suggest():
+    with pytest.raises(UserError, match="unknown task 'sts17'; did you mean 'sts1"):
+        load_task("sts17")
+    with pytest.raises(UserError, match="unknown suite 'stss'; did you mean 'sts'"):
+        load_suite("stss")
+    with pytest.raises(UserError, match="unknown task 'suites'"):  # a file of that name exists, but is no task
+        load_task("suites")
+
+
+def test_a_users_folder_adds_tasks_and_suites(tasks_dir):
+    (tasks_dir / "suites.yaml").write_text("mine: [own, stsb]\n")
+    assert [t.name for t in load_suite("mine", tasks_dir)] == ["own", "stsb"]
+    assert "own" in task_names(tasks_dir)
+    assert "own" not in task_names()
+
+
+def test_all_problems_of_a_task_file_at_once(tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "kind: stx\nsource: {format: tsw, path: x}\nsplit: {test: {a: 1}}\ngold: 5\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError) as error:
+        load_task("bad", tmp_path)
+    text = str(error.value)
+    for part in (
+        "unknown kind 'stx'",
+        "unknown format of stx tasks 'tsw'",
+        "unknown field 'split'; did you mean 'splits'",
+        "gold",
+    ):
+        assert part in text, text
+    (tmp_path / "worse.yaml").write_text("a: [1,\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"worse\.yaml: not a readable YAML"):
+        load_task("worse", tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        load_task("own", tmp_path / "nowhere")
+
+
+def test_text_variant_that_a_task_lacks():
+    with pytest.raises(UserError, match="unknown text variant of task sts12 'cooked'"):
+        load_task("sts12").source("cooked")
+    assert load_task("sickr").source("raw")[0] == "only"
+
+
+GOOD = {"source": {"format": "tsv", "path": "x"}, "splits": {"test": {"test": 3}}}
+TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "source": {"format": "sst", "path": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (GOOD | {"source": None}, "expected fields such as {format: tsv"),
+        (GOOD | {"source": [1, 2]}, "expected fields such as {format: tsv"),
+        (GOOD | {"source": {"format": 5, "path": "x"}}, "unknown format of sts tasks '5'"),
+        (GOOD | {"source": {"format": "tsv"}}, "path: expected text, found None"),
+        (GOOD | {"source": {"format": "hub"}}, "dataset: expected text, found None"),
+        (GOOD | {"source": {"format": "tsv", "path": "{foo}"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "a{.tsv"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": "klingon"}}, "encoding 'klingon'"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0}}}, "expected gold, left and right"),
+        (
+            GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": "s", "left": 1, "right": 2}}},
+            "gold is 's'",
+        ),
+        (
+            GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0, "left": -1, "right": 2}}},
+            "left is -1",
+        ),
+        (GOOD | {"source": {"format": "sst", "path": "x"}}, "unknown format of sts tasks 'sst'"),
+        (GOOD | {"splits": {"test": {}}}, "splits: expected"),
+        (GOOD | {"splits": {"test": {"test": "3"}}}, "splits: expected"),
+        (GOOD | {"gold": [5, 0]}, "gold: expected [lowest, highest]"),
+        (TRANSFER, "splits: probe kfold takes 2, found 1"),
+        (TRANSFER | {"probe": "zork"}, "unknown probe 'zork'"),
+        (TRANSFER | {"labels": None}, "labels: expected a list of at least two"),
+        (TRANSFER | {"source": {"format": "tsv", "path": "x"}}, "unknown format of transfer tasks 'tsv'"),
+    ],
+)
+def test_bad_fields_of_a_task_file(tmp_path, fields, message):
+    import yaml
+
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.raises(UserError) as error:
+        load_task("bad", tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "suites", ["mine: []", "mine:", "mine: stsb", "mine: [[a]]", "[1]", "1: [stsb]", "x: 2024-13-45"]
+)
+def test_bad_suites(tmp_path, suites):
+    (tmp_path / "suites.yaml").write_text(suites + "\n")
+    with pytest.raises(UserError, match=r"suites\.yaml"):
+        load_suites(tmp_path)

@@ -1,0 +1,423 @@
+"""`simcse-bench run-ablation` from the plan to table, plot and page, with a tiny BERT."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from tiny import sentences, without_time
+
+from simcse_bench.errors import UserError
+from simcse_bench.experiments import summary, sweep, trial
+from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
+from simcse_bench.papers.simcse_2021 import Finding
+from simcse_bench.training.run import Place
+
+FOLDER = Path("results/ablations/dropout-mini")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def ablate(cli, bert, senteval, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(sentences(60)) + "\n", encoding="utf-8")
+    fixed = ("--model", bert, "--train", text, "--data-dir", senteval, "--device", "cpu", "--set", "eval_every=0",
+             "--set", "batch_size=8", "--set", "learning_rate=1e-3")  # fmt: skip
+
+    def run(name, *args, steps=3):
+        return cli("run-ablation", *([name] if name else []), *fixed, "--set", f"max_steps={steps}", *args)
+
+    return run
+
+
+TWO = ("--arm", "0.0", "--arm", "0.1")
+
+
+def found(folder=FOLDER):
+    return json.loads((folder / "summary.json").read_text("utf-8"))
+
+
+def trials(folder=FOLDER):
+    return {p.stem: json.loads(p.read_text("utf-8")) for p in folder.glob("*--seed*.json")}
+
+
+# --- the catalog
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_arm_is_a_possible_run_of_its_own(name, preset):
+    planned = sweep.plan(ABLATIONS[name], preset, 1, (), (), Path("results"), Place(Path("results")))
+    configs = [dataclasses.replace(t.config, seed=0) for t in planned.trials]
+    assert len(set(configs)) == len(configs)
+    assert len({t.path for t in planned.trials}) == len(configs)
+    assert planned.reference in planned.arms
+    for claim in ABLATIONS[name].findings:
+        assert {claim.better, claim.worse} <= set(planned.arms)
+
+
+def test_the_published_scores_are_the_papers():
+    def score(name, arm):
+        return summary.published_scores(ABLATIONS[name].published)[arm]
+
+    assert [score("dropout", a) for a in ("0.0", "0.1", "fixed 0.1")] == [71.1, 82.5, 43.6]
+    assert score("hard-negatives", "α = 2") == 86.2
+    assert score("hard-negatives", "none") == 84.9
+    assert score("objective", "unsup simcse, two encoders") == 80.7
+    assert score("temperature", "0.05") == 86.2
+    for ablation in ABLATIONS.values():  # every row of the paper's table has its arm
+        missing = set(summary.published_scores(ablation.published)) - set(ablation.arms)
+        assert not missing, f"{ablation.name}: {missing}"
+
+
+def test_a_grid_has_every_combination():
+    grid = sweep.varied("mine", "mini-unsup", ["batch_size=8,16", "temperature=0.1,0.2"])
+    assert list(grid.arms) == [f"batch_size={b}, temperature={t}" for b in (8, 16) for t in (0.1, 0.2)]
+    assert grid.arms["batch_size=16, temperature=0.2"] == {"batch_size": 16, "temperature": 0.2}
+    one = sweep.varied("mine", "mini-unsup", ["learning_rate=1e-4,3e-4"])
+    assert (list(one.arms), one.axis) == (["1e-4", "3e-4"], "learning_rate")
+    with pytest.raises(UserError, match="expected field=value,value"):
+        sweep.varied("mine", "mini-unsup", ["batch_size"])
+    with pytest.raises(UserError, match="did you mean 'batch_size'"):
+        sweep.varied("mine", "mini-unsup", ["batchsize=1,2"])
+
+
+# --- a sweep
+
+
+def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
+    done = ablate("dropout", *TWO, "--seeds", "2")
+    assert done.code == 0, done.err
+    names = {p.name for p in FOLDER.iterdir()}
+    assert names == {
+        "0.0--seed42.json", "0.0--seed43.json", "0.1--seed42.json", "0.1--seed43.json", "summary.json",
+        "table.md", "table.csv", "table.tex", "plot.png", "plot.svg", "index.html",
+    }  # fmt: skip
+    content, parts = found(), trials()
+    zero, tenth = content["arms"]
+    assert (zero["arm"], zero["seeds"], zero["published"]) == ("0.0", [42, 43], 71.1)
+    assert zero["dev"]["values"] == [parts["0.0--seed42"]["dev"]["score"], parts["0.0--seed43"]["dev"]["score"]]
+    assert zero["dev"]["mean"] == pytest.approx(np.mean(zero["dev"]["values"]), abs=1e-4)
+    assert zero["dev"]["sd"] == pytest.approx(np.std(zero["dev"]["values"], ddof=1), abs=1e-4)
+    assert zero["difference"]["value"] == pytest.approx(zero["dev"]["mean"] - tenth["dev"]["mean"], abs=0.01)
+    assert "difference" not in tenth
+    assert parts["0.0--seed42"]["run"]["dropout"] == {"hidden": 0.0, "attention": 0.0}
+    assert parts["0.1--seed42"]["run"]["dropout"] == {"hidden": 0.1, "attention": 0.1}
+    # the similarities kept are those of the score
+    from simcse_bench.training.selection import read_split
+
+    gold = read_split("stsb", "dev", senteval, None).data.gold
+    for part in parts.values():
+        assert 100 * stats.spearmanr(part["dev"]["similarities"], gold)[0] == pytest.approx(
+            part["dev"]["score"], abs=0.02
+        )
+    page = (FOLDER / "index.html").read_text("utf-8")
+    assert "<svg" in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert (FOLDER / "plot.png").read_bytes().startswith(b"\x89PNG")
+    with (FOLDER / "table.csv").open(encoding="utf-8", newline="") as stream:
+        assert [(r["arm"], r["seed"]) for r in csv.DictReader(stream)] == [
+            ("0.0", "42"), ("0.0", "43"), ("0.1", "42"), ("0.1", "43")
+        ]  # fmt: skip
+    assert "SimCSE Table 3" in (FOLDER / "table.md").read_text("utf-8")
+    assert r"\toprule" in (FOLDER / "table.tex").read_text("utf-8")
+
+
+def test_the_score_is_that_of_train_and_eval(ablate, cli, bert, senteval, tmp_path):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    done = cli("train", "--recipe", "mini-unsup", "--model", bert, "--train", tmp_path / "text.txt", "--out", "runs/x",
+               "--data-dir", senteval, "--device", "cpu", "--set", "eval_every=0", "--set", "batch_size=8", "--set",
+               "learning_rate=1e-3", "--set", "max_steps=3", "--set", "dropout=0.1")  # fmt: skip
+    assert done.code == 0, done.err
+    for split in ("dev", "test"):
+        done = cli("eval", "--model", "runs/x", "--task", "stsb", "--split", split, "--data-dir", senteval, "--device",
+                   "cpu", "--format", "json", "-q")  # fmt: skip
+        score = json.loads(done.out)["tasks"]["stsb"]["scores"]["spearman"]["all"]["value"]
+        assert trials()["0.1--seed42"][split]["score"] == pytest.approx(score, abs=0.01)
+
+
+def test_dev_pairs_are_embedded_once_where_their_score_selects_nothing(ablate, monkeypatch):
+    from simcse_bench.training import train as training
+
+    real, taken = training.Run.measure, []
+    monkeypatch.setattr(training.Run, "measure", lambda self, *due: taken.append(self.state.step) or real(self, *due))
+    assert ablate("dropout", "--arm", "0.1", "--set", "eval_every=1000").code == 0
+    assert taken == []
+    assert trials()["0.1--seed42"]["dev"]["score"] is not None
+    assert ablate("dropout", "--arm", "0.1", "--force", "--set", "eval_every=2").code == 0
+    assert taken == [2, 3]  # here they choose between two
+
+
+def test_the_same_command_again_trains_nothing_and_more_seeds_only_those(ablate, monkeypatch):
+    assert ablate("dropout", *TWO).code == 0
+    before = trials()
+    trained = []
+    real = trial.launch
+    monkeypatch.setattr(trial, "launch", lambda config, *rest: trained.append(config.seed) or real(config, *rest))
+    done = ablate("dropout", *TWO)
+    assert done.code == 0
+    assert trained == []
+    assert done.err.count(": there, dev ") == 2
+    assert ablate("dropout", *TWO, "--seeds", "2").code == 0
+    assert trained == [43, 43]
+    assert {k: v for k, v in trials().items() if k in before} == before
+
+
+def test_other_settings_are_named_and_not_mixed(ablate):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    before = trials()
+    done = ablate("dropout", "--arm", "0.1", steps=4)
+    assert done.code == 2
+    assert "max_steps 3 there, 4 here" in done.err
+    assert trials() == before
+    assert ablate("dropout", "--arm", "0.1", "--force", steps=4).code == 0
+    assert trials()["0.1--seed42"]["run"]["steps"] == 4
+
+
+def test_an_arm_that_fails_is_told_and_the_others_go_on(ablate, monkeypatch):
+    real = trial.launch
+
+    def broken(config, *rest):
+        if config.hidden_dropout == 0:
+            raise UserError("the disk is made of cheese.")
+        return real(config, *rest)
+
+    monkeypatch.setattr(trial, "launch", broken)
+    done = ablate("dropout", *TWO)
+    assert done.code == 1
+    assert "0.0, seed 42: the disk is made of cheese." in done.err
+    assert [bool(a["failed"]) for a in found()["arms"]] == [True, False]
+    assert "FAILED: the disk is made of cheese." in (FOLDER / "table.md").read_text("utf-8")
+    monkeypatch.setattr(trial, "launch", real)
+    assert ablate("dropout", *TWO).code == 0
+    assert not any(a["failed"] for a in found()["arms"])
+
+
+def test_a_sweep_stopped_anywhere_ends_like_an_undisturbed_one(ablate, monkeypatch):
+    """Ctrl-C inside the second trial: the first stays, the second goes on from its checkpoint."""
+    from simcse_bench.training import train as training
+
+    assert ablate("dropout", *TWO, "--out", "whole", steps=12).code == 0
+    real, seen = training.Run.update, []
+
+    def stop(self):
+        seen.append(1)
+        real(self)
+        if len(seen) == 17:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training.Run, "update", stop)
+    done = ablate("dropout", *TWO, steps=12)
+    assert done.code == 130, done.err
+    assert list(trials()) == ["0.0--seed42"]
+    assert "the same command (without --force) goes on" in done.err
+    assert [a["seeds"] for a in found()["arms"]] == [[42], []]
+    assert list(FOLDER.glob("runs/0.1--seed42/checkpoints/step-*"))
+    monkeypatch.setattr(training.Run, "update", lambda self: seen.append(2) or real(self))
+    assert ablate("dropout", *TWO, steps=12).code == 0
+    assert seen.count(2) == 12 - 5
+    whole = Path("whole/ablations/dropout-mini")
+    assert without_time(found()) == without_time(found(whole))
+    assert not (FOLDER / "runs").exists()
+
+
+def test_force_never_puts_a_failure_over_a_result(ablate, monkeypatch):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    before = trials()
+
+    def broken(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial, "launch", broken)
+    done = ablate("dropout", *TWO, "--force")
+    assert done.code == 1
+    assert "out of memory" in done.err
+    assert "Traceback" not in done.err
+    assert trials()["0.1--seed42"] == before["0.1--seed42"]
+    assert trials()["0.0--seed42"]["status"] == "failed"
+
+
+def test_a_narrower_command_keeps_the_others_in_the_table(ablate):
+    assert ablate("dropout", *TWO, "--seeds", "2").code == 0
+    before = found()
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    assert found() == before
+
+
+def test_changed_text_weights_or_dev_pairs_are_not_mixed_in(ablate, tmp_path, bert, senteval):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    text = tmp_path / "text.txt"
+    old = text.read_text("utf-8")
+    text.write_text(old + "One more sentence.\n", encoding="utf-8")
+    done = ablate("dropout", "--arm", "0.1", "--seeds", "2")
+    assert done.code == 2
+    assert "other text" in done.err
+    assert len(trials()) == 1
+    text.write_text(old, encoding="utf-8")
+    assert ablate("dropout", "--arm", "0.1").code == 0
+
+
+def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):
+    real = trial.launch
+    monkeypatch.setattr(trial, "launch", lambda *a: (_ for _ in ()).throw(UserError("no.")))
+    assert ablate("dropout", "--arm", "0.1").code == 1
+    assert "no trial has finished" in (FOLDER / "table.md").read_text("utf-8")
+    assert not (FOLDER / "index.html").exists()
+    monkeypatch.setattr(trial, "launch", real)
+    assert ablate("dropout", "--arm", "0.1", steps=4).code == 0
+
+
+def test_two_sweeps_do_not_share_a_folder(ablate):
+    from simcse_bench.files import locked
+
+    with locked(FOLDER):
+        done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert "another command" in done.err
+
+
+def test_a_launcher_of_processes_is_refused(ablate, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert "use --processes" in done.err
+
+
+def test_settings_of_all_arms_are_only_those_they_share(ablate):
+    assert ablate("dropout", *TWO).code == 0
+    base = found()["base"]
+    assert base["batch_size"] == 8
+    assert not {"hidden_dropout", "attention_dropout"} & set(base)
+    assert "ARMS WITH ONE SEED" in (FOLDER / "table.md").read_text("utf-8")
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    before = sorted(p for p in Path("results").rglob("*"))
+    done = ablate("dropout", *TWO, "--seeds", "2", "--dry-run")
+    assert done.code == 0, done.err
+    assert "1 of 4 trials are there" in done.out
+    assert "hidden_dropout 0.0" in done.out
+    assert "min" in done.out
+    assert sorted(p for p in Path("results").rglob("*")) == before
+
+
+def test_a_grid_from_the_command_line(ablate):
+    done = ablate("mine", "--vary", "temperature=0.05,0.5")
+    assert done.code == 0, done.err
+    folder = Path("results/ablations/mine-mini-unsup")
+    assert [a["arm"] for a in found(folder)["arms"]] == ["0.05", "0.5"]
+    assert found(folder)["reference"] == "0.05"
+
+
+@pytest.mark.parametrize(
+    "name, args, said",
+    [
+        ("dropuot", (), "unknown ablation 'dropuot'; did you mean 'dropout'?"),
+        (None, (), "name an ablation"),
+        ("dropout", ("--arm", "0.11"), "unknown arm of dropout '0.11'"),
+        ("dropout", ("--preset", "papr"), "unknown preset 'papr'; did you mean 'paper'?"),
+        ("dropout", ("--seeds", "0"), "--seeds 0: expected at least 1"),
+        ("dropout", ("--set", "temprature=1"), "did you mean 'temperature'"),
+        ("x", ("--vary", "temprature=1,2"), "did you mean 'temperature'"),
+        ("../x", ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        ("dropout", ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        (None, ("--vary", "temperature=1,2"), "give the grid a name of its own"),
+        ("x", ("--vary", "temperature=1,2", "--preset", "paper"), "a grid starts from --recipe"),
+        ("x", ("--vary", "temperature=1,2", "--set", "temperature=3"), "the arms of x change it themselves"),
+        ("dropout", ("--recipe", "sup-bert-base"), "a named ablation has its own"),
+        ("dropout", ("--set", "dropout=0.3"), "the arms of dropout change it themselves"),
+        ("dropout", ("--train", "nowhere.txt"), "nowhere.txt: no such file"),
+        ("dropout", ("--set", "eval_task=mini-probe"), "eval_task mini-probe: ablations compare similarities"),
+    ],
+)
+def test_a_wrong_command_is_told(ablate, name, args, said):
+    done = ablate(name, *args)
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not Path("results").exists()
+
+
+def test_a_damaged_result_is_named(ablate):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    (FOLDER / "0.1--seed42.json").write_text("{")
+    done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert "0.1--seed42.json" in done.err
+
+
+# --- what is concluded
+
+
+def test_a_statement_holds_fails_or_stays_open():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 26, 400) / 5
+    good, bad = (np.stack([gold + noise * rng.standard_normal(400) for _ in range(3)]) for noise in (0.5, 4.0))
+    claim = Finding("good beats bad", "a", "b")
+    verdict = [
+        summary.finding(claim, sides, gold, {"all": 400}, {"a": 82.5, "b": 71.1})
+        for sides in ({"a": good, "b": bad}, {"a": bad, "b": good}, {"a": good, "b": good}, {"a": good})
+    ]
+    assert [v["verdict"] for v in verdict] == ["holds", "does not hold", "undecided", "not run"]
+    one = summary.finding(claim, {"a": good[:1], "b": bad[:1]}, gold, {"all": 400}, {})
+    assert one["verdict"] == "undecided"
+    as_it_is = summary.finding(claim, {"a": good, "b": bad[:1]}, gold, {"all": 400}, {}, ["b"])
+    assert as_it_is["verdict"] == "holds"
+    assert verdict[0]["published"] == pytest.approx(11.4)
+
+
+def test_report_draws_a_sweep_anew_and_check_tells_what_is_stale(ablate, cli):
+    assert ablate("dropout", *TWO).code == 0
+    before = {p.name: p.read_bytes() for p in FOLDER.iterdir()}
+    assert cli("report", "results").code == 0
+    assert cli("report", "results", "--check").code == 0
+    statements = (FOLDER.parent / "findings.md").read_text("utf-8")
+    value = f"{found()['findings'][0]['value']:+.2f}"
+    assert re.search(rf"\| dropout 0.1 beats no dropout +\| undecided +\| +{re.escape(value)} ", statements)
+    assert re.search(r"\| dropout 0.1 beats 0.5 +\| not run ", statements)
+    (FOLDER / "table.md").unlink()
+    (FOLDER / "plot.png").unlink()
+    done = cli("report", "results", "--check")
+    assert done.code == 2
+    assert {line.split()[1] for line in done.err.splitlines()} == {str(FOLDER / "table.md"), str(FOLDER / "plot.png")}
+    assert cli("report", "results").code == 0
+    assert {p.name: p.read_bytes() for p in FOLDER.iterdir()} == before
+    changed = found()
+    changed["arms"][0]["dev"]["mean"] += 1
+    (FOLDER / "summary.json").write_text(json.dumps(changed))
+    done = cli("report", "results", "--check")
+    assert done.code == 2
+    assert "index.html is stale" in done.err
+    (FOLDER / "summary.json").write_text("[]")
+    done = cli("report", "results")
+    assert done.code == 2
+    assert "not a sweep's summary" in done.err
+
+
+def test_report_finds_the_sweeps_of_folders_below(ablate, cli):
+    assert ablate("dropout", *TWO).code == 0
+    shutil.copytree(FOLDER.parent, "results/other/ablations")
+    assert cli("report", "results").code == 0
+    both = [folder / "findings.md" for folder in (FOLDER.parent, Path("results/other/ablations"))]
+    assert both[0].read_text("utf-8") == both[1].read_text("utf-8")
+    page = Path("results/index.html").read_text("utf-8")
+    for ident in ("dropout-mini", "other-dropout-mini"):
+        assert page.count(f'<section id="{ident}">') == 1
+        assert page.count(f'href="#{ident}"') == 1
+    assert "(other/dropout-mini)" in page

@@ -1,0 +1,265 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from simcse_bench.errors import UserError
+from simcse_bench.files import write_text
+from simcse_bench.papers import published
+from simcse_bench.reports import scores
+from simcse_bench.reports.report import SCHEMA, Report, evaluation_key, report_path
+from simcse_bench.reports.site import regenerate
+from simcse_bench.reports.table import to_csv, to_latex, to_markdown
+
+
+def entry(value):
+    return {"value": value, "interval": [value - 1, value + 1]}
+
+
+def scores_of(value):
+    return {
+        m: {"all": entry(value), "mean": entry(value - 10), "wmean": entry(value - 20)} for m in ("spearman", "pearson")
+    }
+
+
+@pytest.fixture
+def report():
+    data = {"split": "test", "text": "senteval", "fingerprint": "f"}
+    task = {"title": "STS12", "n": 5, "scores": scores_of(75.304), "data": data,
+            "subsets": {"a": {"n": 2} | {m: entry(60.0) for m in ("spearman", "pearson")},
+                        "b": {"n": 3} | {m: entry(70.0) for m in ("spearman", "pearson")}}}  # fmt: skip
+    name = "princeton-nlp/sup-simcse-bert-base-uncased"
+    return Report(
+        key="k", suite="sts", limit=None, skipped={}, average=scores_of(75.304), tasks={"sts12": task}, stats={},
+        model={"name": name, "pooling": "cls", "head": "mlp", "dtype": "float32"},
+        protocol={"name": "simcse", "text": "senteval", "split": "test"}, seconds={"embedding": 1, "scoring": 1},
+        environment={"processor": "p", "cores": 2, "versions": {}}, created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+def test_saved_and_loaded_whole(report, tmp_path):
+    report.save(tmp_path / "deep" / "r.json")
+    assert Report.load(tmp_path / "deep" / "r.json") == report
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.json"]
+
+
+def test_nothing_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+    path.write_text("old")
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fdopen", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_nan_never_reaches_a_report(report, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataclasses.replace(report, seconds={"embedding": float("nan")}).save(tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 99}', "\xff"])
+def test_damaged_reports_are_named(tmp_path, content):
+    (tmp_path / "r.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"r\.json: not a"):
+        Report.load(tmp_path / "r.json")
+    assert SCHEMA == 1
+
+
+def test_key_follows_what_decides_the_numbers():
+    model = {"name": "m", "files": {"w": "1"}, "pooling": "cls", "head": "none", "dtype": "float32", "note": "x"}
+    protocol = {"name": "simcse", "aggregate": "all", "metric": "spearman", "resamples": 10}
+    key = evaluation_key(model, protocol, {"a": "1"}, None)
+    same = [
+        ({"name": "n"}, {}),
+        ({"note": "y"}, {}),
+        ({"device": "cuda"}, {}),
+        ({}, {"aggregate": "mean"}),
+        ({}, {"metric": "pearson"}),
+    ]
+    for m, p in same:
+        assert evaluation_key(model | m, protocol | p, {"a": "1"}, None) == key
+    other = [({"files": {"w": "2"}}, {}), ({"pooling": "mean"}, {}), ({"head": "mlp"}, {}), ({"dtype": "bfloat16"}, {}),
+             ({"max_length": 32}, {}), ({"whiten": {"t": "1"}}, {}), ({}, {"resamples": 20})]  # fmt: skip
+    keys = {evaluation_key(model | m, protocol | p, {"a": "1"}, None) for m, p in other}
+    keys |= {evaluation_key(model, protocol, {"a": "2"}, None), evaluation_key(model, protocol, {"a": "1"}, 5)}
+    assert len(keys | {key}) == 10
+
+
+def test_file_names(tmp_path):
+    assert report_path(tmp_path, "sts", "a/b-c", "--mteb").name == "a__b-c--mteb.json"
+    assert report_path(tmp_path, "sts", "../../etc/x").parent == tmp_path / "sts"
+    assert report_path(tmp_path, "sts", "???").name == "model.json"
+
+
+@pytest.mark.parametrize(("suite", "name"), [("sts", "leaderboard"), ("speed", "m")])
+def test_names_that_the_tables_need_are_refused(tmp_path, suite, name):
+    with pytest.raises(UserError, match="taken by the tables"):
+        report_path(tmp_path, suite, name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {}}, {"protocol": {}}, {"environment": {}}, {"tasks": []}, {"seconds": "x"}]
+)
+def test_a_report_with_damaged_insides_does_not_stop_the_others(report, tmp_path, change):
+    report.save(tmp_path / "sts" / "a.json")
+    broken = json.loads((tmp_path / "sts" / "a.json").read_text()) | change
+    (tmp_path / "sts" / "b.json").write_text(json.dumps(broken))
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "x.json").write_text("{}")
+    with pytest.raises(UserError) as error:
+        regenerate(tmp_path)
+    assert "b.json: not a whole report" in str(error.value)
+    assert "x.json: not a benchmark's figures" in str(error.value)
+    assert (tmp_path / "sts" / "a.md").is_file()
+
+
+def test_score_table_known_answer(report):
+    table = scores.score_table(report, "spearman", "all")
+    assert table.header == ["", "STS12", "Avg."]
+    assert table.rows == [
+        ["princeton-nlp/sup-simcse-bert-base-uncased", "75.30", "75.30"],
+        ["95 % interval", "74.3–76.3", "74.3–76.3"],
+        ["published (SimCSE Table 5)", "75.30", "81.57"],
+        ["difference", "+0.00", "-6.27"],
+    ]
+    assert scores.score_table(report, "spearman", "wmean").rows[0][1:] == ["55.30", "55.30"]
+    narrow = scores.score_table(report, "spearman", "all", narrow=True)
+    assert [row[0] for row in narrow.rows] == ["score", "95 % from", "95 % to", "published", "difference"]
+
+
+def test_published_rows_only_for_the_same_protocol():
+    name = "princeton-nlp/unsup-simcse-bert-base-uncased"
+    found = published.find(name, "simcse", "all", "spearman", "test", "sts")
+    assert (found.scores["sickr"], found.average) == (72.23, 76.25)
+    assert published.find(name, "simcse", "wmean", "spearman", "test", "sts").average == 76.46
+    for wrong in (("mteb", "all", "spearman", "test"), ("simcse", "mean", "spearman", "test"),
+                  ("simcse", "all", "pearson", "test"), ("simcse", "all", "spearman", "dev")):  # fmt: skip
+        assert published.find(name, *wrong, "sts") is None
+    assert published.find("somebody/else", "simcse", "all", "spearman", "test", "sts") is None
+    large = published.find("princeton-nlp/sup-simcse-bert-large-uncased", "simcse", "all", "spearman", "test", "sts")
+    assert (large.scores, large.average) == ({}, 82.21)
+    mini = published.find("all-MiniLM-L6-v2", "mteb", "all", "spearman", "test", "sts")
+    assert mini.scores["sickr"] == 77.58
+    assert "sickr_test" not in mini.scores
+
+
+def test_every_published_row_of_the_catalog_exists():
+    from simcse_bench.models.catalog import MODELS
+
+    for name, spec in MODELS.items():
+        if spec.published:
+            protocol = "mteb" if "MiniLM" in name else "simcse"
+            suite = "sts" if spec.language == "en" else f"sts-{spec.language}"
+            assert published.find(name, protocol, "all", "spearman", "test", suite) is not None, name
+
+
+def test_no_published_row_beside_another_pooling_or_a_part_of_the_data(report):
+    for changed in (
+        dataclasses.replace(report, model=report.model | {"pooling": "mean", "head": "none"}),
+        dataclasses.replace(report, limit=10),
+        dataclasses.replace(report, model=report.model | {"whiten": {"t": "1"}}),
+    ):
+        assert len(scores.score_table(changed, "spearman", "all").rows) == 2
+    assert (
+        "comparable with nothing" in scores.score_table(dataclasses.replace(report, limit=10), "spearman", "all").title
+    )
+
+
+def test_a_missing_task_is_a_dash_and_takes_the_average(report):
+    table = scores.score_table(
+        dataclasses.replace(report, skipped={"sts13": "has no dev split"}, average=None), "spearman", "all"
+    )
+    assert table.header == ["", "STS12", "STS13", "Avg."]
+    assert table.rows[0][1:] == ["75.30", "–", "–"]
+    assert any("No average" in note for note in table.notes)
+
+
+def test_markdown_csv_and_latex(report):
+    table = scores.score_table(report, "spearman", "all")
+    lines = to_markdown(table).splitlines()
+    assert len({len(line) for line in lines[2:8]}) == 1
+    assert lines[4].startswith("| princeton-nlp/sup-simcse-bert-base-uncased |")
+    latex = to_latex(table)
+    assert r"95 \% interval & 74.3--76.3 & 74.3--76.3 \\" in latex
+    assert r"\begin{tabular}{lrr}" in latex
+    rows = scores.long_rows(report)
+    assert len(rows) == 2 * (3 + 2 + 3)  # metrics x (aggregates + subsets + averages)
+    assert {"task": "sts12", "subset": "b", "metric": "pearson", "value": 70.0}.items() <= rows[9].items()
+    assert to_csv(rows).splitlines()[0].startswith("model,protocol,split,task,subset,pairs,metric")
+
+
+def test_regenerate_and_its_check(report, tmp_path):
+    report.save(tmp_path / "sts" / "a.json")
+    better = dataclasses.replace(report, model=report.model | {"name": "better"}, average=scores_of(90.0))
+    better.save(tmp_path / "sts" / "b.json")
+    with pytest.raises(UserError, match=r"leaderboard\.md is stale: run `simcse-bench report"):
+        regenerate(tmp_path, check=True)
+    assert len(regenerate(tmp_path)) == 7
+    regenerate(tmp_path, check=True)
+    board = (tmp_path / "sts" / "leaderboard.md").read_text()
+    assert board.index("better") < board.index("princeton-nlp")
+    edited = json.loads((tmp_path / "sts" / "a.json").read_text())
+    edited["tasks"]["sts12"]["scores"]["spearman"]["all"]["value"] = 10.0
+    (tmp_path / "sts" / "a.json").write_text(json.dumps(edited))
+    with pytest.raises(UserError) as error:
+        regenerate(tmp_path, check=True)
+    assert "a.md is stale" in str(error.value)
+    assert "b.md" not in str(error.value)
+    (tmp_path / "sts" / "b.json").write_text("{")
+    with pytest.raises(UserError, match=r"b\.json: not a readable report"):
+        regenerate(tmp_path)
+    assert "10.00" in (tmp_path / "sts" / "a.md").read_text()  # the others are still written
+
+
+def test_the_papers_glove_row_stands_beside_word_vectors(report):
+    words = dataclasses.replace(
+        report, model=report.model | {"name": "word-vectors:x", "pooling": "mean of word vectors"}
+    )
+    rows = [row for row in scores.leaderboard([report, words]).rows if row[0].startswith("published: GloVe")]
+    assert [row[3:5] for row in rows] == [["55.14", "61.32"]]
+    assert not any(row[0].startswith("published") for row in scores.leaderboard([report]).rows)
+    dev = dataclasses.replace(words, protocol=words.protocol | {"split": "dev"})
+    assert len(scores.leaderboard([dev]).rows) == 1
+    transfer = published.word_vectors(
+        {"name": "simcse", "split": "test", "probe": "exact"}, "spearman", "all", "transfer"
+    )
+    assert (transfer.scores["trec"], transfer.average) == (83.00, 81.52)
+    assert (
+        published.word_vectors({"name": "simcse", "split": "test", "probe": "fast"}, "spearman", "all", "transfer")
+        is None
+    )
+
+
+def test_averages_within_their_noise_are_named():
+    def score(value, half=None):
+        return {"value": value, "interval": None if half is None else [value - half, value + half]}
+
+    found = scores.inseparable([score(80.0, 0.6), score(79.3, 0.6), score(78.4, 0.6), score(80.0), None])
+    assert found == [[1], [0], [], [], []]  # 0.7 is below 0.85 = √2 · 0.6, 0.9 is above
+    lopsided = [{"value": 80.0, "interval": [79.9, 90.0]}, {"value": 79.0, "interval": [70.0, 79.1]}]
+    assert scores.inseparable(lopsided) == [[], []]  # the sides that face each other count
+
+
+def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
+    for pooling in ("cls", "mean"):
+        assert cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--data-dir", senteval, "--device",
+                   "cpu", "--name", pooling, "-q").code == 0  # fmt: skip
+    assert cli("report", "results").code == 0
+    done = cli("leaderboard", "--format", "md")
+    assert done.out == Path("results/sts/leaderboard.md").read_text("utf-8")
+    header, _, *rows = [[c.strip() for c in line.split("|")[1:-1]] for line in done.out.splitlines() if "|" in line]
+    assert [row[header.index("rank")] for row in rows] == ["1", "2"]
+    assert {row[0] for row in rows} == {"cls", "mean"}
+    assert "like rank" in cli("leaderboard").out
+    assert "sts: spearman" in cli("leaderboard", "--suite", "sts").out
+    done = cli("leaderboard", "--suite", "stss")
+    assert (done.code, "did you mean 'sts'" in done.err) == (2, True)
+    done = cli("leaderboard", "nowhere")
+    assert (done.code, "nowhere: no reports" in done.err) == (2, True)

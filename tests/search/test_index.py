@@ -1,0 +1,104 @@
+"""The nearest, exactly: against brute force in float64, through numpy and faiss."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from simcse_bench.errors import UserError
+from simcse_bench.search.index import Index, make_store
+
+STORES = [False, True]
+
+
+def unit(n, d, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def made(vectors, use_faiss, fast=False, **cells):
+    if use_faiss:
+        pytest.importorskip("faiss")
+    return Index([str(i) for i in range(len(vectors))], make_store(vectors, use_faiss, fast, **cells))
+
+
+def brute(query, vectors, threshold, top_k):
+    scores = [sum(a * b for a, b in zip(map(float, query), map(float, v), strict=True)) for v in vectors]
+    order = sorted(range(len(scores)), key=lambda i: (-round(scores[i], 9), i))
+    return [(str(i), pytest.approx(scores[i], abs=1e-9)) for i in order if scores[i] >= threshold][:top_k]
+
+
+@pytest.mark.parametrize("use_faiss", STORES)
+@pytest.mark.parametrize("top_k, threshold", [(1, -1), (5, 0.1), (50, 0), (1000, -1), (3, 0.99)])
+def test_equal_to_brute_force(use_faiss, top_k, threshold):
+    vectors, queries = unit(200, 24), unit(6, 24, seed=1)
+    found = made(vectors, use_faiss).search(queries, threshold, top_k)
+    assert found == [brute(q, vectors, threshold, top_k) for q in queries]
+
+
+@pytest.mark.parametrize("use_faiss", STORES)
+def test_ties_stand_in_the_order_of_the_sentences(use_faiss):
+    one, two, three = unit(3, 16)
+    vectors = np.stack([two, one, three, *[one] * 40, two, one])  # 42 equal ones, far more than top_k
+    (found,) = made(vectors, use_faiss).search(one[None], -1, 5)
+    assert [text for text, _ in found] == ["1", "3", "4", "5", "6"]
+    assert len({score for _, score in found}) == 1
+    (found,) = made(vectors, use_faiss).search(two[None], -1, 3)
+    assert [text for text, _ in found][:2] == ["0", "43"]
+
+
+def test_numpy_and_faiss_give_the_very_same():
+    pytest.importorskip("faiss")
+    vectors, queries = unit(3000, 40), unit(20, 40, seed=3)
+    assert made(vectors, False).search(queries, 0.2, 10) == made(vectors, True).search(queries, 0.2, 10)
+
+
+@pytest.mark.parametrize("use_faiss", STORES)
+def test_the_threshold_itself_is_reached(use_faiss):
+    vectors = np.array([[1, 0], [0.5, 0.75**0.5], [0, 1]], dtype=np.float32)
+    index = made(vectors, use_faiss)
+    assert index.search(vectors[:1], 0.5, 5) == [[("0", 1.0), ("1", 0.5)]]
+    assert index.search(vectors[:1], np.nextafter(0.5, 1), 5) == [[("0", 1.0)]]
+
+
+@pytest.mark.parametrize("use_faiss", STORES)
+def test_a_zero_vector_is_near_nothing(use_faiss):
+    vectors = np.array([[0, 0], [1, 0]], dtype=np.float32)
+    assert made(vectors, use_faiss).search(vectors, -1, 1) == [[("0", 0.0)], [("1", 1.0)]]
+
+
+def test_many_scores_are_compared_in_parts(monkeypatch):
+    monkeypatch.setattr("simcse_bench.search.index._CELLS", 150)
+    vectors, queries = unit(100, 8), unit(7, 8, seed=1)
+    assert made(vectors, False).search(queries, -1, 4) == [brute(q, vectors, -1, 4) for q in queries]
+
+
+def test_cells_find_most_and_rank_what_they_find():
+    vectors, queries = unit(2000, 16), unit(30, 16, seed=1)
+    exact = made(vectors, False).search(queries, -1, 10)
+    all_probed = made(vectors, True, fast=True, cells=20, probed=20)
+    assert all_probed.search(queries, -1, 10) == exact
+    some = made(vectors, True, fast=True, cells=20, probed=5).search(queries, -1, 10)
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, some, strict=True)])
+    assert 0.4 < shared < 1
+    all_probed.add(["new"], unit(1, 16, seed=1))  # a new one is found, and with its own vector
+    assert all_probed.search(queries[:1], -1, 1) == [[("new", pytest.approx(1))]]
+
+
+def test_without_faiss(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    vectors = unit(5, 4)
+    assert make_store(vectors, None, False).kind == "numpy, exact"
+    for use_faiss, fast in ((True, False), (None, True)):
+        with pytest.raises(UserError, match=r'pip install "simcse-bench\[search\]"'):
+            make_store(vectors, use_faiss, fast)
+    with pytest.raises(UserError, match="use_faiss is False"):
+        make_store(vectors, False, True)
+
+
+def test_bad_numbers_are_refused():
+    index = made(unit(3, 4), False)
+    with pytest.raises(UserError, match="top_k 0"):
+        index.search(unit(1, 4), 0, 0)
+    with pytest.raises(UserError, match="threshold nan"):
+        index.search(unit(1, 4), float("nan"), 1)

@@ -1,0 +1,275 @@
+"""What ships with the package: the mini encoder, its data, and the commands that use them without a network."""
+
+import csv
+import importlib.util
+import json
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simcse_bench import bundled
+from simcse_bench.bundled import builtin_tasks_dir
+from simcse_bench.data.labelled import read_labelled
+from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.task import load_task
+from simcse_bench.training.config import recipe, with_settings
+
+DATA = builtin_tasks_dir() / "mini"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the embedded default reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def plain(sentence):
+    return re.sub(r"\W+", " ", sentence.lower()).strip()
+
+
+def pairs(split):
+    return read_pairs(load_task("mini-sts"), split, "senteval", None)
+
+
+def sentences_of(found):
+    return {plain(s) for s in (*found.left, *found.right)}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the data
+
+
+def test_the_pairs_are_spread_over_the_scale_and_the_registers():
+    found = [pairs(s) for s in ("dev", "test")]
+    gold = np.concatenate([p.gold for p in found])
+    assert len(gold) >= 600
+    share = np.histogram(gold, bins=[0, 1, 2, 3, 4, 5])[0] / len(gold)
+    assert share.min() > 0.1
+    assert all(set(p.subset) == {"captions", "headlines", "questions", "instructions", "statements"} for p in found)
+    lines = [line.split("\t") for path in DATA.glob("sts/*.tsv") for line in path.read_text("utf-8").splitlines()]
+    assert {len(line) for line in lines} == {5}
+    assert len({line[3] for line in lines}) >= 8
+    kinds = {line[4] for line in lines}
+    assert {"negation", "roles", "number", "tense", "part-whole", "sense", "paraphrase"} <= kinds
+
+
+def test_dev_and_test_share_no_sentence():
+    assert not sentences_of(pairs("dev")) & sentences_of(pairs("test"))
+
+
+def test_the_training_text_holds_no_sentence_of_the_evaluation():
+    lines = bundled.text_file("mini-sentences").read_text("utf-8").splitlines()
+    with bundled.text_file("mini-nli").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))[1:]
+    assert len(set(lines)) == len(lines) >= 5000
+    assert len(set(map(tuple, rows))) == len(rows) >= 1500
+    assert all(len(row) == 3 and all(row) and len(set(row)) == 3 for row in rows)
+    trained = {plain(s) for s in lines} | {plain(s) for row in rows for s in row}
+    probe = {plain(s) for s in read_labelled(load_task("mini-probe"), None).texts}
+    assert not trained & (sentences_of(pairs("dev")) | sentences_of(pairs("test")) | probe)
+
+
+def test_sentences_vary_in_length_and_form():
+    lines = bundled.text_file("mini-sentences").read_text("utf-8").splitlines()
+    words = [len(line.split()) for line in lines]
+    assert min(words) <= 5
+    assert max(words) >= 22
+    assert sum(line.endswith("?") for line in lines) > 200
+    assert not [
+        line for line in lines if "{" in line or "  " in line or (not line[0].isupper() and line[0] not in "\"'“‘")
+    ]
+
+
+@pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts/ is in the repository only")
+def test_the_training_text_is_what_the_grammars_give():
+    module = script("write_mini")
+    assert module.sentences_text() == (DATA / "sentences.txt").read_text("utf-8")
+    assert module.triplets_text() == (DATA / "nli.csv").read_text("utf-8")
+
+
+@pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts/ is in the repository only")
+def test_an_expansion_takes_another_entry_each_time_or_the_same_where_tied():
+    expand = script("write_mini").expand
+    words = {"a": ["x", "y"], "b": [{"one": "1", "other": "2"}, {"one": "3", "other": "4"}]}
+    assert set(expand([["{a} {a}"]], words, 9, tied=False)) == {("X y",), ("Y x",)}
+    assert set(expand([["{b.one} {a}", "{b.other} {a}"]], words, 9, tied=True)) == {
+        ("1 x", "2 x"), ("1 y", "2 y"), ("3 x", "4 x"), ("3 y", "4 y"),
+    }  # fmt: skip
+    assert len(expand([["{a}"], ["{a}!"]], words, 1, tied=False)) == 2
+
+
+# --- the encoder
+
+
+def test_the_encoder_is_a_plain_transformers_folder_of_the_promised_size():
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = bundled.model_folder()
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 17e6
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == "bert"
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.tokenize("The CAT sat.") == tokenizer.tokenize("the cat sat.")
+    found = json.loads((folder / "pretraining.json").read_text("utf-8"))
+    assert found["tokens"] > 1e6
+    losses = [loss for _, loss in found["loss"]]
+    assert losses[-1] < losses[0] - 2
+
+
+def test_the_encoder_finds_the_paraphrase(cli):
+    from simcse_bench.evaluation.evaluate import embed
+    from simcse_bench.evaluation.metrics import paired_cosine
+    from simcse_bench.models.open import open_model
+
+    texts = [
+        "The bakery sells fresh bread.",
+        "You can buy fresh bread at the bakery.",
+        "My laptop needs a new battery.",
+    ]
+    vectors = embed(open_model("mini", device="cpu").load(), texts)
+    near, far = paired_cosine(vectors[[0, 0]], vectors[[1, 2]])
+    assert near > far + 0.1
+
+
+def test_a_revision_of_it_is_refused(cli):
+    done = cli("eval", "--model", "mini", "--revision", "main")
+    assert done.code == 2
+    assert "has no revisions" in done.err
+
+
+# --- the commands
+
+
+def test_eval_without_data_takes_the_embedded_suite_and_says_so(cli):
+    done = cli("eval", "--model", "mini", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "no real data is configured: suite mini" in done.err
+    assert "SIMCSE_BENCH_DATA" in done.err
+    assert "embedded mini encoder" in done.out
+    assert "for trying, no benchmark" in " ".join(done.out.split())
+    report = json.loads(Path("results/mini/mini.json").read_text())
+    assert report["model"]["embedded"] is True
+    assert set(report["tasks"]["mini-sts"]["subsets"]) >= {"captions", "questions"}
+    assert report["average"]["spearman"]["all"]["value"] > 25
+    page = Path("results/mini/mini.md").read_text("utf-8")
+    assert "ancestor all-MiniLM-L6-v2 was trained on sentence pairs" in page
+    assert cli("report", "results").code == 0
+    assert "(embedded)" in Path("results/mini/leaderboard.md").read_text("utf-8")
+
+
+def test_the_title_goes_by_the_task_not_by_the_suites_name(cli, bert, senteval, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "suites.yaml").write_text("minimal: [stsb]\n")
+    for args, marked in (
+        (("--suite", "minimal", "--tasks-dir", tmp_path / "own"), False),
+        (("--task", "mini-sts"), True),
+    ):
+        done = cli("eval", "--model", bert, "--pooling", "cls", "--head", "none", "--data-dir", senteval, "--device",
+                   "cpu", *args)  # fmt: skip
+        assert done.code == 0, done.err
+        assert ("embedded data" in done.out) is marked
+
+
+def test_eval_with_data_takes_the_real_suite(cli, senteval):
+    done = cli("eval", "--model", "mini", "--device", "cpu", "--data-dir", senteval, "--limit", "20")
+    assert done.code == 0, done.err
+    assert Path("results/sts/mini--first20.json").is_file()
+
+
+def test_a_model_of_the_users_own_never_falls_back(cli, bert):
+    done = cli("eval", "--model", bert, "--pooling", "cls", "--head", "none")
+    assert done.code == 2  # the Hub is not reached: an error, not another suite
+
+
+def test_the_probe_suite(cli):
+    done = cli("eval", "--model", "mini", "--suite", "mini-transfer", "--device", "cpu", "--probe", "fast")
+    assert done.code == 0, done.err
+    report = json.loads(Path("results/mini-transfer/mini--fast.json").read_text())
+    assert report["tasks"]["mini-probe"]["n"] == 520
+    assert report["average"]["accuracy"]["all"]["value"] > 55
+
+
+@pytest.mark.parametrize("name, text", [("mini-unsup", "mini-sentences"), ("mini-sup", "mini-nli")])
+def test_the_recipes_train_and_their_models_stay_marked(cli, name, text):
+    done = cli("train", "--recipe", name, "--out", "runs/x", "--set", "max_steps=4", "--set", "eval_every=2",
+               "--set", "batch_size=16", "--device", "cpu")  # fmt: skip
+    assert done.code == 0, done.err
+    record = json.loads(Path("runs/x/train.json").read_text())
+    assert (record["data"]["name"], record["data"]["origin"]) == (text, "embedded")
+    assert record["config"]["eval_task"] == record["dev"]["task"] == "mini-sts"
+    assert (record["config"]["model"], record["model"]["embedded"]) == ("mini", True)
+    done = cli("eval", "--model", "runs/x", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "embedded mini encoder" in done.out
+    report = json.loads(next(Path("results/mini").glob("*.json")).read_text())
+    assert report["model"]["embedded"] is True
+
+
+def test_the_dev_task_auto_is_the_real_one_where_its_data_is(cli, senteval, monkeypatch):
+    from simcse_bench.training.selection import settled
+
+    config = recipe("mini-unsup")
+    assert config.eval_task == "auto"
+    assert settled(config, None, "main").eval_task == "mini-sts"
+    assert settled(config, senteval, "main").eval_task == "stsb"
+    monkeypatch.setenv("SIMCSE_BENCH_DATA", str(senteval))
+    assert settled(config, None, "main").eval_task == "stsb"
+    assert settled(with_settings(config, ["eval_task=sickr"]), None, "main").eval_task == "sickr"
+
+
+def test_resume_finds_the_run_of_an_automatic_dev_task(cli):
+    args = ("train", "--recipe", "mini-unsup", "--out", "runs/x", "--set", "max_steps=2", "--set", "batch_size=8",
+            "--device", "cpu")  # fmt: skip
+    assert cli(*args).code == 0
+    done = cli(*args, "--resume")
+    assert done.code == 0, done.err
+    assert "already there" in done.err
+
+
+@pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts/ is in the repository only")
+def test_pretraining_lowers_the_loss_and_goes_on_after_a_kill(minilm, tmp_path, monkeypatch):
+    """50 updates on the embedded sentences; the same again, stopped in the middle."""
+    import sys
+
+    module = script("pretrain_mini")
+    monkeypatch.setattr(module, "SAVE_EVERY", 10)
+
+    def run(out, tokens=20_000):
+        monkeypatch.setattr(sys, "argv", [
+            "pretrain_mini.py", "--text", str(bundled.text_file("mini-sentences")), "--ancestor", str(minilm),
+            "--out", str(out), "--tokens", str(tokens), "--batch-tokens", "400", "--vocabulary", "1000", "--layers", "0",
+            "--neurons", "64",
+        ])  # fmt: skip
+        module.main()
+
+    run(tmp_path / "a")
+    found = json.loads((tmp_path / "a" / "mini" / "pretraining.json").read_text())
+    assert found["steps"] >= 50
+    assert found["loss"][-1][1] < 6.9  # log(1000): what guessing costs
+    updates, real = [], module.update
+
+    def stop(*args):
+        updates.append(1)
+        if len(updates) == 25:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "update", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b")
+    monkeypatch.setattr(module, "update", real)
+    run(tmp_path / "b")
+    a, b = ((tmp_path / x / "mini" / "model.safetensors").read_bytes() for x in "ab")
+    assert a == b

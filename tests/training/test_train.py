@@ -1,0 +1,683 @@
+"""`simcse-bench train` from the command line to the model folder, with a tiny BERT."""
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import sentences, tiny_bert, write_tokenizer
+
+from simcse_bench.training import dry_run, run, selection
+from simcse_bench.training import train as training
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.folder import RunFolder
+from simcse_bench.training.job import prepare
+from simcse_bench.training.processes import Processes
+from simcse_bench.training.train import learning_rate
+
+CPU = Processes(0, 1, torch.device("cpu"))
+OUT = Path("runs/x")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(sentences(60)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(cli, bert, text, senteval):
+    """Run `train` into runs/x: 6 updates of 8 rows without dev scores, changed by the given settings."""
+
+    def run(*args, out=OUT, **settings):
+        chosen = {"model": bert, "train": text, "batch_size": 8, "max_steps": 6, "eval_every": 0} | settings
+        given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
+        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *given, *args)
+
+    return run
+
+
+def record(out=OUT):
+    return json.loads((out / "train.json").read_text(encoding="utf-8"))
+
+
+def log(out=OUT):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def losses(out=OUT):
+    return {e["step"]: e["loss"] for e in log(out) if "loss" in e}
+
+
+def weights(out=OUT):
+    return (out / "model.safetensors").read_bytes()
+
+
+def table(path, columns, n=60):
+    """Rows of a sentence, the same words in another order, and another sentence."""
+    texts = sentences(n)
+    rows = [(s, " ".join(reversed(s.split())), texts[i - 1]) for i, s in enumerate(texts)]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("sent0", "sent1", "hard_neg")[:columns])
+        writer.writerows(row[:columns] for row in rows)
+    return path
+
+
+def values(content):
+    if isinstance(content, dict | list):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from values(part)
+    else:
+        yield content
+
+
+def stop_at(monkeypatch, step):
+    """Make the run fail as if killed behind this update."""
+    update = training.Run.update
+
+    def stopped(self):
+        if self.state.step == step:
+            raise KeyboardInterrupt
+        update(self)
+
+    monkeypatch.setattr(training.Run, "update", stopped)
+
+
+def dev_of(cli, senteval, out=OUT):
+    done = cli("eval", "--model", out, "--task", "stsb", "--split", "dev", "--data-dir", senteval, "--device", "cpu",
+               "--format", "json", "-q", "--out", "results")  # fmt: skip
+    assert done.code == 0, done.err
+    return json.loads(done.out)["tasks"]["stsb"]["scores"]["spearman"]["all"]["value"]
+
+
+# --- a run
+
+
+def test_a_run_leaves_a_model_a_log_and_a_record(train, cli, senteval, tmp_path, bert):
+    done = train("--track-geometry", "6", max_steps=12, eval_every=4, seed=7)
+    assert done.code == 0, done.err
+    names = {p.name for p in OUT.iterdir()}
+    assert {"config.json", "model.safetensors", "modules.json", "simcse_bench.json", "train.json", "log.jsonl"} <= names
+    assert "checkpoints" not in names
+    assert not [n for n in names if n.startswith(".")]
+    found = record()
+    assert (found["status"], found["steps"], found["epochs"]) == ("finished", 12, 1.5)
+    assert (found["config"]["seed"], found["config"]["batch_size"], found["config"]["model"]) == (7, 8, bert.name)
+    assert (found["data"]["rows"], found["data"]["columns"], found["data"]["empty"]) == (60, 1, 0)
+    assert re.fullmatch("[0-9a-f]{16}", found["data"]["fingerprint"])
+    assert found["data"]["tokens"] == sum(len(s.split()) + 2 for s in sentences(60))
+    assert found["seconds"] > 0
+    assert found["sentences_per_second"] == pytest.approx(
+        2 * sum(8 if (i + 1) % 8 else 4 for i in range(12)) / found["seconds"], rel=0.05
+    )
+    assert found["environment"]["processes"] == 1
+    assert found["environment"]["versions"]["torch"] == torch.__version__
+    assert found["dev"]["n"] == 1500
+    everything = (OUT / "train.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in everything
+    assert not [v for v in values(found) if isinstance(v, str) and v.startswith(("/", "~"))]
+    assert [(m["step"], "dev" in m, "alignment" in m) for m in found["measured"]] == [
+        (0, True, True), (4, True, False), (6, False, True), (8, True, False), (12, True, True)
+    ]  # fmt: skip
+    assert list(losses()) == [4, 6, 8, 10, 12]
+    assert [e["step"] for e in log() if "loss" not in e] == [0, 4, 6, 8, 12]
+    best = max((m for m in found["measured"] if m["step"] and "dev" in m), key=lambda m: m["dev"])
+    assert found["kept"] == {"step": best["step"], "dev": best["dev"]}
+    assert f"weights of step {best['step']} of 12, dev {best['dev']:.2f} (stsb)" in done.out
+    assert dev_of(cli, senteval) == pytest.approx(best["dev"], abs=0.01)
+
+
+def test_the_dev_score_with_an_mlp_kept_equals_that_of_eval(train, cli, senteval):
+    assert train(eval_every=3, mlp="always", pooling="first_last").code == 0
+    assert dev_of(cli, senteval) == pytest.approx(record()["kept"]["dev"], abs=0.01)
+
+
+def test_the_loss_falls_on_what_can_be_learnt(train, tmp_path):
+    path = table(tmp_path / "triplets.csv", 3, 12)
+    done = train(train=path, max_steps=60, batch_size=12, learning_rate=1e-3, pooling="mean", mlp="none", dropout=0)
+    assert done.code == 0, done.err
+    found = losses()
+    assert found[60] < 0.5 * found[10]
+    assert found[60] < 2  # equal vectors for all sentences would give ln 24 = 3.2
+    assert record()["data"]["columns"] == 3
+
+
+def test_two_columns_without_an_mlp(train, tmp_path):
+    done = train(train=table(tmp_path / "pairs.csv", 2), mlp="none")
+    assert done.code == 0, done.err
+    assert record()["random_at_start"] == []
+    assert record()["data"]["columns"] == 2
+
+
+def test_with_the_masked_language_modelling_term(train, tmp_path, bert):
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    folder = tmp_path / "mlm"
+    BertForMaskedLM(BertConfig.from_pretrained(bert)).save_pretrained(folder)
+    write_tokenizer(folder)
+    same = {"model": folder, "mlp": "none", "dropout": 0, "learning_rate": 1e-9}
+    done = train(**same, mlm_weight=0.1)
+    assert done.code == 0, done.err
+    assert record()["random_at_start"] == []
+    assert train(**same, out=Path("runs/without")).code == 0
+    assert losses()[6] > losses(Path("runs/without"))[6] + 0.1
+    assert not [k for k in load_file(OUT / "model.safetensors") if k.startswith(("cls.", "lm_head"))]
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_short_run_fills_the_words_of_the_rows_it_reaches_only(bert, text, monkeypatch, blank):
+    if blank:
+        text.write_text(text.read_text().replace("\n", "\n\n", 7), encoding="utf-8")
+    asked = []
+
+    def filler(*_):
+        return lambda texts: asked.extend(texts) or [t.upper() if len(t) % 5 else " " for t in texts]
+
+    monkeypatch.setattr("simcse_bench.training.augment.mlm_filler", filler)
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, augmentation="mlm")
+    whole, short = (prepare(dataclasses.replace(config, max_steps=steps), CPU) for steps in (7, 4))
+    assert len(asked) == 60 + 4 * 8  # 7 batches may be more than an epoch's
+    assert [short.rows(i) for i in range(4)] == [whole.rows(i) for i in range(4)]
+    assert short.data.counts["rows"] == 60
+    assert short.key() != whole.key()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"encoders": 2}, {"augmentation": "word_deletion"}, {"objective": "next_sentence"}, {"same_mask": "replay"}]
+)  # fmt: skip
+def test_a_variant_of_the_positive_trains_other_weights(train, changed):
+    assert train(out=Path("runs/plain")).code == 0
+    done = train(**changed)
+    assert done.code == 0, done.err
+    assert weights() != weights(Path("runs/plain"))
+    (name, value), *_ = changed.items()
+    assert record()["config"][name] == value
+    assert set(load_file(OUT / "model.safetensors")) == set(load_file("runs/plain/model.safetensors"))
+
+
+def test_the_seed_decides_the_weights(train):
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert train(out=Path(out), seed=seed).code == 0
+    assert weights(Path("a")) == weights(Path("b"))
+    assert weights(Path("a")) != weights(Path("c"))
+
+
+def test_dropout_is_set_for_both_kinds(train):
+    assert train(dropout=0.25).code == 0
+    assert record()["dropout"] == {"hidden": 0.25, "attention": 0.25}
+
+
+# --- selection
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Dev scores by script; gives the encoder's weights at every one."""
+    seen = []
+
+    def script(*scores):
+        def measure(self, encoder, score=True, shape=False):
+            state = encoder.model.state_dict()
+            seen.append({k: v.clone() for k, v in state.items()})
+            return {"dev": scores[len(seen) - 1]}
+
+        monkeypatch.setattr(selection.Dev, "measure", measure)
+        return seen
+
+    return script
+
+
+def test_the_weights_of_the_best_dev_score_are_kept(train, scripted):
+    seen = scripted(10.0, 50.0, 30.0, 50.0)
+    done = train(max_steps=8, eval_every=2, learning_rate=1e-3)
+    assert done.code == 0, done.err
+    assert record()["kept"] == {"step": 4, "dev": 50.0}
+    found = load_file(OUT / "model.safetensors")
+    encoder = {k: v for k, v in found.items() if k in seen[1] and "pooler" not in k}
+    assert len(encoder) > 20
+    assert all(torch.equal(v, seen[1][k]) for k, v in encoder.items())
+    assert not all(torch.equal(v, seen[3][k]) for k, v in encoder.items())
+    assert not (OUT / "checkpoints").exists()
+
+
+def test_the_best_weights_outlive_a_stop_and_later_checkpoints(train, scripted, monkeypatch):
+    seen = scripted(50.0, 30.0, 20.0, 10.0)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        assert train("--save-every", "1", max_steps=8, eval_every=2, learning_rate=1e-3).code == 130
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 6]
+    done = train("--resume", max_steps=8, eval_every=2, learning_rate=1e-3)
+    assert done.code == 0, done.err
+    assert record()["kept"] == {"step": 2, "dev": 50.0}
+    found = load_file(OUT / "model.safetensors")
+    assert all(torch.equal(v, seen[0][k]) for k, v in found.items() if k in seen[0] and "pooler" not in k)
+
+
+def test_without_dev_scores_the_last_weights_are_kept(train):
+    done = train()
+    assert "no dev scores: the last weights are kept." in done.err
+    assert record()["kept"] == {"step": 6, "dev": None}
+    assert "no dev score" in done.out
+
+
+def test_only_the_main_process_reads_the_best_weights_at_the_end(bert, text):
+    """The others do not know which checkpoints are still there: the main one replaces and removes them."""
+
+    class Second(Processes):
+        def wait(self):
+            pass
+
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, max_steps=4)
+    job = dataclasses.replace(prepare(config, CPU), processes=Second(1, 2, torch.device("cpu")))
+    run = training.Run(job, RunFolder(OUT), lambda entry: None)
+    run.state.step, run.state.best, run.state.best_step = 4, 50.0, 2
+    run.finish()
+    assert not OUT.exists()
+
+
+# --- a folder that holds a run
+
+
+def test_the_same_command_again_trains_nothing(train, monkeypatch):
+    assert train().code == 0
+    files = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in OUT.rglob("*") if p.is_file()}
+    monkeypatch.setattr(training.Run, "update", lambda self: pytest.fail("trained again"))
+    done = train()
+    assert (done.code, done.out) == (0, "runs/x: weights of step 6 of 6, no dev score\n")
+    assert "already there" in done.err
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in OUT.rglob("*") if p.is_file()} == files
+
+
+def test_a_finished_run_resumed_trains_nothing(train, monkeypatch):
+    assert train().code == 0
+    monkeypatch.setattr(training.Run, "update", lambda self: pytest.fail("trained again"))
+    done = train("--resume")
+    assert (done.code, done.out) == (0, "runs/x: weights of step 6 of 6, no dev score\n")
+
+
+def test_resume_alone_on_a_finished_run_prints_it(train, cli):
+    assert train().code == 0
+    done = cli("train", "--resume", "--out", OUT)
+    assert (done.code, done.out) == (0, "runs/x: weights of step 6 of 6, no dev score\n"), done.err
+
+
+def test_other_settings_in_the_folder_of_a_finished_run_are_refused(train):
+    assert train().code == 0
+    before = weights()
+    done = train(temperature=0.1, seed=3)
+    assert done.code == 2
+    assert "temperature 0.05 there, 0.1 here" in done.err
+    assert "seed 42 there, 3 here" in done.err
+    assert "--force" in done.err
+    assert weights() == before
+    done = train("--force", temperature=0.1)
+    assert done.code == 0, done.err
+    assert weights() != before
+    assert record()["config"]["temperature"] == 0.1
+    assert [e["step"] for e in log()] == [6]
+
+
+def test_other_text_under_the_same_name_is_refused(train, text):
+    assert train().code == 0
+    text.write_text("\n".join(sentences(60, seed=9)) + "\n", encoding="utf-8")
+    done = train()
+    assert done.code == 2
+    assert "the files of its model or data" in done.err
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert train("--save-every", "2").code == 130
+    done = train()
+    assert done.code == 2
+    assert "a run stopped at step 4. --resume goes on, --force starts anew." in done.err
+    done = train("--resume", temperature=0.1)
+    assert done.code == 2
+    assert "temperature 0.05 there, 0.1 here" in done.err
+    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+    assert train("--force").code == 0
+    assert train(out=Path("whole")).code == 0
+    assert weights() == weights(Path("whole"))
+
+
+def test_resume_goes_on_where_it_stopped(train, cli, monkeypatch):
+    assert train(out=Path("whole"), accumulation=2, warmup_steps=2).code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert train("--save-every", "2", accumulation=2, warmup_steps=2).code == 130
+    steps = []
+    update = training.Run.update
+    monkeypatch.setattr(training.Run, "update", lambda self: (steps.append(self.state.step), update(self)))
+    done = cli("train", "--resume", "--out", OUT, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert steps == [4, 5]
+    assert weights() == weights(Path("whole"))
+    assert record()["config"] == record(Path("whole"))["config"]
+    assert [e["step"] for e in log()] == [2, 4, 6]
+
+
+def test_the_speed_after_a_resume_counts_only_what_was_embedded_since(train, monkeypatch):
+    entries = []
+    with monkeypatch.context() as patch:
+        stop_at(patch, 16)
+        assert train("--save-every", "16", max_steps=17).code == 130
+    counted = training.Run.write_log
+
+    def write_log(self):
+        before, start = self.counted[0], self.state.seconds
+        counted(self)
+        entries.append((self.state.sentences - before, self.state.seconds - start))
+
+    monkeypatch.setattr(training.Run, "write_log", write_log)
+    assert train("--resume", max_steps=17).code == 0
+    ((embedded, _),) = entries
+    assert embedded == 2 * 8
+
+
+def test_resume_notices_that_the_training_text_has_changed(train, text, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert train("--save-every", "2").code == 130
+    text.write_text("\n".join(sentences(60, seed=9)) + "\n", encoding="utf-8")
+    done = train("--resume")
+    assert done.code == 2
+    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+
+
+def test_resume_in_an_empty_folder_starts_from_the_beginning(train):
+    assert train("--resume").code == 0
+    assert train(out=Path("whole")).code == 0
+    assert weights() == weights(Path("whole"))
+
+
+@pytest.mark.parametrize("args", [(), ("--resume",), ("--force",)])
+def test_a_folder_in_which_another_command_trains_is_left_alone(train, monkeypatch, args):
+    stop_at(monkeypatch, 4)
+    assert train().code == 130
+    before = {p: p.read_bytes() for p in OUT.rglob("*") if p.is_file()}
+    with RunFolder(OUT).locked():
+        done = train(*args)
+        assert done.code == 2
+        assert "another command is training there" in done.err
+    assert {p: p.read_bytes() for p in OUT.rglob("*") if p.is_file()} == before
+
+
+def test_resume_and_force_exclude_each_other(train):
+    done = train("--resume", "--force")
+    assert done.code == 2
+    assert "--resume and --force exclude each other" in done.err
+    assert not OUT.exists()
+
+
+def test_the_log_of_a_stopped_run_is_cut_at_its_checkpoint(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 11)
+        assert train("--save-every", "6", max_steps=12).code == 130
+    assert [e["step"] for e in log()] == [6, 10]
+    with (OUT / "log.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"step": 11, "lo')
+    assert train("--resume", max_steps=12).code == 0
+    assert [e["step"] for e in log()] == [6, 10, 12]
+
+
+# --- optimisation
+
+
+def test_the_accumulation_note_says_that_negatives_do_not_grow(train):
+    done = train(accumulation=3)
+    assert done.code == 0
+    assert "accumulation 3: 24 rows an update, but each anchor still meets the 7 other rows" in done.err
+    assert any("accumulation 3" in note for note in record()["notes"])
+
+
+def test_accumulated_gradients_are_the_mean_of_their_batches(bert, text, monkeypatch):
+    seen = []
+
+    def keep(model, optimizer, *rest):
+        seen.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(training, "apply", keep)
+    config = TrainConfig(
+        model=str(bert), train=str(text), batch_size=8, eval_every=0, max_steps=2, hidden_dropout=0.0,
+        attention_dropout=0.0,
+    )  # fmt: skip
+    for changed, updates in (({}, 2), ({"accumulation": 2}, 1)):
+        run = training.Run(prepare(dataclasses.replace(config, **changed), CPU), RunFolder(OUT), lambda entry: None)
+        for _ in range(updates):
+            run.update()
+    first, second, both = seen
+    assert max(float(g.abs().max()) for g in both.values()) > 0.01
+    for name, grad in both.items():
+        torch.testing.assert_close(grad, (first[name] + second[name]) / 2, atol=1e-5, rtol=1e-4)
+    assert any(not torch.allclose(first[n], second[n], atol=1e-3) for n in both)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_training_in_16_bits_is_close_to_32(train, dtype):
+    assert train(learning_rate=1e-4, dropout=0.0).code == 0
+    expected = losses()
+    done = train("--force", dtype=dtype, learning_rate=1e-4, dropout=0.0)
+    assert done.code == 0, done.err
+    assert losses() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_the_schedule_is_that_of_transformers(warmup):
+    from transformers import get_linear_schedule_with_warmup
+
+    config = TrainConfig(learning_rate=3e-4, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    schedule = get_linear_schedule_with_warmup(optimizer, warmup, 20)
+    for step in range(20):
+        assert learning_rate(config, step, 20) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_log_has_the_learning_rate_of_its_update(train):
+    assert train(max_steps=20, learning_rate=1e-4).code == 0
+    assert {e["step"]: e["learning_rate"] for e in log()} == pytest.approx({10: 1e-4 * 11 / 20, 20: 1e-4 / 20})
+
+
+# --- dry run
+
+
+def test_a_dry_run_tells_the_cost_and_writes_no_run(train):
+    done = train("--dry-run", max_steps=0, epochs=2, eval_every=5)
+    assert done.code == 0, done.err
+    said = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines() if "  " in line)
+    assert said["steps"] == "16 updates, 2.00 epochs, batch 8"
+    assert said["data"].startswith("text.txt: 60 rows of 1 column(s)")
+    assert said["dev scores"] == "4 on stsb"
+    assert "GB" in said["memory"]
+    assert "GB" in said["disk"]
+    assert "min" in said["time"]
+    assert not OUT.exists()
+
+
+def test_the_tokens_of_a_dry_run_are_those_of_the_run(train, bert, text):
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=10, epochs=1, eval_every=0)
+    said = dict(dry_run.estimate(config, run.Place(OUT, device="cpu"), lambda line: None)[0])
+    assert train(max_steps=0, batch_size=10).code == 0
+    each = record()["data"]["tokens"] / 60
+    assert said["tokens"] == f"{2 * record()['data']['tokens'] / 1e6:,.1f} million, {each:.1f} a sentence"
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    "args, settings, said",
+    [
+        (["--recipe", "mini-unsop"], {}, "unknown recipe 'mini-unsop'; did you mean 'mini-unsup'?"),
+        ([], {"temprature": 1}, "unknown field 'temprature'; did you mean 'temperature'?"),
+        ([], {"temperature": "warm"}, "temperature=warm: expected a number"),
+        ([], {"train": "missing.txt"}, "missing.txt: no such file"),
+        ([], {"model": "./missing"}, "missing"),
+        ([], {"eval_every": 2, "eval_task": "sts12"}, "Set eval_every 0"),
+        ([], {"eval_every": 2, "eval_task": "stsB2"}, "did you mean 'stsb'?"),
+        ([], {"batch_size": 1}, "batch_size 1: expected at least 2"),
+        ([], {"max_rows": 1}, "1 rows are too few"),
+        ([], {"warmup_steps": 6}, "warmup_steps 6: the run has only 6 updates"),
+        ([], {"max_length": 500}, "max_length 500"),
+        ([], {"track_geometry": 2, "eval_task": "trec"}, "Set eval_every 0 (and track_geometry 0)"),
+        (["--save-every", "0"], {}, "--save-every 0"),
+        (["--progress", "loud"], {}, "unknown progress 'loud'"),
+        (["--tracker", "tensorbord"], {}, "unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
+        (["--device", "cuda:99"], {}, "cuda:99"),
+    ],
+)
+def test_a_wrong_command_is_told_and_leaves_a_finished_run_whole(train, args, settings, said):
+    assert train(out=Path("runs/y")).code == 0
+    done = train(*args, **settings)
+    assert done.code == 2, done.err
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not OUT.exists()
+    before = {p.name: p.read_bytes() for p in Path("runs/y").rglob("*") if p.is_file()}
+    assert train(*args, "--force", out=Path("runs/y"), **settings).code == 2
+    assert {p.name: p.read_bytes() for p in Path("runs/y").rglob("*") if p.is_file()} == before
+
+
+def test_a_ragged_table_is_told_with_its_line(train, tmp_path):
+    path = tmp_path / "ragged.csv"
+    path.write_text("a,b\nthe dog,the cat\nthe man,the cat,the dog\n", encoding="utf-8")
+    done = train(train=path)
+    assert done.code == 2
+    assert "ragged.csv:3: 3 fields, expected 2" in done.err
+
+
+def test_a_batch_larger_than_the_text_takes_all_rows(train):
+    done = train(batch_size=1000, max_steps=0, epochs=3)
+    assert done.code == 0, done.err
+    assert (record()["steps"], record()["epochs"]) == (3, 3.0)
+
+
+def test_a_column_that_makes_its_own_positive_takes_no_augmentation(train, tmp_path):
+    done = train(train=table(tmp_path / "pairs.csv", 2), augmentation="crop")
+    assert done.code == 2
+    assert "augmentation: makes the positive of a one-column row" in done.err
+
+
+def test_a_tracker_that_is_not_installed_is_told(train, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    done = train("--tracker", "wandb")
+    assert done.code == 2
+    assert "--tracker wandb: the package is not installed. Installed: none." in done.err
+    assert not OUT.exists()
+
+
+def test_a_tracker_gets_the_settings_and_every_entry(train, monkeypatch):
+    seen = []
+
+    class Fake:
+        requires_logging_directory = False
+
+        def __init__(self, name):
+            seen.append(("name", name))
+
+        def store_init_configuration(self, settings):
+            seen.append(("seed", settings["seed"]))
+
+        def log(self, entry, step):
+            seen.append((step, sorted(entry)))
+
+        def finish(self):
+            seen.append(("finish", ""))
+
+    monkeypatch.setattr("accelerate.tracking.LOGGER_TYPE_TO_CLASS", {"fake": Fake})
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [SimpleNamespace(value="fake")])
+    done = train("--tracker", "fake", eval_every=6)
+    assert done.code == 0, done.err
+    numbers = ["epoch", "grad_norm", "learning_rate", "loss", "sentences_per_second", "tokens_per_second"]
+    assert seen == [("name", "x"), ("seed", 42), (6, numbers), (6, ["dev"]), ("finish", "")]
+
+
+def test_a_diverged_run_names_the_step_and_exports_nothing(train):
+    done = train("--save-every", "1", learning_rate=1e30, max_grad_norm=0)
+    assert done.code == 2
+    found = re.search(r"step (\d+): loss \S+, gradient norm \S+: training has diverged", done.err)
+    assert found, done.err
+    assert "learning_rate 1e+30 too high" in done.err
+    assert "Traceback" not in done.err
+    assert not (OUT / "model.safetensors").exists()
+    assert max(RunFolder(OUT).checkpoints()) == int(found[1]) - 1
+    assert f"The checkpoint of step {int(found[1]) - 1} is kept" in done.err
+
+
+def test_a_forced_run_that_fails_leaves_no_other_runs_weights_under_its_record(train):
+    assert train().code == 0
+    done = train("--force", learning_rate=1e30, max_grad_norm=0)
+    assert done.code == 2
+    assert record()["status"] == "finished" or not (OUT / "model.safetensors").exists()
+
+
+# --- real weights and data
+
+
+def _found(real_data, name):
+    for parent in real_data.parents:
+        if (parent / name).is_file():
+            return parent / name
+    pytest.skip(f"no {name} beside the real data")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "recipe, name", [("mini-unsup", "text/wikipedia.txt"), ("mini-sup", "nli/nli_triplets.csv")]
+)  # fmt: skip
+def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from simcse_bench.evaluation.evaluate import embed
+    from simcse_bench.models.open import open_model
+
+    path = _found(real_data, name)
+    settings = (
+        "max_steps=20",
+        "eval_every=10",
+        "max_rows=1280",
+        "batch_size=64",
+        "learning_rate=3e-5",
+        "dtype=float32",
+    )
+    done = cli("train", "--recipe", recipe, "--model", minilm, "--train", path, "--data-dir", real_data, "--out", OUT,
+               "--device", "cpu", *(part for s in settings for part in ("--set", s)))  # fmt: skip
+    assert done.code == 0, done.err
+    found = record()
+    assert [m["step"] for m in found["measured"]] == [10, 20]
+    assert dev_of(cli, real_data) == pytest.approx(found["kept"]["dev"], abs=0.01)
+    assert found["kept"]["dev"] > 70
+    texts = ["A man is playing a guitar.", "The cat sat on the mat, and then it slept for a long while.", "no"]
+    ours = embed(open_model(str(OUT), device="cpu").load(), texts)
+    theirs = SentenceTransformer(str(OUT), device="cpu").encode(texts)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_folder_of_another_model_is_the_start(train, tmp_path):
+    """Another start gives other weights under the same settings, and the record tells them apart."""
+    assert train().code == 0
+    other = tiny_bert(tmp_path / "other", seed=5)
+    done = train(model=other)
+    assert done.code == 2
+    assert "model 'tiny-bert' there, 'other' here" in done.err
