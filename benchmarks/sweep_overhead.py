@@ -92,17 +92,17 @@ def bare(name: str, seeds: int, folder: Path) -> tuple[float, float]:
     """Seconds that the arms take to train, one after the other, each into a folder of its own, and of their updates."""
     import dataclasses
 
-    from simcse_bench.experiments.sweep import named, plan
-    from simcse_bench.training import train
-    from simcse_bench.training.run import Place, launch
+    from simcse_bench.experiments.sweep import named_ablation, plan_sweep
+    from simcse_bench.training import train as loop
+    from simcse_bench.training.run import RunOptions, train
 
-    assert train, "loaded before the clock starts"
-    sweep = plan(named(name), "mini", seeds, (), (), folder, Place(folder, device="cpu"))
+    assert loop, "loaded before the clock starts"
+    sweep = plan_sweep(named_ablation(name), "mini", seeds, (), (), folder, RunOptions(folder, device="cpu"))
     spent = updates = 0.0
     for trial in sweep.trials:
-        place = dataclasses.replace(sweep.place, out=folder / trial.path.stem)
+        options = dataclasses.replace(sweep.options, out=folder / trial.path.stem)
         start = time.perf_counter()
-        record = launch(trial.config, place, lambda entry: None, lambda text: None)
+        record = train(trial.config, options, lambda entry: None, lambda text: None)
         spent += time.perf_counter() - start
         updates += record["seconds"]
     return spent, updates

@@ -49,8 +49,8 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     from simcse_bench.models.checkpoints import resolve
     from simcse_bench.training.config import TrainConfig, with_settings
     from simcse_bench.training.folder import RunFolder
-    from simcse_bench.training.job import prepare
-    from simcse_bench.training.processes import join
+    from simcse_bench.training.job import prepare_job
+    from simcse_bench.training.processes import join_processes
     from simcse_bench.training.train import Run
 
     settings = (
@@ -58,7 +58,9 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
         f"batch_size={BATCH}", "eval_every=0", f"dtype={args.dtype[0]}", f"pooling={resolve(args.model).spec.pooling}",
     )  # fmt: skip
     run = Run(
-        prepare(with_settings(TrainConfig(), settings), join(args.device)), RunFolder(args.out), lambda entry: None
+        prepare_job(with_settings(TrainConfig(), settings), join_processes(args.device)),
+        RunFolder(args.out),
+        lambda entry: None,
     )
     seconds = []
     for _ in range(args.updates + WARM):

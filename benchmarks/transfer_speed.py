@@ -35,14 +35,14 @@ def main() -> None:
     from test_probe import plain_nested
 
     from simcse_bench.data.labelled import read_labelled
-    from simcse_bench.data.senteval import find_root
+    from simcse_bench.data.senteval import DataSource, find_root
     from simcse_bench.data.task import load_task
     from simcse_bench.evaluation.probe import EXACT, nested_kfold
     from simcse_bench.files import environment, write_text
     from simcse_bench.models.checkpoints import resolve
     from simcse_bench.models.loading import load_encoder
 
-    data = read_labelled(load_task(args.task), find_root(args.data_dir).path)
+    data = read_labelled(load_task(args.task), find_root(DataSource(args.data_dir)).path)
     x = load_encoder(resolve(args.model, pooling="mean"), device="cpu").encode(data.texts)
     runs: dict[str, list[float]] = {OURS: [], THEIRS: []}
     found = {}

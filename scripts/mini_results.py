@@ -41,7 +41,7 @@ def table(folder: Path) -> Table:
         rows.append([name, str(len(reports)), *map(_spread, columns)])
     rows.sort(key=lambda row: float(row[-1].split()[0]))
     for name in BERT:
-        paper = published.find(name, "simcse", "all", "spearman", "test", "sts")
+        paper = published.published_row(name, "simcse", "all", "spearman", "test", "sts")
         if paper is not None:
             average = f"{paper.average:.2f}" if paper.average is not None else ""
             rows.append(

@@ -15,24 +15,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simcse_bench.data.senteval import DataSource
     from simcse_bench.data.task import load_suite, load_task
+    from simcse_bench.evaluation.compare import compare, verify
     from simcse_bench.evaluation.evaluate import evaluate
+    from simcse_bench.evaluation.geometry import alignment, analyze, uniformity
     from simcse_bench.evaluation.mteb.adapter import mteb_model
+    from simcse_bench.evaluation.statistics import difference, holm
+    from simcse_bench.experiments.run import run_ablation
     from simcse_bench.models.open import open_model
+    from simcse_bench.reports.frames import read_results
     from simcse_bench.search.simcse import SimCSE
     from simcse_bench.training.config import recipe
+    from simcse_bench.training.losses import contrastive_loss
+    from simcse_bench.training.run import RunOptions, train
 
 __version__ = "0.1.0"
 _HOMES = {
+    "DataSource": "data.senteval",
+    "RunOptions": "training.run",
     "SimCSE": "search.simcse",
+    "alignment": "evaluation.geometry",
+    "analyze": "evaluation.geometry",
+    "compare": "evaluation.compare",
+    "contrastive_loss": "training.losses",
+    "difference": "evaluation.statistics",
     "evaluate": "evaluation.evaluate",
+    "holm": "evaluation.statistics",
     "load_suite": "data.task",
     "load_task": "data.task",
     "mteb_model": "evaluation.mteb.adapter",
     "open_model": "models.open",
+    "read_results": "reports.frames",
     "recipe": "training.config",
+    "run_ablation": "experiments.run",
+    "train": "training.run",
+    "uniformity": "evaluation.geometry",
+    "verify": "evaluation.compare",
 }
-__all__ = ["SimCSE", "__version__", "evaluate", "load_suite", "load_task", "mteb_model", "open_model", "recipe"]
+__all__ = [
+    "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "compare", "contrastive_loss",
+    "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model", "read_results", "recipe",
+    "run_ablation", "train", "uniformity", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

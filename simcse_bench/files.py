@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib.metadata
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: {error.strerror}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable JSON ({error}).") from error
+
+
+def write_json(path: Path, content: Any, indent: int | None = 1, allow_nan: bool = True) -> None:
+    """``write_text`` of JSON."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=allow_nan, default=str) + "\n")
+
+
+def fingerprint(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of bytes, or of anything that JSON can hold."""
+    whole = content if isinstance(content, bytes) else json.dumps(content, sort_keys=True, default=str).encode()
+    return hashlib.sha256(whole).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
@@ -130,6 +142,22 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         machine["gpu"] = torch.cuda.get_device_name(device)
     return {"python": platform.python_version(), "system": platform.system(), **machine, "versions": versions}
+
+
+def shown_machine(environment: Mapping[str, Any]) -> str:
+    """The machine of an ``environment``, on a line."""
+    gpu = f", {environment['gpu']}" if "gpu" in environment else ""
+    return f"{environment['processor']}, {environment['cores']} cores{gpu}"
+
+
+def shown_versions(environment: Mapping[str, Any]) -> str:
+    """The versions of an ``environment``, on a line."""
+    return ", ".join(f"{package} {version}" for package, version in environment["versions"].items())
+
+
+def now() -> str:
+    """The time, for the record."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _processor() -> str:

@@ -16,7 +16,7 @@ _DECIDING = ("config.json", "*/config.json", "modules.json", "*sentence_bert_con
              "config_sentence_transformers.json", "tokenizer_config.json")  # fmt: skip
 
 
-def snapshot(name: str, revision: str | None) -> Path:
+def download_model(name: str, revision: str | None) -> Path:
     """Folder with the model's configs, vocabulary and weights, downloaded or from the Hub cache.
 
     safetensors are preferred; ``pytorch_model.bin`` is taken only where there are none. The folder's name is the
@@ -33,7 +33,7 @@ def snapshot(name: str, revision: str | None) -> Path:
     return folder
 
 
-def cached(name: str, revision: str | None) -> Path | None:
+def find_cached(name: str, revision: str | None) -> Path | None:
     """The folder of a model whose weights are in the Hub cache, without asking the Hub; else None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -45,7 +45,7 @@ def cached(name: str, revision: str | None) -> Path | None:
     return folder if any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin")) else None
 
 
-def settings(name: str, revision: str | None, scratch: Path) -> Path:
+def download_settings(name: str, revision: str | None, scratch: Path) -> Path:
     """The small files that decide how a model is used, downloaded to ``scratch``: the cache is left as it is."""
     from huggingface_hub import snapshot_download
 
@@ -54,17 +54,17 @@ def settings(name: str, revision: str | None, scratch: Path) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*_DECIDING], cache_dir=scratch))
 
 
-def sizes(name: str, revision: str | None) -> dict[str, int]:
+def file_sizes(name: str, revision: str | None) -> dict[str, int]:
     """Files on the Hub that ``snapshot`` would load, with their bytes."""
     from huggingface_hub import HfApi, RepoFile
 
     with hub_errors(f"model {name!r}"):
         entries = HfApi().list_repo_tree(name, recursive=True, revision=revision)
         found = {e.path: e.size for e in entries if isinstance(e, RepoFile)}
-    return {file: found[file] for file in wanted(found)}
+    return {file: found[file] for file in wanted_files(found)}
 
 
-def wanted(files: Iterable[str]) -> list[str]:
+def wanted_files(files: Iterable[str]) -> list[str]:
     """Those of a model's files that ``snapshot`` loads."""
     from huggingface_hub.utils import filter_repo_objects
 

@@ -13,12 +13,16 @@ Show = Callable[[Mapping[str, Any]], None]  # gets every entry of a run's log, a
 Say = Callable[[str], None]  # gets a line for people
 
 
+def unseen(entry: Mapping[str, Any]) -> None:
+    """A ``Show`` that shows nothing."""
+
+
 def silent(line: str) -> None:
     """A ``Say`` that says nothing."""
 
 
 @contextlib.contextmanager
-def progress_shown(how: str, unit: str = "tokens") -> Iterator[Progress | None]:
+def show_progress(how: str, unit: str = "tokens") -> Iterator[Progress | None]:
     """A callback ``(done, in all)``, of tokens or another unit, that shows a bar, prints plain lines, or None.
 
     ``how``: bar, plain, none, or auto (a bar if stderr is a terminal, else plain lines). All of it goes to stderr.
@@ -64,7 +68,7 @@ def _plain_lines(unit: str) -> Progress:
 
 
 @contextlib.contextmanager
-def training_shown(how: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def show_training(how: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A callback for the entries of a training log: a bar with loss, dev score, tokens/s and ETA, or plain lines.
 
     ``how`` as for ``progress_shown``.

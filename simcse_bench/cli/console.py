@@ -1,14 +1,18 @@
-"""What the command line shares: options, tables in a terminal, reports in every format."""
+"""What the command line shares: options, notes, tables in a terminal, reports in every format."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simcse_bench.errors import UserError, unknown
+
 if TYPE_CHECKING:
+    from simcse_bench.data.senteval import DataSource
     from simcse_bench.reports.report import Report
     from simcse_bench.reports.table import Table
 
@@ -18,6 +22,17 @@ DataDir = Annotated[
 ]
 DataRevision = Annotated[str, typer.Option(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
 TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of your own (see tasks/README.md).")]
+Pooling = Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")]
+Head = Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+MaxLength = Annotated[int | None, typer.Option(help="Truncate after so many tokens.")]
+Reports = Annotated[Path, typer.Option(help="Folder for the reports.")]
+Results = Annotated[Path, typer.Option(help="Folder for the results.")]
+Again = Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")]
+ProgressKind = Annotated[str, typer.Option(help="auto, bar, plain or none.")]
 
 
 def aloud(line: str) -> None:
@@ -25,8 +40,23 @@ def aloud(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def quietly(line: str) -> None:
-    """No note."""
+def where_from(data_dir: Path | None, tasks_dir: Path | None, data_revision: str) -> DataSource:
+    """What the options say of the data; nothing is loaded for ``--help``."""
+    from simcse_bench.data.senteval import DataSource
+
+    return DataSource(data_dir, tasks_dir, data_revision)
+
+
+def choice_problems(**given: tuple[str, Collection[str]]) -> list[str]:
+    """A problem for each value that is not among those known of its kind."""
+    return [str(unknown(kind, value, known)) for kind, (value, known) in given.items() if value not in known]
+
+
+def require_choices(**given: tuple[str, Collection[str]]) -> None:
+    """UserError with all of ``choice_problems``."""
+    problems = choice_problems(**given)
+    if problems:
+        raise UserError(*problems)
 
 
 def print_reports(reports: list[Report], metric: str, aggregate: str, format: str) -> None:
@@ -35,32 +65,32 @@ def print_reports(reports: list[Report], metric: str, aggregate: str, format: st
     import json
 
     from simcse_bench.reports import scores
-    from simcse_bench.reports.table import to_csv, to_latex, to_markdown
+    from simcse_bench.reports.table import to_csv
 
     if format == "csv":
-        typer.echo(to_csv([row for report in reports for row in scores.long_rows(report)]), nl=False)
-        return
-    if format == "json":
+        typer.echo(to_csv([row for report in reports for row in scores.score_rows(report)]), nl=False)
+    elif format == "json":
         content = [dataclasses.asdict(report) for report in reports]
         typer.echo(json.dumps(content if len(content) > 1 else content[0], indent=1, ensure_ascii=False))
-        return
-    for report in reports:
+    for report in reports if format in ("table", "md", "latex") else ():
         table = scores.score_table(report, metric, aggregate, narrow=format == "table")
         if format == "table":
-            print_table(dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}"))
-        else:
-            typer.echo((to_markdown if format == "md" else to_latex)(table), nl=False)
+            table = dataclasses.replace(table, title=f"{report.model['name']}\n{table.title}")
+        print_table(table, format)
 
 
-def print_table(table: Table) -> None:
-    """Print a table for a terminal; in a file or a pipe, 160 columns wide."""
+def print_table(table: Table, format: str = "table") -> None:
+    """Print a table for a terminal (in a file or a pipe, 160 columns wide), or as Markdown or LaTeX."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from simcse_bench.reports.table import text_columns
+    from simcse_bench.reports.table import text_columns, to_latex, to_markdown
 
+    if format != "table":
+        typer.echo({"md": to_markdown, "latex": to_latex}[format](table), nl=False)
+        return
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left = text_columns(table)
     for i, column in enumerate(table.header):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table, quietly
+from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.progress import silent
 
 if TYPE_CHECKING:
     from simcse_bench.experiments.run import Executor
@@ -47,20 +48,21 @@ def reproduce_command(
     simcse-bench reproduce simcse-2021 --table 3 --table D.1 --seeds 3
     simcse-bench reproduce simcse-2021 --preset paper --seeds 3 --executor ray --ray-address head:6379
     """
+    from simcse_bench.data.senteval import DataSource
     from simcse_bench.experiments import reproduction
     from simcse_bench.reports.reproduction import statements_table
-    from simcse_bench.training.run import Place
+    from simcse_bench.training.run import RunOptions
 
     if progress not in PROGRESS:
         raise unknown("progress", progress, PROGRESS)
-    place = Place(out, save_every=save_every, device=device, data_dir=data_dir, data_revision=data_revision)
+    options = RunOptions(out, save_every=save_every, device=device, where=DataSource(data_dir, None, data_revision))
     execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
-    planned = reproduction.plan(paper, table or (), preset, seeds, out, runs, place, execute)
-    say = quietly if quiet else aloud
+    planned = reproduction.plan_reproduction(paper, table or (), preset, seeds, out, runs, options, execute)
+    say = silent if quiet else aloud
     if dry_run:
-        print_table(reproduction.forecast(planned, say))
+        print_table(reproduction.forecast_reproduction(planned, say))
         return
-    record = reproduction.run(planned, "none" if quiet else progress, say)
+    record = reproduction.reproduce(planned, "none" if quiet else progress, say)
     print_table(statements_table(planned.folder, record))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (index.html, tables.md)", err=True)
@@ -123,8 +125,9 @@ def ablation_command(
     """
     import dataclasses
 
-    from simcse_bench.experiments.sweep import named, plan, varied
-    from simcse_bench.training.run import Place
+    from simcse_bench.data.senteval import DataSource
+    from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
+    from simcse_bench.training.run import RunOptions
 
     if progress not in PROGRESS:
         raise unknown("progress", progress, PROGRESS)
@@ -139,24 +142,24 @@ def ablation_command(
         raise UserError(f"--processes {processes}: expected at least 1.")
     recipe = recipe or "mini-unsup"
     preset = preset or (recipe if vary else "mini")
-    ablation = varied(name, recipe, vary) if vary else named(str(name))
+    ablation = grid_ablation(name, recipe, vary) if vary else named_ablation(str(name))
     short = {"model": model, "train": train}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
-    place = Place(out, False, force, save_every, device, data_dir, data_revision, tasks_dir)
-    planned = plan(ablation, preset, seeds, settings, arm or (), out, place)
+    options = RunOptions(out, False, force, save_every, device, DataSource(data_dir, tasks_dir, data_revision))
+    planned = plan_sweep(ablation, preset, seeds, settings, arm or (), out, options)
     planned = dataclasses.replace(planned, processes=processes)
-    say = quietly if quiet else aloud
+    say = silent if quiet else aloud
     if dry_run:
-        from simcse_bench.experiments.run import forecast
+        from simcse_bench.experiments.run import forecast_sweep
 
-        print_table(forecast(planned, force, say))
+        print_table(forecast_sweep(planned, force, say))
         return
-    from simcse_bench.experiments.board import sweep_shown
-    from simcse_bench.experiments.run import complete
+    from simcse_bench.experiments.board import show_sweep
+    from simcse_bench.experiments.run import run_sweep
     from simcse_bench.reports.ablation import ablation_table
 
-    with sweep_shown("none" if quiet else progress, planned.trials) as watch:
-        summary = complete(planned, force, watch, say, execute)
+    with show_sweep("none" if quiet else progress, planned.trials) as show_trial:
+        summary = run_sweep(planned, force, show_trial, say, execute)
     print_table(ablation_table(summary))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
@@ -177,7 +180,7 @@ def chosen_executor(name: str, address: str | None, cpus: float | None, gpus: fl
     from simcse_bench.experiments import ray, run
 
     if name == "ray":
-        return functools.partial(ray.run, cluster=ray.Cluster(**cluster))
+        return functools.partial(ray.run_on_ray, cluster=ray.RayCluster(**cluster))
     if cluster:
         raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
-    return run.one_by_one
+    return run.run_one_by_one

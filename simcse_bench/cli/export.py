@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import aloud, quietly
+from simcse_bench.cli.console import aloud
 from simcse_bench.errors import UserError
+from simcse_bench.progress import silent
 
 
 def export_command(
@@ -51,13 +52,13 @@ def export_command(
         raise UserError("--private and --update-repo belong to --push-to-hub.")
     shown = name or (push_to_hub or out.resolve().name).split("/")[-1]
     about = card.About(shown, push_to_hub, license, tuple(language or ()), base_model, tuple(tag or ())).check()
-    checkpoint, record = run.find(model, revision, pooling, head, max_length)
-    run.check(to, out, checkpoint, force)
+    checkpoint, record = run.find_model(model, revision, pooling, head, max_length)
+    run.check_export(to, out, checkpoint, force)
     if push_to_hub is not None:
-        publish.check(push_to_hub, private, update_repo)
-    found = card.measured(results, checkpoint.provenance())
-    say = quietly if quiet else aloud
-    export, files = run.run(
+        publish.check_repo(push_to_hub, private, update_repo)
+    found = card.read_measured(results, checkpoint.provenance())
+    say = silent if quiet else aloud
+    export, files = run.export_model(
         run.Export(to, checkpoint, record), out, tolerance, lambda done: card.model_card(done, about, found)
     )
     parity = export.parity
@@ -71,5 +72,5 @@ def export_command(
     if license is None:
         say("model card: no license; give --license")
     if push_to_hub is not None:
-        url = publish.push(out, files, push_to_hub, private, f"simcse-bench export --to {to}")
+        url = publish.push_export(out, files, push_to_hub, private, f"simcse-bench export --to {to}")
         typer.echo(f"{push_to_hub}: {len(files)} files published, {url}")

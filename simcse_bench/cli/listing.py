@@ -28,14 +28,14 @@ def list_command(
     from simcse_bench.cli import lists
 
     listings = {
-        "tasks": lambda: lists.tasks(tasks_dir),
-        "suites": lambda: lists.suites(tasks_dir),
-        "models": lists.models,
-        "poolings": lists.poolings,
-        "protocols": lists.protocols,
-        "recipes": lists.recipes,
-        "settings": lists.settings,
-        "ablations": lists.ablations,
+        "tasks": lambda: lists.list_tasks(tasks_dir),
+        "suites": lambda: lists.list_suites(tasks_dir),
+        "models": lists.list_models,
+        "poolings": lists.list_poolings,
+        "protocols": lists.list_protocols,
+        "recipes": lists.list_recipes,
+        "settings": lists.list_settings,
+        "ablations": lists.list_ablations,
     }
     if what not in listings:
         raise unknown("list", what, listings)
@@ -69,9 +69,9 @@ def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -
     simcse-bench data where
     simcse-bench data where --data-dir SentEval/data
     """
-    from simcse_bench.data.senteval import find_root
+    from simcse_bench.data.senteval import DataSource, find_root
 
-    root = find_root(data_dir, data_revision, download=False)
+    root = find_root(DataSource(data_dir, None, data_revision), download=False)
     typer.echo(f"{root.path} ({root.origin})")
 
 
@@ -86,9 +86,9 @@ def data_fetch(
     simcse-bench data fetch
     SIMCSE_BENCH_CACHE=/big/disk simcse-bench data fetch
     """
-    from simcse_bench.data.senteval import fetch
+    from simcse_bench.data.senteval import fetch_archive
 
-    root = fetch(data_revision, force)
+    root = fetch_archive(data_revision, force)
     typer.echo(f"{root.path} ({root.origin})")
 
 
@@ -110,11 +110,12 @@ def data_check(
     """
     from simcse_bench.cli import lists
     from simcse_bench.data.pairs import data_root
+    from simcse_bench.data.senteval import DataSource
     from simcse_bench.data.task import load_suite, load_task, task_names
 
     chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
     tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
-    root = data_root(tasks, data_dir, data_revision)
+    root = data_root(tasks, DataSource(data_dir, tasks_dir, data_revision))
     table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))
     if root:
         typer.echo(f"{root.path} ({root.origin})", err=True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from simcse_bench.data.hub_datasets import named
+from simcse_bench.data.hub_datasets import shown_dataset
 from simcse_bench.data.labelled import Labelled, read_labelled
 from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
 from simcse_bench.data.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
@@ -28,7 +28,7 @@ from simcse_bench.training.config import (
 )
 
 
-def tasks(tasks_dir: Path | None = None) -> Table:
+def list_tasks(tasks_dir: Path | None = None) -> Table:
     """Every task with its rows, and how it is scored."""
     rows = []
     for name in task_names(tasks_dir):
@@ -40,12 +40,12 @@ def tasks(tasks_dir: Path | None = None) -> Table:
     return Table("tasks", ["name", "title", "kind", "rows", "score"], rows)
 
 
-def suites(tasks_dir: Path | None = None) -> Table:
+def list_suites(tasks_dir: Path | None = None) -> Table:
     """Every suite with its tasks."""
     return Table("suites", ["name", "tasks"], [[n, ", ".join(t)] for n, t in load_suites(tasks_dir).items()])
 
 
-def models() -> Table:
+def list_models() -> Table:
     """Models whose settings are known."""
     rows, notes = [], []
     for m in MODELS.values():
@@ -56,13 +56,13 @@ def models() -> Table:
     return Table(title, ["name", "pooling", "head", "length", "language"], rows, notes)
 
 
-def poolings() -> Table:
+def list_poolings() -> Table:
     """Poolings and heads."""
     rows = [["--pooling", k, v] for k, v in POOLINGS.items()] + [["--head", k, v] for k, v in HEADS.items()]
     return Table("poolings and heads", ["option", "value", "meaning"], rows)
 
 
-def protocols() -> Table:
+def list_protocols() -> Table:
     """Protocols and what they decide."""
     rows = []
     for p in PROTOCOLS.values():
@@ -99,7 +99,7 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
             for split in task.splits:
                 copies = [file_paths(task, source, split, subset, root) for subset in task.splits[split]]
                 if not fetch and source.format == "hub" and source.path and not all(copies):
-                    rows.append([task.name, split, text, "", "", "", f"no copy here ({named(source)})"])
+                    rows.append([task.name, split, text, "", "", "", f"no copy here ({shown_dataset(source)})"])
                     continue
                 attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
     header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
@@ -107,7 +107,7 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
     return Table("data", header, rows, [note]), list(dict.fromkeys(problems))
 
 
-def recipes() -> Table:
+def list_recipes() -> Table:
     """Recipes: what each changes of the trainer's defaults."""
     columns = ("model", "train", "batch_size", "learning_rate", "epochs", "max_steps", "mlp", "dtype")
     rows = []
@@ -118,7 +118,7 @@ def recipes() -> Table:
     return Table("recipes", ["name", *columns], rows, [note])
 
 
-def ablations() -> Table:
+def list_ablations() -> Table:
     """Ablations with their arms."""
     rows = [
         [a.name, a.title, ", ".join(a.arms_of(preset)), preset, a.published.source if a.published else MISSING]
@@ -129,7 +129,7 @@ def ablations() -> Table:
     return Table("ablations", ["name", "what", "arms", "preset", "table"], rows, [note])
 
 
-def settings() -> Table:
+def list_settings() -> Table:
     """Every field of a training run with its default."""
     rows = [
         [f.name, "none" if f.default in (None, ()) else str(f.default), f.metadata["help"]] for f in fields(TrainConfig)

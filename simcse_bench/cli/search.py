@@ -48,7 +48,7 @@ def index_command(
     simcse-bench index sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out my-index
     """
     from simcse_bench.data.corpus import read_sentences
-    from simcse_bench.progress import progress_shown
+    from simcse_bench.progress import show_progress
     from simcse_bench.search.index import require_place
     from simcse_bench.search.simcse import SimCSE
 
@@ -56,7 +56,7 @@ def index_command(
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
     made = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
-    with progress_shown(progress) as made.progress:
+    with show_progress(progress) as made.progress:
         made.build_index(sentences, use_faiss=False)
     made.save_index(out)
     aloud(
@@ -116,14 +116,14 @@ def encode_command(
     \b
     simcse-bench encode sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out vectors.npy
     """
-    from simcse_bench.progress import progress_shown
+    from simcse_bench.progress import show_progress
     from simcse_bench.search.encode_file import encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
     _known(progress)
     require_target(out)
     opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
-    with progress_shown(progress, "sentences") as show:
+    with show_progress(progress, "sentences") as show:
         record = encode_file(opened, file, out, column, not raw, force, show, aloud)
     shape = f"{record.sentences:,} sentences, {record.dimension} values each"
     aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
@@ -152,7 +152,7 @@ def demo_command(
     """
     from simcse_bench.data.corpus import read_sentences
     from simcse_bench.files import shown_name
-    from simcse_bench.progress import progress_shown
+    from simcse_bench.progress import show_progress
     from simcse_bench.search import demo
     from simcse_bench.search.simcse import SimCSE
 
@@ -171,7 +171,7 @@ def demo_command(
             opened = SimCSE(
                 str(model), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype
             )
-            with progress_shown(progress) as opened.progress:
+            with show_progress(progress) as opened.progress:
                 opened.build_index(sentences)
             opened.progress = None
             aloud(f"{len(sentences):,} sentences{_left_out(blank)}{_cut(opened.stats.get('truncated', 0), opened)}")
@@ -191,8 +191,8 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
     from simcse_bench.search import index
     from simcse_bench.search.simcse import SimCSE
 
-    about = index.read_record(folder)["model"]
-    name = model or index.found(str(about["located"]), folder)
+    about = index.read_index_record(folder)["model"]
+    name = model or index.locate_model(str(about["located"]), folder)
     settings = {} if baselines.is_baseline(name) else {k: about[k] for k in ("pooling", "head")}
     revision = about.get("revision") if model is None else None
     try:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, quietly
+from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.progress import silent
 
 
 def train_command(
@@ -39,6 +40,7 @@ def train_command(
     simcse-bench train --resume --out runs/sup
     torchrun --nproc-per-node 4 -m simcse_bench train --recipe sup-roberta-large --out runs/large
     """
+    from simcse_bench.data.senteval import DataSource
     from simcse_bench.training import run
     from simcse_bench.training.dry_run import estimate
 
@@ -48,19 +50,21 @@ def train_command(
         raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
     short = {"model": model, "train": train, "track_geometry": track_geometry}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
-    place = run.Place(out, resume, force, save_every, device, data_dir, data_revision, tasks_dir, tuple(tracker or ()))
-    config = run.settle(recipe, settings, place)
+    options = run.RunOptions(
+        out, resume, force, save_every, device, DataSource(data_dir, tasks_dir, data_revision), tuple(tracker or ())
+    )
+    config = run.settle_config(recipe, settings, options)
     main_process = os.environ.get("RANK", "0") == "0"
-    silent = quiet or progress == "none" or not main_process
-    say = quietly if silent else aloud
+    hushed = quiet or progress == "none" or not main_process
+    say = silent if hushed else aloud
     if dry_run and config is not None:
-        for what, text in estimate(config, place, say)[0]:
+        for what, text in estimate(config, options, say)[0]:
             typer.echo(f"{what:<11} {text}")
         return
-    from simcse_bench.progress import training_shown
+    from simcse_bench.progress import show_training
 
-    with training_shown("none" if silent else progress) as show:
-        record = run.launch(config, place, show, say)
+    with show_training("none" if hushed else progress) as show:
+        record = run.train(config, options, show, say)
     if main_process:
         kept = record["kept"]
         score = "no dev score" if kept["dev"] is None else f"dev {kept['dev']:.2f} ({record['dev']['task']})"

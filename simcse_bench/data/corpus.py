@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +14,9 @@ from typing import Any
 from simcse_bench import bundled, hub
 from simcse_bench.data.pairs import MAX_ROW_ERRORS
 from simcse_bench.data.senteval import REPO
-from simcse_bench.data.text_formats import FORMATS, OPENERS, TEXT_TYPE, Row, file_errors, suffix_of, texts_of
+from simcse_bench.data.text_formats import OPENERS, TEXT_FORMATS, TEXT_TYPE, TextRow, file_errors, suffix_of, texts_of
 from simcse_bench.errors import UserError, suggestion, unknown
-from simcse_bench.files import sha256, shown_name
+from simcse_bench.files import fingerprint, sha256, shown_name
 
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
 MAX_COLUMNS = 3  # sentence, positive, hard negative
@@ -36,7 +34,7 @@ class Corpus:
     origin: str
     fingerprint: str  # 16 hex digits: the content, and the columns and row limit where they restrict it
     columns: int
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[TextRow]]
 
 
 def open_corpus(
@@ -73,14 +71,14 @@ def open_corpus(
         origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
         return _file_corpus(path, columns, max_rows, train, origin)
     if os.path.isdir(train):  # noqa: PTH112
-        raise UserError(f"{train}: is a folder, expected a file ({', '.join(FORMATS)}).")
+        raise UserError(f"{train}: is a folder, expected a file ({', '.join(TEXT_FORMATS)}).")
     name, _, config = train.partition(":")
-    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in FORMATS:
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in TEXT_FORMATS:
         raise UserError(f"{train}: no such file.")
     if name.count("/") != 1:
         names = [*NAMED, *bundled.TEXTS]
         raise UserError(
-            f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(FORMATS)}), "
+            f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(TEXT_FORMATS)}), "
             f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
         )
     return _hub_corpus(train, name, config or None, columns, max_rows, split, revision)
@@ -130,8 +128,8 @@ def require_text(sentences: Sequence[str]) -> None:
 
 def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
     suffix = suffix_of(path.name)
-    if suffix not in FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
-        known = "\n".join(f"  {s:<9} {text}" for s, text in FORMATS.items())
+    if suffix not in TEXT_FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
+        known = "\n".join(f"  {s:<9} {text}" for s, text in TEXT_FORMATS.items())
         raise UserError(f"{path}: unknown suffix {path.suffix!r}. Known, all but .parquet also with .gz:\n{known}")
     with file_errors(path):
         names, texts, rows = OPENERS[suffix](path)
@@ -140,20 +138,26 @@ def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, o
     restricted = chosen if list(chosen) != list(names) else ()
     corpus = _corpus(name, origin, [suffix, content, *restricted], len(chosen), lambda: rows(chosen), max_rows)
     if next(corpus.rows(), None) is None:
-        raise UserError(f"{path}: no rows; expected {FORMATS[suffix]}.")
+        raise UserError(f"{path}: no rows; expected {TEXT_FORMATS[suffix]}.")
     return corpus
 
 
 def _corpus(
-    name: str, origin: str, identity: list[str], columns: int, items: Callable[[], Iterator[Row | str]], max_rows: int
+    name: str,
+    origin: str,
+    identity: list[str],
+    columns: int,
+    items: Callable[[], Iterator[TextRow | str]],
+    max_rows: int,
 ) -> Corpus:
     """``max_rows`` applied, malformed rows collected."""
-    fingerprint = hashlib.sha256(json.dumps([identity, max_rows]).encode()).hexdigest()[:16]
     limit = max_rows or None
-    return Corpus(name, origin, fingerprint, columns, lambda: _checked(itertools.islice(items(), limit)))
+    return Corpus(
+        name, origin, fingerprint([identity, max_rows]), columns, lambda: _checked(itertools.islice(items(), limit))
+    )
 
 
-def _checked(items: Iterable[Row | str]) -> Iterator[Row]:
+def _checked(items: Iterable[TextRow | str]) -> Iterator[TextRow]:
     """Rows up to the first problem; then the problems, so that a long file is not worked on in vain."""
     problems: list[str] = []
     try:
@@ -220,7 +224,7 @@ def _hub_corpus(
     ]
     chosen = _choose(what, list(features), texts, columns)
 
-    def rows() -> Iterator[Row | str]:
+    def rows() -> Iterator[TextRow | str]:
         with _dataset_errors(what):
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
             found = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))

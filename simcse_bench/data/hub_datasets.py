@@ -10,7 +10,7 @@ from simcse_bench.data.senteval import ENV_DATA
 from simcse_bench.data.task import Source
 from simcse_bench.errors import UserError
 
-Row = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
+PairRow = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
 COPY = Source("tsv")  # the form of a copy: score, tab, sentence, tab, sentence; a pair a line, no header
 # the Hub keeps some scores as float32 (3.5999999) where the copies say 3.6: both give one number, and one fingerprint
 GOLD_DECIMALS = 6
@@ -36,31 +36,33 @@ def copy_of(source: Source, beside: Path, split: str, subset: str, root: Path | 
     return next((p for p in places if p.is_file()), None)
 
 
-def hub_rows(source: Source, split: str, subset: str) -> Iterator[Row]:
+def hub_rows(source: Source, split: str, subset: str) -> Iterator[PairRow]:
     """A dataset on the Hub (or anything ``datasets.load_dataset`` takes); ``subset`` is its split there."""
     import datasets
 
     datasets.disable_progress_bars()
-    what = f"{named(source)}, split {subset!r}"
+    what = f"{shown_dataset(source)}, split {subset!r}"
     try:
         table = datasets.load_dataset(source.dataset, source.config, split=subset, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"{what} could not be loaded: {reason}.", *advice(source, split, subset)) from error
+        raise UserError(f"{what} could not be loaded: {reason}.", *copy_advice(source, split, subset)) from error
     missing = [c for c in source.columns.values() if c not in table.column_names]
     if missing:
-        raise UserError(f"{named(source)} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}.")
+        raise UserError(
+            f"{shown_dataset(source)} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}."
+        )
     gold, left, right = (table[source.columns[k]] for k in ("gold", "left", "right"))
     for row, (g, a, b) in enumerate(zip(gold, left, right, strict=True)):
         yield f"{source.dataset}[{subset}] row {row}", g, a or "", b or ""
 
 
-def named(source: Source) -> str:
+def shown_dataset(source: Source) -> str:
     """The dataset in words."""
     return f"Hub dataset {source.dataset!r}" + (f" ({source.config})" if source.config else "")
 
 
-def advice(source: Source, split: str, subset: str) -> tuple[str, ...]:
+def copy_advice(source: Source, split: str, subset: str) -> tuple[str, ...]:
     """What to do without the Hub; the last sentence is the same for every task, and is told once."""
     if not source.path:
         return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.pairs import file_paths, read_lines, shortened
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
+from simcse_bench.files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,17 @@ class Labelled:
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over the splits' sizes, labels and sentences."""
-        digest = hashlib.sha256(repr(dict(self.sizes)).encode())
         seconds = self.seconds or ("",) * len(self)
-        for row in zip(self.labels.tolist(), self.texts, seconds, strict=True):
-            digest.update(("\t".join(map(str, row)) + "\n").encode())
-        return digest.hexdigest()[:16]
+        rows = zip(self.labels.tolist(), self.texts, seconds, strict=True)
+        lines = ("\t".join(map(str, row)) + "\n" for row in rows)
+        return fingerprint((repr(dict(self.sizes)) + "".join(lines)).encode())
 
     def duplicates(self) -> int:
         """Number of rows whose text already stood in an earlier row."""
         return len(self) - len(set(zip(self.texts, self.seconds or self.texts, strict=True)))
 
 
-Row = tuple[str, str, str, str]  # where (file:line), label as found, sentence, second sentence
+LabelledRow = tuple[str, str, str, str]  # where (file:line), label as found, sentence, second sentence
 
 
 def read_labelled(task: Task, root: Path | None, limit: int | None = None) -> Labelled:
@@ -112,18 +111,18 @@ def _clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_class_file(source: Source, path: Path, subset: str) -> Iterator[Row]:
+def _read_class_file(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
     """One sentence a line; the file is the class (SentEval binary.py)."""
     for number, line in enumerate(read_lines(path, source.encoding), 1):
         yield f"{path}:{number}", subset, _clean(line), ""
 
 
-def _read_sst(source: Source, path: Path, subset: str) -> Iterator[Row]:
+def _read_sst(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
     """Sentence, tab, label (SentEval sst.py)."""
     yield from _fields(source, path, "\t", (1, 0, None), "a sentence and a label with a tab between them")
 
 
-def _read_trec(source: Source, path: Path, subset: str) -> Iterator[Row]:
+def _read_trec(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
     """COARSE:fine, space, question (SentEval trec.py): the coarse label counts."""
     problems = []
     for number, line in enumerate(read_lines(path, source.encoding), 1):
@@ -137,14 +136,14 @@ def _read_trec(source: Source, path: Path, subset: str) -> Iterator[Row]:
         raise UserError(*shortened(problems))
 
 
-def _read_mrpc(source: Source, path: Path, subset: str) -> Iterator[Row]:
+def _read_mrpc(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
     """Label, two ids, two sentences, under a header (SentEval mrpc.py)."""
     yield from _fields(source, path, "\t", (0, 3, 4), "a label, two ids and two sentences with tabs between them")
 
 
 def _fields(
     source: Source, path: Path, separator: str, columns: tuple[int, int, int | None], expected: str
-) -> Iterator[Row]:
+) -> Iterator[LabelledRow]:
     label, first, second = columns
     problems = []
     for number, line in enumerate(read_lines(path, source.encoding), 1):
@@ -159,7 +158,7 @@ def _fields(
         raise UserError(*shortened(problems))
 
 
-_READERS: Mapping[str, Callable[[Source, Path, str], Iterator[Row]]] = {
+_READERS: Mapping[str, Callable[[Source, Path, str], Iterator[LabelledRow]]] = {
     "class_files": _read_class_file,
     "sst": _read_sst,
     "trec": _read_trec,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, Row, copy_of, hub_rows, named
-from simcse_bench.data.senteval import DataRoot, find_root, given_root
+from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, PairRow, copy_of, hub_rows, shown_dataset
+from simcse_bench.data.senteval import ANYWHERE, DataRoot, DataSource, find_root, given_root
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
+from simcse_bench.files import fingerprint
 
 MAX_ROW_ERRORS = 5  # of one file; the rest are counted
 
@@ -57,10 +57,8 @@ class Pairs:
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over subset, gold and both sentences of every row."""
-        digest = hashlib.sha256()
-        for row in zip(self.subset, self.gold.tolist(), self.left, self.right, strict=True):
-            digest.update(("\t".join(map(str, row)) + "\n").encode())
-        return digest.hexdigest()[:16]
+        rows = zip(self.subset, self.gold.tolist(), self.left, self.right, strict=True)
+        return fingerprint("".join("\t".join(map(str, row)) + "\n" for row in rows).encode())
 
     def duplicates(self) -> int:
         """Number of rows whose two sentences (in either order) already stood in an earlier row."""
@@ -130,16 +128,22 @@ def needs_root(task: Task) -> bool:
     )
 
 
-def data_root(tasks: Iterable[Task], data_dir: Path | None = None, revision: str = "main") -> DataRoot | None:
+def data_root(tasks: Iterable[Task], where: DataSource = ANYWHERE) -> DataRoot | None:
     """The data folder these tasks read from: found, or downloaded, where one of them needs it.
 
     For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files.
     """
     tasks = list(tasks)
     if any(needs_root(t) for t in tasks):
-        return find_root(data_dir, revision)
+        return find_root(where)
     copied = any(s.format == "hub" and s.path for t in tasks for s in t.sources.values())
-    return given_root(data_dir) if copied else None
+    return given_root(where) if copied else None
+
+
+def data_folder(tasks: Iterable[Task], where: DataSource = ANYWHERE) -> Path | None:
+    """The path of ``data_root``."""
+    root = data_root(tasks, where)
+    return root.path if root else None
 
 
 def _cleaned(text: str, variant: str, source: Source) -> str:
@@ -177,7 +181,7 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
 
 def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
     paths = list(file_paths(task, source, split, subset, root).values())
-    return str(paths[-1]) if paths else named(source)
+    return str(paths[-1]) if paths else shown_dataset(source)
 
 
 def read_lines(path: Path, encoding: str) -> list[str]:
@@ -196,7 +200,7 @@ def read_lines(path: Path, encoding: str) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
-def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
     """SemEval's two files: ``STS.input`` (two sentences a line) and ``STS.gs`` (a score; empty = unscored pair)."""
     texts, golds = read_lines(paths["input"], source.encoding), read_lines(paths["gs"], source.encoding)
     if len(texts) != len(golds):
@@ -217,7 +221,7 @@ def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset:
         raise UserError(*shortened(problems))
 
 
-def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
     """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
     path = paths[""]
     lines = read_lines(path, source.encoding)
@@ -256,7 +260,7 @@ def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}:{reader.line_num}: not readable as comma-separated text ({error}).") from error
 
 
-def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[Row]:
+def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
     """The copy in the data folder where there is one, else the Hub."""
     return _read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
 
@@ -267,7 +271,7 @@ def shortened(problems: list[str]) -> list[str]:
     return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines"]
 
 
-_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[Row]]] = {
+_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[PairRow]]] = {
     "semeval": _read_semeval,
     "tsv": _read_table,
     "csv": _read_table,

@@ -25,6 +25,18 @@ _MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 
 
 @dataclass(frozen=True)
+class DataSource:
+    """Where evaluation data comes from, as the user says it; by default whatever is configured."""
+
+    data_dir: Path | None = None  # in SentEval's layout; None: $SIMCSE_BENCH_DATA, the cache, the Hub
+    tasks_dir: Path | None = None  # task files of the user's own
+    revision: str = "main"  # of the official archive on the Hub
+
+
+ANYWHERE = DataSource()
+
+
+@dataclass(frozen=True)
 class DataRoot:
     """A folder in SentEval's layout (``STS/``, ``SICK/``, ...) and how it was found."""
 
@@ -37,43 +49,47 @@ def cached_folder(revision: str) -> Path:
     return cache_dir() / f"senteval-{revision.replace('/', '-')}"
 
 
-def configured(data_dir: Path | None = None, revision: str = "main") -> bool:
+def is_configured(where: DataSource = ANYWHERE) -> bool:
     """Whether real data was named, or lies in the cache: what ``find_root`` takes without a download."""
-    return bool(data_dir or os.environ.get(ENV_DATA)) or locate(cached_folder(revision)) is not None
+    return bool(where.data_dir or os.environ.get(ENV_DATA)) or locate(cached_folder(where.revision)) is not None
 
 
-def find_root(data_dir: Path | None = None, revision: str = "main", download: bool = True) -> DataRoot:
+def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
     """The data folder: ``data_dir``, ``$SIMCSE_BENCH_DATA``, the cache, else a download of the official archive.
 
     Raises:
         UserError: the folder given has no data, or nothing is there and nothing can be downloaded.
     """
-    for folder, origin in ((data_dir, "--data-dir"), (os.environ.get(ENV_DATA), ENV_DATA)):
+    for folder, origin in _named(where):
         if folder:
             found = locate(Path(folder))
             if found is None:
                 raise UserError(f"{origin} {folder}: no data found there. Expected:\n{LAYOUT}")
             return DataRoot(found, origin)
-    found = locate(cached_folder(revision))
+    found = locate(cached_folder(where.revision))
     if found is not None:
-        return DataRoot(found, f"cache, {REPO}@{revision}")
+        return DataRoot(found, f"cache, {REPO}@{where.revision}")
     if not download:
         raise UserError(_nothing_found("no data in the cache"))
-    return fetch(revision)
+    return fetch_archive(where.revision)
 
 
-def given_root(data_dir: Path | None = None) -> DataRoot | None:
+def given_root(where: DataSource = ANYWHERE) -> DataRoot | None:
     """The folder that the user named, in SentEval's layout or not; None if there is none. Nothing is downloaded.
 
     Raises:
         UserError: no such folder.
     """
-    for folder, origin in ((data_dir, "--data-dir"), (os.environ.get(ENV_DATA), ENV_DATA)):
+    for folder, origin in _named(where):
         if folder:
             if not Path(folder).is_dir():
                 raise UserError(f"{origin} {folder}: no such folder.")
             return DataRoot(locate(Path(folder)) or Path(folder), origin)
     return None
+
+
+def _named(where: DataSource) -> tuple[tuple[Path | str | None, str], ...]:
+    return (where.data_dir, "--data-dir"), (os.environ.get(ENV_DATA), ENV_DATA)
 
 
 def locate(folder: Path) -> Path | None:
@@ -84,7 +100,7 @@ def locate(folder: Path) -> Path | None:
     return None
 
 
-def fetch(revision: str = "main", force: bool = False) -> DataRoot:
+def fetch_archive(revision: str = "main", force: bool = False) -> DataRoot:
     """Download the official archive (huggingface_hub) and unpack it into the cache, all or nothing."""
     import filelock
 

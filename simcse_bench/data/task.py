@@ -70,17 +70,12 @@ class Task:
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """The rules that decide a number; stored whole in every report.
-
-    ``aggregate`` and ``metric`` choose what is printed: reports keep all of them.
-    """
+    """The rules that decide a number; stored whole in every report."""
 
     name: str
     text: str  # text variant: "senteval" (tokenised, STS lower-cased) or "raw" (as SemEval released it)
     split: str = "test"
     task_splits: Mapping[str, str] = field(default_factory=dict)  # task -> split, where it differs
-    aggregate: str = "all"  # of a task's subsets: all (one correlation over the union), mean, wmean
-    metric: str = "spearman"
     probe: str = "exact"  # classifier of transfer tasks: exact, fast or sklearn (probe.PROBES)
     resamples: int = 1000  # of the bootstrap
     bootstrap_seed: int = 0
@@ -95,6 +90,13 @@ SIMCSE = EvalProtocol("simcse", text="senteval")
 # mteb's English STS tasks: raw text, SICK-R over all 9,927 pairs
 MTEB = EvalProtocol("mteb", text="raw", task_splits={"sickr": "all"})
 PROTOCOLS = {p.name: p for p in (SIMCSE, MTEB)}
+
+
+def named_protocol(name: str) -> EvalProtocol:
+    """The protocol of this name."""
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
 
 
 def task_names(tasks_dir: Path | None = None) -> list[str]:

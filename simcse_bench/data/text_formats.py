@@ -15,8 +15,8 @@ from typing import IO, Any
 
 from simcse_bench.errors import UserError
 
-Row = tuple[str, ...]
-FORMATS = {
+TextRow = tuple[str, ...]
+TEXT_FORMATS = {
     ".txt": "one sentence a line, no header",
     ".csv": "comma-separated with the usual quoting, under a header",
     ".tsv": "tab-separated without quoting, under a header",
@@ -24,8 +24,8 @@ FORMATS = {
     ".parquet": "text columns of a Parquet file",
 }
 # what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
-Rows = Callable[[Sequence[str]], Iterator[Row | str]]
-Opened = tuple[Sequence[str], Sequence[str], Rows]
+ReadRows = Callable[[Sequence[str]], Iterator[TextRow | str]]
+Opened = tuple[Sequence[str], Sequence[str], ReadRows]
 TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string")  # Arrow's types of text
 
 
@@ -73,7 +73,7 @@ def _open_table(path: Path) -> Opened:
     read = _csv_rows if suffix_of(path.name) == ".csv" else _tsv_rows
     header = next(read(path), (0, []))[1]
 
-    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
+    def rows(chosen: Sequence[str]) -> Iterator[TextRow | str]:
         index = [header.index(c) for c in chosen]
         for number, fields in itertools.islice(read(path), 1, None):
             if fields in ([], [""]):  # a blank line
@@ -84,7 +84,7 @@ def _open_table(path: Path) -> Opened:
                 yield tuple(fields[i] for i in index)
 
     if not header:
-        raise UserError(f"{path}: no header line; expected {FORMATS[suffix_of(path.name)]}.")
+        raise UserError(f"{path}: no header line; expected {TEXT_FORMATS[suffix_of(path.name)]}.")
     return header, header, rows
 
 
@@ -126,11 +126,11 @@ def _open_jsonl(path: Path) -> Opened:
 
     place, first = next(objects(), (str(path), None))
     if not isinstance(first, dict):
-        raise UserError(f"{place}: not a JSON object; expected {FORMATS['.jsonl']}.")
+        raise UserError(f"{place}: not a JSON object; expected {TEXT_FORMATS['.jsonl']}.")
     return list(first), list(first), lambda chosen: (texts_of(where, row, chosen) for where, row in objects())
 
 
-def texts_of(place: str, found: Any, chosen: Sequence[str]) -> Row | str:
+def texts_of(place: str, found: Any, chosen: Sequence[str]) -> TextRow | str:
     """The chosen fields of a row, null as empty; else what is wrong with it."""
     if not isinstance(found, dict):
         return f"{place}: not a JSON object; expected one a line."
@@ -148,7 +148,7 @@ def texts_of(place: str, found: Any, chosen: Sequence[str]) -> Row | str:
 def _open_parquet(path: Path) -> Opened:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    def rows(chosen: Sequence[str]) -> Iterator[Row | str]:
+    def rows(chosen: Sequence[str]) -> Iterator[TextRow | str]:
         with file_errors(path), pq.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
                 fields = (batch.column(name).to_pylist() for name in chosen)

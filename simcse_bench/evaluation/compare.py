@@ -1,34 +1,37 @@
-"""Reports side by side: the difference of every task with its interval, and the pairs seen most differently."""
+"""A report beside another, task by task with intervals; a model beside its published numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from simcse_bench.data.pairs import Pairs, data_root, read_pairs
+from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError, suggestion
-from simcse_bench.evaluation.evaluate import distinct_sentences
-from simcse_bench.evaluation.metrics import Floats, correlation, paired_cosine
-from simcse_bench.evaluation.statistics import Difference, difference, holm, mean_difference
+from simcse_bench.evaluation.evaluate import Data, Embedded, distinct_sentences
+from simcse_bench.evaluation.metrics import correlation
+from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
+from simcse_bench.evaluation.statistics import difference, holm, mean_difference
 from simcse_bench.files import shown_name
-from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS
-from simcse_bench.papers import published
+from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, known_model
+from simcse_bench.models.open import open_model
+from simcse_bench.papers.published import PublishedRow, published_row
+from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, load_pairs, report_path
 from simcse_bench.reports.table import MISSING, Table
 
 if TYPE_CHECKING:
-    from simcse_bench.evaluation.evaluate import Data
-if TYPE_CHECKING:
-    from simcse_bench.evaluation.run import Plan
-    from simcse_bench.models.encoders import TransformerEncoder
+    import pandas as pd
 
 WORST = 20  # pairs shown
+OK, CLOSE = 0.02, 0.25  # points: rounding of published numbers; other libraries, tokenisation of a few sentences
+VERDICTS = ("OK", "close", "differs within interval", "differs")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     return Side(report, load_pairs(path, report), path.stem)
 
 
-def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | None, revision: str) -> dict[str, Pairs]:
+def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Pairs]:
     """The pairs of the tasks that all reports have.
 
     Raises:
@@ -75,10 +78,9 @@ def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | No
         if len(fingerprints) > 1:
             problems.append(f"{name}: the reports were made on different data (protocol, split or limit).")
             continue
-        task, origin = load_task(name, tasks_dir), first.tasks[name]["data"]
-        root = data_root([task], data_dir, revision)
+        task, origin = load_task(name, where.tasks_dir), first.tasks[name]["data"]
         variant = origin["text"] if origin["text"] != "only" else "senteval"
-        pairs = read_pairs(task, origin["split"], variant, root.path if root else None)
+        pairs = read_pairs(task, origin["split"], variant, data_folder([task], where))
         pairs = pairs.head(first.limit) if first.limit else pairs
         if pairs.fingerprint() not in fingerprints:
             problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")
@@ -88,70 +90,96 @@ def read_data(sides: Sequence[Side], data_dir: Path | None, tasks_dir: Path | No
     return data  # type: ignore[return-value]
 
 
-def compare(first: Side, second: Side, data: Mapping[str, Pairs]) -> Table:
-    """Every task of two reports: scores, difference, interval, p corrected for the number of tasks."""
-    found = {name: _difference(first, second, name, pairs) for name, pairs in data.items()}
-    corrected = dict(zip(found, holm([d.p for d in found.values()]), strict=True))
+def compare(
+    first: str | Path,
+    second: str | Path,
+    results: str | Path = "results",
+    suite: str = "sts",
+    where: DataSource = ANYWHERE,
+) -> pd.DataFrame:
+    """Is the second of two evaluated models better than the first by more than noise?
+
+    Args:
+        first, second: names of evaluated models, or report files.
+        results, suite: where reports are found by name.
+        where: the data that the reports were made on.
+
+    Returns:
+        See ``differences``.
+
+    Raises:
+        UserError: no such report, no pairs beside it, reports on different data.
+    """
+    one, other = (read_side(str(given), Path(results), suite) for given in (first, second))
+    return differences(one, other, read_data([one, other], where))
+
+
+def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.DataFrame:
+    """A row per task, and "avg" where there are several: Spearman ×100 of both and the difference.
+
+    Columns: task, title, first, second, difference, low, high (paired bootstrap, 95 %), p (permutation; NaN for the
+    average), holm (p corrected for the number of tasks), detectable (the smallest true difference found with 80 %
+    probability).
+    """
+    import pandas as pd
+
+    sides, titles = (first, second), {n: first.report.tasks[n]["title"] for n in data}
+    arrays = [{n: np.asarray(s.similarities[n], dtype=np.float64) for n in data} for s in sides]
+    scores = [{n: s.report.tasks[n]["scores"]["spearman"]["all"]["value"] for n in data} for s in sides]
+    by_task = {n: difference(arrays[0][n][None], arrays[1][n][None], p.gold, p.sizes()) for n, p in data.items()}
+    corrected = dict(zip(by_task, holm([d.p for d in by_task.values()]), strict=True))
+    if len(data) > 1:
+        gold, sizes = {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()}
+        by_task["avg"], titles["avg"] = mean_difference(arrays[0], arrays[1], gold, sizes), "Avg."
+        for values in scores:
+            values["avg"] = np.mean(list(values.values()))
     rows = [
-        [first.report.tasks[n]["title"], _score(first, n), _score(second, n), *_cells(d), f"{corrected[n]:.4f}",
-         _number(d.detectable)]
-        for n, d in found.items()
-    ]  # fmt: skip
-    if len(found) > 1:
-        a, b = ({n: _array(s, n) for n in data} for s in (first, second))
-        mean = mean_difference(a, b, {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()})
-        averages = [f"{np.mean([_value(s, n) for n in data]):.2f}" for s in (first, second)]
-        rows.append(["Avg.", *averages, *_cells(mean), MISSING, _number(mean.detectable)])
+        {"task": n, "title": titles[n], "first": scores[0][n], "second": scores[1][n], "difference": d.value}
+        | dict(zip(("low", "high"), d.interval or (None, None), strict=True))
+        | {"p": d.p, "holm": corrected.get(n), "detectable": d.detectable}
+        for n, d in by_task.items()
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "p", "holm", "detectable"), float))
+
+
+def comparison_table(first: str, second: str, found: pd.DataFrame) -> Table:
+    """What ``differences`` gives, for people; ``first`` and ``second`` are the reports' names."""
+    rows: list[list[str]] = []
+    for row in found.to_dict("records"):
+        scores = [f"{row['first']:.2f}", f"{row['second']:.2f}", f"{row['difference']:+.2f}"]
+        interval = _shown(row["low"], f"{row['low']:+.2f} to {row['high']:+.2f}")
+        p, corrected, detectable = (
+            _shown(row[k], f"{row[k]:.{n}f}") for k, n in (("p", 4), ("holm", 4), ("detectable", 2))
+        )
+        rows.append([row["title"], *scores, interval, p, corrected, detectable])
     notes = [
         "Spearman ×100 over all pairs of a task. 95 %: paired bootstrap over pairs. p: permutation of the two models "
         "pair by pair; Holm: corrected for the number of tasks. Detectable: the smallest true difference found with "
         "80 % probability with these pairs.",
         "Seeds are not considered: two trainings of one recipe differ too (unsupervised BERT-base: SD 0.8).",
     ]
-    header = ["", first.name, second.name, "difference", "95 %", "p", "Holm", "detectable"]
-    return Table(f"{second.name} minus {first.name}", header, rows, notes)
+    header = ["", first, second, "difference", "95 %", "p", "Holm", "detectable"]
+    return Table(f"{second} minus {first}", header, rows, notes)
 
 
-def worst_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int = WORST) -> Table:
+def _shown(value: float, text: str) -> str:
+    """The text of a number; a dash where there is none."""
+    return MISSING if value != value else text
+
+
+def most_different_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int = WORST) -> Table:
     """The pairs whose rank among a task's similarities differs most between two models; ranks in percent."""
     rows: list[tuple[float, list[str]]] = []
     for name, pairs in data.items():
-        a, b, gold = (100 * rankdata(x) / len(pairs) for x in (_array(first, name), _array(second, name), pairs.gold))
+        a, b, gold = (
+            100 * rankdata(x) / len(pairs) for x in (first.similarities[name], second.similarities[name], pairs.gold)
+        )
         for i in np.argsort(-np.abs(b - a), kind="stable")[:count].tolist():
             cells = [first.report.tasks[name]["title"], f"{gold[i]:.0f}", f"{a[i]:.0f}", f"{b[i]:.0f}"]
             rows.append((-abs(b[i] - a[i]), [*cells, pairs.left[i], pairs.right[i]]))
     chosen = [cells for _, cells in sorted(rows, key=lambda row: row[0])[:count]]
     header = ["task", "gold", first.name, second.name, "sentence", "other sentence"]
     return Table(f"the {len(chosen)} pairs seen most differently (rank in the task, percent)", header, chosen)
-
-
-def _difference(first: Side, second: Side, name: str, pairs: Pairs) -> Difference:
-    return difference(_array(first, name)[None], _array(second, name)[None], pairs.gold, pairs.sizes())
-
-
-def _array(side: Side, name: str) -> Floats:
-    return np.asarray(side.similarities[name], dtype=np.float64)
-
-
-def _value(side: Side, name: str) -> float:
-    return float(side.report.tasks[name]["scores"]["spearman"]["all"]["value"])
-
-
-def _score(side: Side, name: str) -> str:
-    return f"{_value(side, name):.2f}"
-
-
-def _cells(found: Difference) -> list[str]:
-    interval = MISSING if found.interval is None else "{:+.2f} to {:+.2f}".format(*found.interval)
-    return [f"{found.value:+.2f}", interval, f"{found.p:.4f}" if found.p == found.p else MISSING]
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
-
-
-OK, CLOSE = 0.02, 0.25  # points: rounding of published numbers; other libraries, tokenisation of a few sentences
-VERDICTS = ("OK", "close", "differs within interval", "differs")
 
 
 @dataclass(frozen=True)
@@ -163,15 +191,73 @@ class Match:
     largest: float  # difference of a task, in points
 
 
-def published_row(name: str, protocol: str) -> published.Published:
+@dataclass(frozen=True)
+class Verification:
+    """A model's report beside its published numbers."""
+
+    report: Report
+    published: PublishedRow
+    verdicts: Mapping[str, str]  # task -> one of ``VERDICTS``
+    advice: str = ""  # where it differs: which pooling and head would match
+
+    @property
+    def verified(self) -> bool:
+        """Whether every task is OK or close."""
+        return set(self.verdicts.values()) <= set(VERDICTS[:2])
+
+
+def verify(
+    model: str,
+    as_: str | None = None,
+    settings: EvaluationSettings | None = None,
+    progress: Progress | None = None,
+    say: Say = silent,
+    **options: Any,
+) -> Verification:
+    """Evaluate a model on the STS suite and hold it against its published numbers.
+
+    Where it differs, the poolings and heads that the checkpoint has are tried from one forward pass.
+
+    Args:
+        model: folder, Hub id, or catalog name.
+        as_: the catalog model whose numbers it should have; default: its own.
+        settings: protocol, data and place of the report; its suite is sts.
+        progress, say: see ``run.run_evaluation``.
+        options: of ``open_model``: pooling, head, revision, dtype, device.
+
+    Raises:
+        UserError: no published numbers, whatever an evaluation refuses.
+    """
+    settings = replace(settings or EvaluationSettings(), suite="sts")
+    row = require_published(as_ or model, settings.protocol)
+    spec = known_model(as_) if as_ is not None and options.get("pooling") is None else None
+    if spec is not None:  # used as the published model is
+        options |= {"pooling": spec.pooling, "head": options.get("head") or spec.head}
+    opened = open_model(model, **options)
+    plan = plan_evaluation(opened, settings)
+    report = run_evaluation(plan, progress, say)
+    found = Verification(report, row, verdicts(report, row))
+    if found.verified:
+        return found
+    try:  # with its MLP, where the checkpoint has one
+        encoder = open_model(model, **options | {"pooling": "cls", "head": "mlp"}).load()
+    except UserError:
+        encoder = opened.load()
+    if not hasattr(encoder, "encode_views"):
+        return found
+    return replace(found, advice=view_advice(nearest_view(plan, encoder, row), report))
+
+
+def require_published(name: str, protocol: str) -> PublishedRow:
     """The published STS row of a catalog model.
 
     Raises:
         UserError: none is known for this model under this protocol.
     """
-    row = published.find(name, protocol, "all", "spearman", "test", "sts")
+    row = published_row(name, protocol, "all", "spearman", "test", "sts")
     if row is None or not row.scores:
-        known = [m for m in MODELS if (r := published.find(m, protocol, "all", "spearman", "test", "sts")) and r.scores]
+        rows = {m: published_row(m, protocol, "all", "spearman", "test", "sts") for m in MODELS}
+        known = [m for m, r in rows.items() if r and r.scores]
         known_here = f" Known under protocol {protocol}:\n" + "\n".join(f"  {m}" for m in known)
         raise UserError(f"no published numbers for {name!r}{suggestion(name, known)} Give --as NAME.{known_here}")
     return row
@@ -188,15 +274,15 @@ def verdict(value: float, interval: tuple[float, float] | None, theirs: float) -
     return VERDICTS[2] if inside else VERDICTS[3]
 
 
-def verdicts(report: Report, row: published.Published) -> dict[str, str]:
+def verdicts(report: Report, row: PublishedRow) -> dict[str, str]:
     """Task -> verdict, for the tasks that the published row has."""
     entries = {n: report.tasks[n]["scores"]["spearman"]["all"] for n in row.scores if n in report.tasks}
     return {n: verdict(e["value"], e["interval"], row.scores[n]) for n, e in entries.items()}
 
 
-def verification_table(report: Report, row: published.Published) -> Table:
+def verification_table(found: Verification) -> Table:
     """Ours, the published number, the difference and the verdict, task by task."""
-    found = verdicts(report, row)
+    report, row = found.report, found.published
     rows = []
     for name, task in report.tasks.items():
         entry = task["scores"]["spearman"]["all"]
@@ -204,7 +290,9 @@ def verification_table(report: Report, row: published.Published) -> Table:
         interval = MISSING if entry["interval"] is None else "{:.1f}–{:.1f}".format(*entry["interval"])
         difference = MISSING if theirs is None else f"{round(entry['value'], 2) - theirs:+.2f}"
         shown = MISSING if theirs is None else f"{theirs:.2f}"
-        rows.append([task["title"], f"{entry['value']:.2f}", interval, shown, difference, found.get(name, MISSING)])
+        rows.append(
+            [task["title"], f"{entry['value']:.2f}", interval, shown, difference, found.verdicts.get(name, MISSING)]
+        )
     how = f"pooling {report.model.get('pooling')}, head {report.model.get('head')}"
     return Table(
         f"{report.model['name']} ({how}) against {row.row}, {row.source}",
@@ -214,24 +302,23 @@ def verification_table(report: Report, row: published.Published) -> Table:
     )
 
 
-def nearest_view(plan: Plan, encoder: TransformerEncoder, row: published.Published) -> Match:
+def nearest_view(plan: EvaluationPlan, encoder: Any, row: PublishedRow) -> Match:
     """The pooling and head of this checkpoint nearest to the published row, all from one forward pass."""
     views = [(pooling, head) for pooling in POOLINGS for head in HEADS if head in encoder.heads]
     data: Mapping[str, Any] = {n: d for n, d in plan.data.items() if n in row.scores}
     sentences = distinct_sentences(data.values())
-    place = {s: i for i, s in enumerate(sentences)}
+    rows = {s: i for i, s in enumerate(sentences)}
     found = []
     for (pooling, head), vectors in zip(views, encoder.encode_views(sentences, views), strict=True):
         distances = []
         for name, pairs in data.items():
-            left, right = (vectors[[place[s] for s in side]] for side in (pairs.left, pairs.right))
-            score = correlation("spearman", paired_cosine(left, right), pairs.gold)
+            score = correlation("spearman", Embedded(rows, vectors).cosines(pairs), pairs.gold)
             distances.append(abs(score - row.scores[name]))
         found.append(Match(pooling, head, max(distances)))
     return min(found, key=lambda m: m.largest)
 
 
-def advice(match: Match, report: Report) -> str:
+def view_advice(match: Match, report: Report) -> str:
     """What to tell about the nearest view."""
     used = (report.model.get("pooling"), report.model.get("head"))
     options = f"--pooling {match.pooling} --head {match.head}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench import hub
-from simcse_bench.data.hub_datasets import named
+from simcse_bench.data.hub_datasets import shown_dataset
 from simcse_bench.data.pairs import file_paths, needs_root
-from simcse_bench.data.senteval import ARCHIVE, REPO, configured, find_root, given_root
+from simcse_bench.data.senteval import ARCHIVE, REPO, find_root, given_root, is_configured
 from simcse_bench.data.task import EvalProtocol, Task
 from simcse_bench.errors import Unavailable, UserError
-from simcse_bench.evaluation.run import Settings, default_suite, destination, each_suite
+from simcse_bench.evaluation.run import EvaluationSettings, default_suite, destination, each_suite
 from simcse_bench.files import read_json
 from simcse_bench.models import baselines, checkpoints
 from simcse_bench.models.catalog import HEADS, POOLINGS, known_model
@@ -41,7 +41,7 @@ class Asked:
     name: str | None = None
 
 
-def describe(asked: Asked, settings: Settings) -> list[Table]:
+def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Table]:
     """Two tables: the model; the data and the reports of each suite.
 
     Weights and data sets are not downloaded; of a model on the Hub only its small settings files are read.
@@ -60,7 +60,7 @@ def describe(asked: Asked, settings: Settings) -> list[Table]:
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
     suite_from = "--suite" if settings.suite else "--task"
     if not settings.suite and not settings.tasks:
-        settings = replace(settings, suite=default_suite(provenance, settings.data_dir, settings.data_revision))
+        settings = replace(settings, suite=default_suite(provenance, settings.where))
         suite_from = _why(settings.suite)
     title = f"{provenance['name']}: what would be evaluated (nothing was computed)"
     model = Table(title, ["", "value", "decided by"], rows)
@@ -93,15 +93,7 @@ def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]
             raise
         found = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
         problem = error.problems[0]
-    return _provenance(found), _rows(found, _files(found, scratch), problem, asked.max_length)
-
-
-def _provenance(found: Checkpoint) -> dict[str, Any]:
-    """As ``Checkpoint.provenance``, without the fingerprints: they would read every byte of the weights."""
-    marks = {"embedded": found.embedded, "language": found.spec.language if found.spec.language != "en" else ""}
-    return {
-        "name": found.name, "settings_from": found.reason, "pooling": found.spec.pooling, "head": found.spec.head,
-    } | {k: v for k, v in marks.items() if v}  # fmt: skip
+    return found.provenance(fingerprints=False), _rows(found, _files(found, scratch), problem, asked.max_length)
 
 
 def _files(found: Checkpoint, scratch: Path) -> list[str]:
@@ -110,7 +102,7 @@ def _files(found: Checkpoint, scratch: Path) -> list[str]:
         return [f"{name} ({_size(path.stat().st_size)})" for name, path in found.files().items()]
     if found.folder == Path():
         return []
-    return [f"{name} ({_size(size)})" for name, size in hub.sizes(found.name, found.revision).items()]
+    return [f"{name} ({_size(size)})" for name, size in hub.file_sizes(found.name, found.revision).items()]
 
 
 def _rows(found: Checkpoint, files: Sequence[str], problem: str, given: int | None) -> list[list[str]]:
@@ -171,7 +163,7 @@ def _own_limit(folder: Path) -> tuple[int | None, str]:
     return min(limits, default=(None, "its tokenizer"))
 
 
-def _suite(provenance: Mapping[str, Any], settings: Settings, suite_from: str) -> Table:
+def _suite(provenance: Mapping[str, Any], settings: EvaluationSettings, suite_from: str) -> Table:
     """The tasks of a suite, where their data lies, and where the report would go."""
     tasks, protocol, path = destination(provenance, settings)
     rows = [_task(task, protocol, settings) for task in tasks]
@@ -182,7 +174,7 @@ def _suite(provenance: Mapping[str, Any], settings: Settings, suite_from: str) -
     return Table(title, ["task", "title", "split", "rows", "data"], rows, notes)
 
 
-def _task(task: Task, protocol: EvalProtocol, settings: Settings) -> list[str]:
+def _task(task: Task, protocol: EvalProtocol, settings: EvaluationSettings) -> list[str]:
     split = protocol.split_of(task)
     splits = list(task.splits) if task.kind == "transfer" else [split]
     if not set(splits) <= set(task.splits):
@@ -192,21 +184,21 @@ def _task(task: Task, protocol: EvalProtocol, settings: Settings) -> list[str]:
     return [task.name, task.title, " + ".join(splits), total, _place(task, splits, protocol.text, settings)]
 
 
-def _place(task: Task, splits: Sequence[str], variant: str, settings: Settings) -> str:
+def _place(task: Task, splits: Sequence[str], variant: str, settings: EvaluationSettings) -> str:
     """Where a task's rows would come from."""
     _, source = task.source("only" if task.kind == "transfer" else variant)
     subsets = [(split, subset) for split in splits for subset in task.splits[split]]
     if source.format == "hub":
-        given = given_root(settings.data_dir)
+        given = given_root(settings.where)
         copies = [file_paths(task, source, s, n, given.path if given else None) for s, n in subsets]
         if all(copies):
             return "copy " + ", ".join(str(p) for c in copies for p in c.values())
-        return f"{named(source)}, split {', '.join(n for _, n in subsets)}: from the Hub or its cache"
+        return f"{shown_dataset(source)}, split {', '.join(n for _, n in subsets)}: from the Hub or its cache"
     if not needs_root(task):
         return str(task.folder)
-    if not configured(settings.data_dir, settings.data_revision):
+    if not is_configured(settings.where):
         return f"{NOT_HERE}; {ARCHIVE} (90 MB) would be downloaded from {REPO}"
-    root = find_root(settings.data_dir, settings.data_revision, download=False)
+    root = find_root(settings.where, download=False)
     absent = [p for s, n in subsets for p in file_paths(task, source, s, n, root.path).values() if not p.is_file()]
     return f"MISSING: {absent[0]}" if absent else f"{root.path} ({root.origin})"
 

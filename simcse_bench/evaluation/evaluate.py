@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simcse_bench.data.labelled import Labelled, read_labelled
-from simcse_bench.data.pairs import Pairs, read_pairs
-from simcse_bench.data.task import SIMCSE, EvalProtocol, Task
+from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.senteval import DataSource
+from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.metrics import Floats, paired_cosine
 from simcse_bench.evaluation.scoring import score_entry, score_sts, score_transfer
-from simcse_bench.files import environment
+from simcse_bench.files import environment, now
+from simcse_bench.progress import Say, silent
 from simcse_bench.reports.report import Report, evaluation_key
 
 if TYPE_CHECKING:  # torch is not needed to read, score or print
@@ -29,8 +30,8 @@ Data = Pairs | Labelled
 def evaluate(
     encoder: Encoder,
     tasks: Sequence[Task],
-    protocol: EvalProtocol = SIMCSE,
-    root: Path | None = None,
+    protocol: EvalProtocol | str = SIMCSE,
+    data_dir: str | Path | None = None,
     limit: int | None = None,
     suite: str = "custom",
 ) -> Report:
@@ -39,15 +40,18 @@ def evaluate(
     Args:
         encoder: anything with ``encode(sentences) -> (n, d)``.
         tasks: from ``task.load_suite`` or ``task.load_task``.
-        protocol: ``task.SIMCSE`` (the paper's) or ``task.MTEB``, or your own.
-        root: data folder (``archive.find_root().path``); None for tasks that bring their own files.
+        protocol: "simcse" (the paper's) or "mteb", or an ``EvalProtocol`` of your own.
+        data_dir: folder in SentEval's layout; None: what is configured, or the official data from the Hub.
         limit: only the first pairs of every subset, for trying out.
         suite: name in the report.
 
     Raises:
         UserError: unreadable data, NaN or constant embeddings.
     """
-    data, skipped = read_all(tasks, protocol, root, limit)
+    if isinstance(protocol, str):
+        protocol = named_protocol(protocol)
+    folder = data_folder(tasks, DataSource(Path(data_dir) if data_dir else None))
+    data, skipped = read_all(tasks, protocol, folder, limit)
     return score_all(encoder, tasks, data, skipped, protocol, limit, suite)[0]
 
 
@@ -85,14 +89,12 @@ def score_all(
     protocol: EvalProtocol,
     limit: int | None,
     suite: str,
-    notify: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> tuple[Report, dict[str, Floats]]:
     """Embed the distinct sentences of all tasks in one go, score every task; also the cosines of STS pairs."""
     start = time.perf_counter()
-    sentences = distinct_sentences(data.values())
-    embeddings = embed(encoder, sentences)
+    whole = embed_once(encoder, data.values())
     embedded = time.perf_counter()
-    row = {s: i for i, s in enumerate(sentences)}
     model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
     device = str(model.get("device", "cpu"))
     results: dict[str, dict[str, Any]] = {}
@@ -102,26 +104,24 @@ def score_all(
         found = data[task.name]
         try:
             if isinstance(found, Pairs):
-                left, right = (embeddings[[row[s] for s in side]] for side in (found.left, found.right))
-                similarities[task.name] = paired_cosine(left, right)
+                similarities[task.name] = whole.cosines(found)
                 scored, replicates[task.name] = score_sts(similarities[task.name], found, protocol, task.name)
             else:
-                first, second = (embeddings[[row[s] for s in side]] for side in (found.texts, found.seconds))
-                scored, replicates[task.name] = score_transfer(task, found, first, second, protocol, device)
-                notify(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
+                scored, replicates[task.name] = score_transfer(task, found, *whole.sides(found), protocol, device)
+                say(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]
         origin = {"split": protocol.split_of(task), "text": text, "fingerprint": found.fingerprint()}
         results[task.name] = {"title": task.title, "kind": task.kind, "n": len(found), **scored, "data": origin}
     stats = dict(getattr(encoder, "stats", {}))
-    stats |= {"distinct_sentences": len(sentences), "empty_sentences": int("" in row)}
+    stats |= {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
     one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
     fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
     report = Report(
         key=evaluation_key(model, protocol_fields(protocol, tasks), fingerprints, limit),
         suite=suite,
-        model=dict(model) | {"dimension": int(embeddings.shape[1])},
+        model=dict(model) | {"dimension": int(whole.vectors.shape[1])},
         protocol=protocol_fields(protocol, tasks),
         tasks=results,
         average=_average(results, replicates) if one_kind and not skipped else None,
@@ -130,7 +130,7 @@ def score_all(
         stats=stats,
         environment=environment(device),
         seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=now(),
     )
     return report, similarities
 
@@ -143,6 +143,33 @@ def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, 
         del fields["probe"]
         return fields
     return fields | {"task_probes": probes}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Every distinct sentence of some data with its vector."""
+
+    rows: Mapping[str, int]
+    vectors: Array  # (n, d)
+
+    def of(self, sentences: Sequence[str]) -> Array:
+        """Vectors (m, d) of these sentences, in their order."""
+        return self.vectors[[self.rows[s] for s in sentences]]
+
+    def sides(self, data: Data) -> tuple[Array, Array]:
+        """Vectors of the left and the right sentences (of labelled ones: the first, and the second of pairs)."""
+        left, right = (data.left, data.right) if isinstance(data, Pairs) else (data.texts, data.seconds)
+        return self.of(left), self.of(right)
+
+    def cosines(self, pairs: Pairs) -> Floats:
+        """Of every pair (n,)."""
+        return paired_cosine(*self.sides(pairs))
+
+
+def embed_once(encoder: Encoder, data: Iterable[Data]) -> Embedded:
+    """The distinct sentences of all data, embedded in one go."""
+    sentences = distinct_sentences(data)
+    return Embedded({s: i for i, s in enumerate(sentences)}, embed(encoder, sentences))
 
 
 def distinct_sentences(data: Iterable[Data]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.pairs import Pairs, data_root, read_pairs
+from simcse_bench import bundled
+from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.evaluate import distinct_sentences, embed
-from simcse_bench.evaluation.metrics import Floats, correlation, paired_cosine
-from simcse_bench.files import environment, read_json
+from simcse_bench.evaluation.evaluate import embed_once
+from simcse_bench.evaluation.metrics import Floats, correlation, unit
+from simcse_bench.evaluation.run import default_suite
+from simcse_bench.files import environment, now, read_json, require_writable, write_json
+from simcse_bench.models.open import Model, open_model
 
 if TYPE_CHECKING:
-    from simcse_bench.models.open import Model
+    import pandas as pd
 
 Vectors = NDArray[np.floating[Any]]  # (n, d)
-BLOCK = 2048  # rows compared at once: memory is 2048 x 2048 numbers, whatever n
+BLOCK_ROWS = 2048  # rows compared at once: memory is 2048 x 2048 numbers, whatever n
 
 
-def unit(vectors: Vectors) -> NDArray[np.float64]:
-    """Rows (n, d) scaled to length 1, in float64; a zero row stays zero."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.where(norms == 0, 1, norms)
+def _wide(vectors: Vectors) -> NDArray[np.float64]:
+    return np.asarray(vectors, dtype=np.float64)
 
 
 def alignment(left: Vectors, right: Vectors) -> float:
@@ -39,20 +39,20 @@ def alignment(left: Vectors, right: Vectors) -> float:
     """
     if not len(left):
         raise ValueError("alignment needs at least one pair")
-    return float(np.mean(np.sum((unit(left) - unit(right)) ** 2, axis=1)))
+    return float(np.mean(np.sum((unit(_wide(left)) - unit(_wide(right))) ** 2, axis=1)))
 
 
 def uniformity(vectors: Vectors) -> float:
     """log mean exp(-2 |x - y|^2) over all pairs of different rows of unit vectors (n, d); lower is better (Eq. 3)."""
     if len(vectors) < 2:
         raise ValueError("uniformity needs at least two vectors")
-    x = unit(vectors)
+    x = unit(_wide(vectors))
     total = 0.0
-    for i in range(0, len(x), BLOCK):
-        for j in range(i, len(x), BLOCK):
+    for i in range(0, len(x), BLOCK_ROWS):
+        for j in range(i, len(x), BLOCK_ROWS):
             # |x - y|^2 = |x|^2 + |y|^2 - 2xy
-            squares = (x[i : i + BLOCK] ** 2).sum(1)[:, None] + (x[j : j + BLOCK] ** 2).sum(1)[None]
-            kernel = np.exp(-2 * (squares - 2 * x[i : i + BLOCK] @ x[j : j + BLOCK].T))
+            squares = (x[i : i + BLOCK_ROWS] ** 2).sum(1)[:, None] + (x[j : j + BLOCK_ROWS] ** 2).sum(1)[None]
+            kernel = np.exp(-2 * (squares - 2 * x[i : i + BLOCK_ROWS] @ x[j : j + BLOCK_ROWS].T))
             total += float(np.triu(kernel, 1).sum() if i == j else kernel.sum())
     pairs = len(x) * (len(x) - 1) / 2
     return float(np.log(total / pairs))
@@ -60,7 +60,7 @@ def uniformity(vectors: Vectors) -> float:
 
 def mean_cosine(vectors: Vectors) -> float:
     """Mean cosine of all pairs of different rows (n, d): anisotropy (Ethayarajh 2019); 0 for even directions."""
-    x = unit(vectors)
+    x = unit(_wide(vectors))
     n = len(x)
     if n < 2:
         raise ValueError("a mean cosine needs at least two vectors")
@@ -70,11 +70,11 @@ def mean_cosine(vectors: Vectors) -> float:
 
 def singular_values(vectors: Vectors) -> NDArray[np.float64]:
     """Singular values of the centred unit vectors (n, d), largest first, in blocks: memory O(d^2)."""
-    x = unit(vectors)
+    x = unit(_wide(vectors))
     centre = x.mean(0)
     square = np.zeros((x.shape[1], x.shape[1]))
-    for i in range(0, len(x), BLOCK):
-        block = x[i : i + BLOCK] - centre
+    for i in range(0, len(x), BLOCK_ROWS):
+        block = x[i : i + BLOCK_ROWS] - centre
         square += block.T @ block
     values: NDArray[np.float64] = np.sqrt(np.clip(np.linalg.eigvalsh(square)[::-1], 0, None))
     return values
@@ -86,22 +86,21 @@ def effective_rank(singular: NDArray[np.float64]) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-SCHEMA = 1
+ANALYSIS_SCHEMA = 1
 BINS = 120  # of the cosine histograms, over -1 to 1
 PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
 
-def read_whole(name: str, splits: Sequence[str], data_dir: Path | None, tasks_dir: Path | None, revision: str) -> Pairs:
+def read_whole(name: str, splits: Sequence[str] = (), where: DataSource = ANYWHERE) -> Pairs:
     """Pairs of several splits of an STS task behind each other; no splits: all that it has.
 
     Raises:
         UserError: no such task or split, a transfer task, no pair with a gold score above ``ALIGNED``.
     """
-    task = load_task(name, tasks_dir)
+    task = load_task(name, where.tasks_dir)
     if task.kind != "sts":
         raise UserError(f"task {name!r} has no pairs: geometry needs an STS task, such as stsb.")
-    root = data_root([task], data_dir, revision)
-    folder = root.path if root else None
+    folder = data_folder([task], where)
     parts = [read_pairs(task, split, "senteval", folder) for split in splits or task.splits]
     whole = Pairs(
         tuple(s for p in parts for s in p.left),
@@ -114,24 +113,21 @@ def read_whole(name: str, splits: Sequence[str], data_dir: Path | None, tasks_di
     return whole
 
 
-def analyse(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dict[str, Any]:
+def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dict[str, Any]:
     """All figures of one model, for its JSON.
 
     Alignment is that of the pairs with a gold score above 4, uniformity that of all distinct sentences (SimCSE,
     footnote 3), both of unit vectors.
     """
     encoder = model.load()
-    sentences = distinct_sentences([pairs])
-    vectors = embed(encoder, sentences)
-    row = {s: i for i, s in enumerate(sentences)}
-    left, right = (vectors[[row[s] for s in side]] for side in (pairs.left, pairs.right))
-    cosines = paired_cosine(left, right)
+    whole = embed_once(encoder, [pairs])
+    (left, right), vectors, cosines = whole.sides(pairs), whole.vectors, whole.cosines(pairs)
     near = pairs.gold > ALIGNED
     spectrum = singular_values(vectors)
     found: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": ANALYSIS_SCHEMA,
         "model": dict(model.provenance),
-        "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(sentences),
+        "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(vectors),
                  "aligned_pairs": int(near.sum()), "fingerprint": pairs.fingerprint()},
         "spearman": round(correlation("spearman", cosines, pairs.gold), 4),
         "alignment": round(alignment(left[near], right[near]), 6),
@@ -144,9 +140,51 @@ def analyse(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dic
         "by_length": by_third(_lengths(pairs), cosines, pairs.gold),
         "by_overlap": by_third(_overlap(pairs), cosines, pairs.gold),
         "environment": environment(str(getattr(encoder, "device", "cpu"))),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }  # fmt: skip
     return found
+
+
+def analyze(
+    models: Sequence[str | Model],
+    task: str | None = None,
+    splits: Sequence[str] = (),
+    out: str | Path = "results",
+    where: DataSource = ANYWHERE,
+    **options: Any,
+) -> pd.DataFrame:
+    """Analyse models on the pairs of an STS task, and draw all analyses below ``<out>/analysis``.
+
+    Args:
+        models: names as for ``open_model``, or opened ones.
+        task: default: stsb; mini-sts where all are the embedded encoder's and no real data is configured.
+        splits: of the task; none: all of them.
+        out: the results folder.
+        where: the data.
+        options: of ``open_model``.
+
+    Returns:
+        A row per model: model, data, spearman, alignment, uniformity, mean_cosine, effective_rank, dimension.
+
+    Raises:
+        UserError: whatever ``read_whole`` and ``open_model`` refuse.
+    """
+    import pandas as pd
+
+    from simcse_bench.reports.geometry import geometry_rows, write_analyses
+    from simcse_bench.reports.report import report_path
+
+    require_writable(Path(out) / "analysis" / "index.html")
+    opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
+    suites = {default_suite(m.provenance, where) for m in opened}
+    name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")
+    pairs = read_whole(name, splits, where)
+    found = []
+    for model in opened:
+        found.append(analyse_model(model, name, splits, pairs))
+        write_json(report_path(Path(out), "analysis", model.name), found[-1], None)
+    write_analyses(Path(out) / "analysis")
+    return pd.DataFrame(geometry_rows(found))
 
 
 def by_gold(cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
@@ -175,7 +213,7 @@ def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[dict[str, Any]]
     return found
 
 
-def trajectory(run: Path) -> list[Mapping[str, float]]:
+def read_trajectory(run: Path) -> list[Mapping[str, float]]:
     """Alignment and uniformity at the steps of a run with ``--track-geometry``.
 
     Raises:

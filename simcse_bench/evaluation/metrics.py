@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.stats import rankdata
 
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError
 
 Floats = NDArray[np.float64]
+Real = TypeVar("Real", NDArray[np.float32], NDArray[np.float64])
+
+
+def unit(vectors: Real) -> Real:
+    """Rows (n, d) scaled to length 1; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)  # type: ignore[return-value]
 
 
 def paired_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> Floats:
@@ -23,7 +28,7 @@ def paired_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> Floa
     exactly 1. # differs from SentEval: there they differ by float32 rounding (sts.py, utils.cosine), which orders
     them at random.
     """
-    u, v = (_unit(np.asarray(x, dtype=np.float64)) for x in (left, right))
+    u, v = (unit(np.asarray(x, dtype=np.float64)) for x in (left, right))
     zero = ~u.any(axis=1) | ~v.any(axis=1)
     cosine: Floats = 1.0 - ((u - v) ** 2).sum(axis=1) / 2.0
     cosine[zero] = 0.0  # SentEval: nan_to_num of 0/0
@@ -41,6 +46,8 @@ def correlation(metric: str, x: Floats, y: Floats) -> float:
     for name, side in (("similarities", x), ("gold scores", y)):
         if np.all(side == side[0]):
             raise UserError(f"all {len(side)} {name} are the same ({side[0]:g}): no correlation exists.")
+    from scipy import stats
+
     function = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}[metric]
     return 100.0 * float(function(x, y).statistic)
 
@@ -61,12 +68,6 @@ def aggregate(how: str, union: float, by_subset: Mapping[str, float], sizes: Map
     return float(np.average([by_subset[n] for n in names], weights=weights))
 
 
-def _unit(x: Floats) -> Floats:
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    unit: Floats = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
-    return unit
-
-
 COUNT = 20  # of each task, kept beside a report
 
 
@@ -83,6 +84,8 @@ def worst_pairs(pairs: Pairs, similarities: Floats, count: int = COUNT) -> list[
     Returns:
         ``gold``, ``cosine``, their ranks among the task's pairs in percent, ``left`` and ``right``.
     """
+    from scipy.stats import rankdata
+
     ranks = {
         "gold_rank": 100 * rankdata(pairs.gold) / len(pairs),
         "cosine_rank": 100 * rankdata(similarities) / len(pairs),

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench import bundled
-from simcse_bench.data.pairs import Pairs, data_root
-from simcse_bench.data.senteval import configured
-from simcse_bench.data.task import PROBE_NAMES, PROTOCOLS, EvalProtocol, Task, load_suite, load_task
+from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
+from simcse_bench.data.task import PROBE_NAMES, EvalProtocol, Task, load_suite, load_task, named_protocol
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluation.evaluate import Data, protocol_fields, read_all, score_all
 from simcse_bench.evaluation.metrics import worst_pairs
 from simcse_bench.files import require_writable
+from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model
+from simcse_bench.progress import Say, silent
 from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path, save_pairs
-from simcse_bench.reports.scores import write_tables
+from simcse_bench.reports.scores import write_report_tables
 
 if TYPE_CHECKING:
     from simcse_bench.progress import Progress
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What to evaluate on, and where the report goes."""
 
     suite: str = "sts"  # empty: the single tasks below
@@ -33,15 +35,13 @@ class Settings:
     split: str | None = None
     probe: str | None = None
     limit: int | None = None
-    tasks_dir: Path | None = None
-    data_dir: Path | None = None
-    data_revision: str = "main"
+    where: DataSource = ANYWHERE
     out: Path = Path("results")
     force: bool = False
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation whose input has been read and checked whole; nothing is computed yet."""
 
     model: Model
@@ -56,24 +56,24 @@ class Plan:
     existing: Report | None  # the report of the same evaluation, where there is one
 
 
-def default_suite(model: Mapping[str, Any], data_dir: Path | None = None, data_revision: str = "main") -> str:
+def default_suite(model: Mapping[str, Any], where: DataSource = ANYWHERE) -> str:
     """The STS suite of the model's language, sts for English.
 
     For the mini encoder, and what was trained from it, the embedded data where no real data is configured.
     """
-    if model.get("embedded") and not configured(data_dir, data_revision):
+    if model.get("embedded") and not is_configured(where):
         return bundled.SUITE
     return f"sts-{model['language']}" if model.get("language") else "sts"
 
 
-def each_suite(settings: Settings) -> list[Settings]:
+def each_suite(settings: EvaluationSettings) -> list[EvaluationSettings]:
     """Suite ``all`` as the two it stands for; a probe belongs to transfer tasks."""
     if settings.suite != "all":
         return [settings]
     return [replace(settings, suite="sts", probe=None), replace(settings, suite="transfer")]
 
 
-def destination(model: Mapping[str, Any], settings: Settings) -> tuple[list[Task], EvalProtocol, Path]:
+def destination(model: Mapping[str, Any], settings: EvaluationSettings) -> tuple[list[Task], EvalProtocol, Path]:
     """The tasks and the protocol of an evaluation, and where its report goes; ``model`` is its provenance."""
     tasks = _tasks(settings)
     protocol = _protocol(settings, tasks)
@@ -81,7 +81,7 @@ def destination(model: Mapping[str, Any], settings: Settings) -> tuple[list[Task
     return tasks, protocol, report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
 
 
-def prepare(model: Model, settings: Settings) -> Plan:
+def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPlan:
     """Read and check all input of an evaluation.
 
     Raises:
@@ -90,8 +90,7 @@ def prepare(model: Model, settings: Settings) -> Plan:
     tasks, protocol, path = destination(model.provenance, settings)
     suite, fields = settings.suite or "tasks", protocol_fields(protocol, tasks)
     require_writable(path)
-    root = data_root(tasks, settings.data_dir, settings.data_revision)
-    data, skipped = read_all(tasks, protocol, root.path if root else None, settings.limit)
+    data, skipped = read_all(tasks, protocol, data_folder(tasks, settings.where), settings.limit)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
     existing = None
@@ -102,30 +101,28 @@ def prepare(model: Model, settings: Settings) -> Plan:
                 f"{path} holds another evaluation ({_difference(existing, model.provenance, fingerprints)}). "
                 "Use --force to replace it, or another --out or --name."
             )
-    return Plan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
+    return EvaluationPlan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
 
 
-def run(plan: Plan, progress: Progress | None = None, notify: Callable[[str], None] = lambda line: None) -> Report:
-    """Evaluate and save, or give the report that is there already; ``notify`` gets a line per transfer task."""
+def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: Say = silent) -> Report:
+    """Evaluate and save, or give the report that is there already; ``say`` gets a line per transfer task."""
     report = plan.existing
     if report is None:
         encoder = plan.model.load(progress)
         report, similarities = score_all(
-            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, notify
+            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
         report.save(plan.path)
         worst = {n: worst_pairs(data, similarities[n]) for n, data in plan.data.items() if isinstance(data, Pairs)}
         save_pairs(plan.path, report.key, similarities, worst)
-    write_tables(report, plan.path)
+    write_report_tables(report, plan.path)
     return report
 
 
-def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
-    if settings.protocol not in PROTOCOLS:
-        raise unknown("protocol", settings.protocol, PROTOCOLS)
-    protocol = PROTOCOLS[settings.protocol]
+def _protocol(settings: EvaluationSettings, tasks: Sequence[Task]) -> EvalProtocol:
+    protocol = named_protocol(settings.protocol)
     transfer = [t.name for t in tasks if t.kind == "transfer"]
     if transfer and protocol.name == "mteb":
         raise UserError(f"protocol mteb has none of {', '.join(transfer)}: its classification tasks are others.")
@@ -142,14 +139,14 @@ def _protocol(settings: Settings, tasks: Sequence[Task]) -> EvalProtocol:
     return replace(protocol, probe=probe)
 
 
-def _tasks(settings: Settings) -> list[Task]:
+def _tasks(settings: EvaluationSettings) -> list[Task]:
     if settings.suite:
-        return load_suite(settings.suite, settings.tasks_dir)
+        return load_suite(settings.suite, settings.where.tasks_dir)
     problems: list[str] = []
     tasks: list[Task] = []
     for name in dict.fromkeys(settings.tasks):
         try:
-            tasks.append(load_task(name, settings.tasks_dir))
+            tasks.append(load_task(name, settings.where.tasks_dir))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -157,7 +154,7 @@ def _tasks(settings: Settings) -> list[Task]:
     return tasks
 
 
-def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Settings) -> str:
+def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: EvaluationSettings) -> str:
     """What sets this evaluation apart from the default one, for the file name."""
     parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
     parts += [protocol["name"]] if protocol["name"] != "simcse" else []
@@ -169,9 +166,8 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Se
 
 def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
     """Which setting of a saved report is not the one asked for."""
-    fields = ("pooling", "head", "max_length", "dtype", "preprocess", "whiten")
-    there, here = report.model, model
-    found = [f"{f} {there.get(f)} there, {here.get(f)} here" for f in fields if there.get(f) != here.get(f)]
+    there, here = deciding(report.model), deciding(model)
+    found = [f"{f} {there[f]} there, {here[f]} here" for f in here if f != "files" and there[f] != here[f]]
     files = report.model.get("files") or {}
     changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
     found += [f"{', '.join(changed)} differ"] if changed else []

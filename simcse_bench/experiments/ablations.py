@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from simcse_bench.papers.simcse_2021 import SUP, UNSUP, Finding, Published
+from simcse_bench.papers.simcse_2021 import SUP, UNSUP, Finding, PublishedColumn
 
 PRESETS = {"mini": "embedded encoder and data, offline", "paper": "BERT-base with wiki1m or NLI, from the Hub"}
 Changes = Mapping[str, Any]  # fields of TrainConfig
@@ -22,7 +22,7 @@ class Ablation:
     arms: Mapping[str, Changes]
     reference: str
     axis: str = ""  # label of the numeric axis where the arms' names are numbers
-    published: Published | None = None
+    published: PublishedColumn | None = None
     findings: tuple[Finding, ...] = ()
     by_preset: Mapping[str, Mapping[str, Changes]] = field(default_factory=dict)  # arms that replace those of a preset
     note: str = ""
@@ -52,7 +52,7 @@ _ALL = (
         },
         "0.1",
         "dropout probability",
-        Published("simcse_2021_table3_dropout", "dropout", "stsb_dev", "SimCSE Table 3"),
+        PublishedColumn("simcse_2021_table3_dropout", "dropout", "stsb_dev", "SimCSE Table 3"),
         (
             Finding("dropout 0.1 beats no dropout", "0.1", "0.0"),
             Finding("dropout 0.1 beats one mask for both passes (fixed 0.1)", "0.1", "fixed 0.1"),
@@ -72,7 +72,7 @@ _ALL = (
             "mean": {"pooling": "mean", "mlp": "none"},
         },
         "cls w/ mlp (train only)",
-        published=Published("simcse_2021_table6_pooling", "pooling", "unsup", "SimCSE Table 6"),
+        published=PublishedColumn("simcse_2021_table6_pooling", "pooling", "unsup", "SimCSE Table 6"),
         findings=(
             Finding("the MLP in training only beats the MLP kept", "cls w/ mlp (train only)", "cls w/ mlp"),
             Finding("the MLP in training only beats no MLP", "cls w/ mlp (train only)", "cls w/o mlp"),
@@ -86,7 +86,7 @@ _ALL = (
         | {t: {"temperature": float(t)} for t in ("0.001", "0.01", "0.05", "0.1", "1")},
         "0.05",
         "temperature",
-        Published("simcse_2021_table_d1_temperature", "temperature", "stsb_dev", "SimCSE Table D.1"),
+        PublishedColumn("simcse_2021_table_d1_temperature", "temperature", "stsb_dev", "SimCSE Table D.1"),
         (
             Finding("temperature 0.05 beats 1", "0.05", "1"),
             Finding("temperature 0.05 beats 0.001", "0.05", "0.001"),
@@ -109,7 +109,7 @@ _ALL = (
             "mlm 15%": {"augmentation": "mlm", "augmentation_rate": 0.15},
         },
         "none",
-        published=Published("simcse_2021_table1_augmentation", "augmentation", "stsb_dev", "SimCSE Table 1"),
+        published=PublishedColumn("simcse_2021_table1_augmentation", "augmentation", "stsb_dev", "SimCSE Table 1"),
         findings=(
             Finding("dropout alone beats cropping 10 %", "none", "crop 10%"),
             Finding("dropout alone beats deleting one word", "none", "delete one word"),
@@ -133,7 +133,7 @@ _ALL = (
             }.items()
         },
         "unsup simcse",
-        published=Published("simcse_2021_table2_objective", "objective", "one_encoder", "SimCSE Table 2"),
+        published=PublishedColumn("simcse_2021_table2_objective", "objective", "one_encoder", "SimCSE Table 2"),
         findings=(
             Finding("dropout alone beats the next sentence", "unsup simcse", "next sentence"),
             Finding("one encoder beats two", "unsup simcse", "unsup simcse, two encoders"),
@@ -147,7 +147,7 @@ _ALL = (
         {"none": {"columns": ("sent0", "sent1")}}
         | {f"α = {a:g}": {"hard_negative_weight": a} for a in (0.5, 1.0, 2.0)},
         "α = 1",
-        published=Published(
+        published=PublishedColumn(
             "simcse_2021_table7_hard_negatives", "hard_negative", "stsb_dev", "SimCSE Table 7",
             ("contradiction+neutral",),
         ),
@@ -164,7 +164,7 @@ _ALL = (
             "entailment + hard negative": {},
         },
         "entailment + hard negative",
-        published=Published(
+        published=PublishedColumn(
             "simcse_2021_table4_supervised_data", "dataset", "full", "SimCSE Table 4",
             ("unsup simcse (1m)", "QQP (134k)", "Flickr30k (318k)", "ParaNMT (5m)", "SNLI+MNLI neutral (314k)",
              "SNLI+MNLI all (942k)", "entailment + hard negative + ANLI (52k)"),
@@ -184,7 +184,7 @@ _ALL = (
         {"none": {}} | {w: {"mlm_weight": float(w)} for w in ("0.01", "0.1", "1")},
         "none",
         "λ",
-        Published("simcse_2021_table_d2_mlm", "mlm_weight", "stsb_dev", "SimCSE Table D.2"),
+        PublishedColumn("simcse_2021_table_d2_mlm", "mlm_weight", "stsb_dev", "SimCSE Table D.2"),
         (Finding("on STS the term does not help: none beats λ = 1", "none", "1"),),
     ),
     Ablation(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from simcse_bench.experiments.run import Watch
+    from simcse_bench.experiments.run import ShowTrial
     from simcse_bench.experiments.sweep import Trial
     from simcse_bench.progress import Show
 
@@ -39,7 +39,7 @@ class _Entry:
 
 @dataclass
 class Board:
-    """The trials of a sweep, told of what happens by ``watch``; drawn by rich as a table of the arms."""
+    """The trials of a sweep, told of what happens by ``show_trial``; drawn by rich as a table of the arms."""
 
     trials: Mapping[str, Mapping[int, _Entry]]  # arm -> seed
     started: float = field(default_factory=lambda: time.perf_counter())
@@ -50,7 +50,7 @@ class Board:
         arms = dict.fromkeys(t.arm for t in trials)
         return cls({arm: {t.seed: _Entry() for t in trials if t.arm == arm} for arm in arms})
 
-    def watch(self, trial: Trial, state: str, dev: float | None = None) -> Show:
+    def show_trial(self, trial: Trial, state: str, dev: float | None = None) -> Show:
         """A trial's new state; a `sweep.Watch`."""
         entry = self.trials[trial.arm][trial.seed]
         entry.state, entry.dev = state, dev
@@ -129,7 +129,7 @@ class Board:
 
 
 @contextlib.contextmanager
-def sweep_shown(how: str, trials: Sequence[Trial]) -> Iterator[Watch]:
+def show_sweep(how: str, trials: Sequence[Trial]) -> Iterator[ShowTrial]:
     """What is told of a sweep's trials and shows them on stderr.
 
     ``how``: bar (a live table), plain (a line per event), none, or auto (by whether stderr is a terminal).
@@ -142,11 +142,11 @@ def sweep_shown(how: str, trials: Sequence[Trial]) -> Iterator[Watch]:
         from rich.live import Live
 
         with Live(board, console=Console(stderr=True), refresh_per_second=2):
-            yield board.watch
+            yield board.show_trial
         return
 
     def told(trial: Trial, state: str, dev: float | None = None) -> Show:
-        show = board.watch(trial, state, dev)
+        show = board.show_trial(trial, state, dev)
         if how == "plain":
             print(board.line(trial), file=sys.stderr, flush=True)
         return show

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.sweep import Sweep, Trial
-from simcse_bench.experiments.trial import failure, outcome
+from simcse_bench.experiments.trial import failed_trial, run_trial
 
 if TYPE_CHECKING:
-    from simcse_bench.experiments.run import Watch
+    from simcse_bench.experiments.run import ShowTrial
     from simcse_bench.progress import Show
 
 RETRIES = 3  # of a trial whose worker was lost; each goes on from the trial's checkpoint where it can be reached
@@ -26,7 +26,7 @@ _PASSED_ON = ("SIMCSE_BENCH_DATA", "SIMCSE_BENCH_CACHE", "HF_HUB_OFFLINE", "HF_E
 
 
 @dataclass(frozen=True)
-class Cluster:
+class RayCluster:
     """Which cluster, and what a trial takes of it."""
 
     address: str | None = None  # None: a Ray of this machine, started and ended with the command
@@ -34,8 +34,8 @@ class Cluster:
     gpus: float | None = None  # None: one for each process where the cluster has any, unless the device is cpu
 
 
-def run(
-    sweep: Sweep, trials: Sequence[Trial], force: bool, watch: Watch, cluster: Cluster
+def run_on_ray(
+    sweep: Sweep, trials: Sequence[Trial], force: bool, show_trial: ShowTrial, cluster: RayCluster
 ) -> Iterator[tuple[Trial, dict[str, Any]]]:
     """The trials and their outcomes, as they end.
 
@@ -64,7 +64,7 @@ def run(
                     if entry:
                         shown[name](entry)
                     else:  # also after the loss of a worker
-                        shown[name] = watch(named[name], "running")
+                        shown[name] = show_trial(named[name], "running")
                 for ref in done:
                     trial = waiting.pop(ref)
                     yield trial, _result(ray, ref, sweep, trial)
@@ -85,7 +85,7 @@ def _work(plan: tuple[Sweep, bool, str], trial: Trial, news: Any) -> dict[str, A
         news.put((trial.path.stem, dict(entry)))
 
     show({})  # running
-    return outcome(sweep, trial, force, show)
+    return run_trial(sweep, trial, force, show)
 
 
 def _result(ray: Any, ref: Any, sweep: Sweep, trial: Trial) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _result(ray: Any, ref: Any, sweep: Sweep, trial: Trial) -> dict[str, Any]:
         raise
     except ray.exceptions.RayError as error:
         lost = str(error).strip().splitlines()[0]
-        return failure(sweep, trial, f"its worker was lost {RETRIES + 1} times; the last time: {lost}")
+        return failed_trial(sweep, trial, f"its worker was lost {RETRIES + 1} times; the last time: {lost}")
 
 
 def _ray() -> Any:
@@ -107,7 +107,7 @@ def _ray() -> Any:
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
+def _connected(ray: Any, cluster: RayCluster) -> Iterator[None]:
     _check_address(cluster.address)
     # a Ray of our own reports nothing to its makers
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -139,7 +139,7 @@ def _check_address(address: str | None) -> None:
             ) from error
 
 
-def _takes(ray: Any, cluster: Cluster, sweep: Sweep) -> dict[str, float]:
+def _takes(ray: Any, cluster: RayCluster, sweep: Sweep) -> dict[str, float]:
     """CPUs and GPUs of a trial.
 
     Raises:
@@ -148,7 +148,7 @@ def _takes(ray: Any, cluster: Cluster, sweep: Sweep) -> dict[str, float]:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = cluster.gpus
     if gpus is None:
-        there = sweep.place.device != "cpu" and any(m.get("GPU", 0) for m in machines)
+        there = sweep.options.device != "cpu" and any(m.get("GPU", 0) for m in machines)
         gpus = sweep.processes if there else 0
     if not any(m.get("CPU", 0) >= cluster.cpus and m.get("GPU", 0) >= gpus for m in machines):
         have = ", ".join(f"{m.get('CPU', 0):g} CPUs and {m.get('GPU', 0):g} GPUs" for m in machines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,31 +10,31 @@ from typing import Any
 import numpy as np
 
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.experiments.run import Executor, one_by_one
-from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, settle, steps
-from simcse_bench.experiments.summary import finding
-from simcse_bench.files import environment, write_bytes, write_text
+from simcse_bench.experiments.run import Executor, run_one_by_one
+from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, steps
+from simcse_bench.experiments.summary import judge
+from simcse_bench.files import environment, now, write_bytes, write_json
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.progress import Say
 from simcse_bench.reports.report import Report, load_pairs
-from simcse_bench.reports.reproduction import RECORD, drawn, read_record
+from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, draw_reproduction, read_reproduction
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import recipe
-from simcse_bench.training.dry_run import duration, estimate
-from simcse_bench.training.run import Place
+from simcse_bench.training.dry_run import estimate, shown_duration
+from simcse_bench.training.run import RunOptions
 
-SCHEMA = 1
+REPRODUCTION_SCHEMA = 1
 
 
-def plan(
+def plan_reproduction(
     paper: str,
     numbers: Sequence[str],
     preset: str,
     seeds: int,
     out: Path,
     runs: Path,
-    place: Place,
-    execute: Executor = one_by_one,
+    options: RunOptions,
+    execute: Executor = run_one_by_one,
 ) -> Reproduction:
     """The parts of a paper.
 
@@ -47,7 +45,7 @@ def plan(
         seeds: of everything that is trained.
         out: the results folder; the paper's own is ``<out>/<paper>-<preset>``.
         runs: the folder of the main tables' trained models.
-        place: device and data.
+        options: device and data.
         execute: runs the ablations' trials.
 
     Raises:
@@ -67,10 +65,10 @@ def plan(
     wanted = {number.lower() for number in numbers}
     parts = [part for part in whole.parts if not wanted or part.number.lower() in wanted]
     name = f"{paper}-{preset}"
-    return Reproduction(whole, parts, preset, seeds, out / name, runs / name, place, execute)
+    return Reproduction(whole, parts, preset, seeds, out / name, runs / name, options, execute)
 
 
-def run(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
+def reproduce(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
     """Do what is missing, step by step, and draw the page after each; gives the record.
 
     An ablation's arm that fails is told and listed as "failed"; the others go on, and the next call tries it again.
@@ -97,7 +95,7 @@ def run(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
     return record
 
 
-def forecast(r: Reproduction, say: Say) -> Table:
+def forecast_reproduction(r: Reproduction, say: Say) -> Table:
     """The steps, what of each is missing, and its time by a few updates of its recipe."""
     each: dict[str, float] = {}
     rows, whole = [], 0.0
@@ -105,19 +103,19 @@ def forecast(r: Reproduction, say: Say) -> Table:
         seconds = 0.0
         if step.missing and step.recipe:
             if step.recipe not in each:
-                each[step.recipe] = estimate(settle(r, recipe(step.recipe)), r.place, say)[1]
+                each[step.recipe] = estimate(recipe(step.recipe, (), r.options.where), r.options, say)[1]
             seconds = step.missing * each[step.recipe]
         whole += seconds
-        rows.append([step.what, f"{step.missing} of {step.of}", duration(seconds) if seconds else MISSING])
-    notes = [f"Training together: {duration(whole)}, one run after the other; evaluations are not counted."]
+        rows.append([step.what, f"{step.missing} of {step.of}", shown_duration(seconds) if seconds else MISSING])
+    notes = [f"Training together: {shown_duration(whole)}, one run after the other; evaluations are not counted."]
     return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
 
 
 def _begin(r: Reproduction) -> dict[str, Any]:
-    path = r.folder / RECORD
-    before = read_record(path) if path.exists() else {}
+    path = r.folder / REPRODUCTION_RECORD
+    before = read_reproduction(path) if path.exists() else {}
     return {
-        "schema": SCHEMA,
+        "schema": REPRODUCTION_SCHEMA,
         "paper": r.paper.name,
         "preset": r.preset,
         "seeds": r.seeds,
@@ -126,14 +124,14 @@ def _begin(r: Reproduction) -> dict[str, Any]:
         "seconds": before.get("seconds", {}),
         "statements": before.get("statements", []),
         "failed": [],
-        "environment": environment(r.place.device),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment(r.options.device),
+        "created": now(),
     }
 
 
 def _write(r: Reproduction, record: Mapping[str, Any]) -> None:
-    write_text(r.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    for path, content in drawn(r.folder).items():
+    write_json(r.folder / REPRODUCTION_RECORD, record)
+    for path, content in draw_reproduction(r.folder).items():
         write_bytes(path, content)
 
 
@@ -148,7 +146,7 @@ def _statements(r: Reproduction) -> list[dict[str, Any]]:
         paths = [report_of(r, suite, line, seed) for seed in seeds_of(r, line)]
         if all(p.exists() for p in paths):
             similarities[line.name] = np.array([load_pairs(p, Report.load(p))[task] for p in paths])
-    pairs: Any = read_split(task, "test", r.place.data_dir, None, r.place.data_revision).data
+    pairs: Any = read_split(task, "test", r.options.where).data
     rows = {row["model"]: row for row in read_table("simcse_2021_table5_sts")}
     published = {
         line.name: float(rows[line.published["sts"]]["stsb"])
@@ -156,6 +154,4 @@ def _statements(r: Reproduction) -> list[dict[str, Any]]:
         if line.published and "sts" in line.published
     }
     untrained = [line.name for line in r.paper.lines if not line.trained]
-    return [
-        finding(claim, similarities, pairs.gold, pairs.sizes(), published, untrained) for claim in r.paper.statements
-    ]
+    return [judge(claim, similarities, pairs.gold, pairs.sizes(), published, untrained) for claim in r.paper.statements]

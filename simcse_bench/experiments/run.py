@@ -13,30 +13,33 @@ from typing import TYPE_CHECKING, Any, Protocol
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.summary import summarise
-from simcse_bench.experiments.sweep import Sweep, Trial, slug
-from simcse_bench.experiments.trial import SCHEMA, outcome
-from simcse_bench.files import locked, read_json, require_writable, write_bytes, write_text
-from simcse_bench.progress import Say
-from simcse_bench.reports.ablation import DRAWN, SUMMARY, drawn
+from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep, slug
+from simcse_bench.experiments.trial import TRIAL_SCHEMA, run_trial
+from simcse_bench.files import locked, read_json, require_writable, write_bytes, write_json
+from simcse_bench.progress import Say, silent, unseen
+from simcse_bench.reports.ablation import DRAWN, SUMMARY, ablation_rows, draw_ablation
 from simcse_bench.reports.table import Table
 from simcse_bench.training.config import TrainConfig
-from simcse_bench.training.folder import shown_settings
+from simcse_bench.training.folder import shown_config
+from simcse_bench.training.run import RunOptions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from simcse_bench.progress import Show
 
 Identities = Callable[[TrainConfig], Mapping[str, Any]]  # fingerprints of a trial's inputs
 Outcomes = Iterator[tuple[Trial, dict[str, Any]]]
 
 
-class Watch(Protocol):
+class ShowTrial(Protocol):
     """Is told what becomes of a trial."""
 
     def __call__(self, trial: Trial, state: str, dev: float | None = None) -> Show:
         """``state``: running, there, done or failed; gives what shows a running trial's log."""
 
 
-Executor = Callable[[Sweep, "Sequence[Trial]", bool, Watch], Outcomes]  # (sweep, trials, force, watch)
+Executor = Callable[[Sweep, "Sequence[Trial]", bool, ShowTrial], Outcomes]  # (sweep, trials, force, show_trial)
 
 
 def read_dev_of(sweep: Sweep) -> tuple[str, Pairs]:
@@ -50,8 +53,7 @@ def read_dev_of(sweep: Sweep) -> tuple[str, Pairs]:
     tasks = {t.config.eval_task for t in sweep.trials}
     if len(tasks) > 1:
         raise UserError(f"eval_task: the arms are scored on the same task, not on {', '.join(sorted(tasks))}.")
-    place = sweep.place
-    dev = read_split(tasks.pop(), "dev", place.data_dir, place.tasks_dir, place.data_revision)
+    dev = read_split(tasks.pop(), "dev", sweep.options.where)
     if not isinstance(dev.data, Pairs):
         raise UserError(f"eval_task {dev.task.name}: ablations compare similarities; use an STS task.")
     return dev.task.title, dev.data
@@ -96,7 +98,7 @@ def check_inputs(sweep: Sweep) -> Identities:
     raise UserError(*problems)
 
 
-def finished(trial: Trial, identity: Identities | None = None) -> dict[str, Any] | None:
+def read_finished(trial: Trial, identity: Identities | None = None) -> dict[str, Any] | None:
     """The trial's result, where it is there.
 
     Raises:
@@ -105,11 +107,11 @@ def finished(trial: Trial, identity: Identities | None = None) -> dict[str, Any]
     if not trial.path.exists():
         return None
     content = read_json(trial.path)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA or "status" not in content:
+    if not isinstance(content, dict) or content.get("schema") != TRIAL_SCHEMA or "status" not in content:
         raise UserError(f"{trial.path}: not a trial's result of this version. Move it away or use --force.")
     if content["status"] != "finished":
         return None
-    there, here = content["config"], json.loads(json.dumps(shown_settings(trial.config)))
+    there, here = content["config"], json.loads(json.dumps(shown_config(trial.config)))
     changed = [f"{k} {there.get(k)!r} there, {here[k]!r} here" for k in here if there.get(k) != here[k]]
     if identity is not None and not changed:
         run = content["run"]
@@ -124,7 +126,7 @@ def finished(trial: Trial, identity: Identities | None = None) -> dict[str, Any]
     return content
 
 
-def collected(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
+def collect_finished(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
     """Every finished trial of this sweep in its folder, whichever command left it there, in the arms' order."""
     found = []
     for arm in sweep.ablation.arms_of(sweep.preset):
@@ -133,13 +135,13 @@ def collected(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
             int(p.stem.rpartition("--seed")[2]) for p in paths if p.stem.rpartition("--seed")[2].isdigit()
         ):
             with contextlib.suppress(UserError):  # of other settings: it belongs to another table
-                result = finished(sweep.trial(arm, seed), identity)
+                result = read_finished(sweep.trial(arm, seed), identity)
                 found += [result] if result else []
     return found
 
 
-def run(
-    sweep: Sweep, force: bool, identity: Identities, watch: Watch, say: Say, execute: Executor
+def run_trials(
+    sweep: Sweep, force: bool, identity: Identities, show_trial: ShowTrial, say: Say, execute: Executor
 ) -> Iterator[dict[str, Any]]:
     """Train and measure every trial that is not there yet; gives all results, one by one.
 
@@ -151,34 +153,34 @@ def run(
     """
     missing = []
     for trial in sweep.trials:
-        result = None if force else finished(trial, identity)
+        result = None if force else read_finished(trial, identity)
         if result is None:
             missing.append(trial)
         else:
-            watch(trial, "there", result["dev"]["score"])
+            show_trial(trial, "there", result["dev"]["score"])
             yield result
-    for trial, result in execute(sweep, missing, force, watch) if missing else ():
+    for trial, result in execute(sweep, missing, force, show_trial) if missing else ():
         failed = result["status"] == "failed"
         if failed:
             for problem in result["problems"]:
                 say(f"{trial.arm}, seed {trial.seed}: {problem}")
         if not failed or not trial.path.exists():
-            write_text(trial.path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        watch(trial, "failed" if failed else "done", None if failed else result["dev"]["score"])
+            write_json(trial.path, result)
+        show_trial(trial, "failed" if failed else "done", None if failed else result["dev"]["score"])
         yield result
 
 
-def one_by_one(sweep: Sweep, trials: Sequence[Trial], force: bool, watch: Watch) -> Outcomes:
+def run_one_by_one(sweep: Sweep, trials: Sequence[Trial], force: bool, show_trial: ShowTrial) -> Outcomes:
     """The executor on this machine: one trial after the other, in their order."""
     for trial in trials:
-        yield trial, outcome(sweep, trial, force, watch(trial, "running"))
+        yield trial, run_trial(sweep, trial, force, show_trial(trial, "running"))
 
 
-def forecast(sweep: Sweep, force: bool, say: Say) -> Table:
+def forecast_sweep(sweep: Sweep, force: bool, say: Say) -> Table:
     """Arms, what is there already, and what the rest will take, by a few updates of its first trial."""
-    from simcse_bench.training.dry_run import duration, estimate
+    from simcse_bench.training.dry_run import estimate, shown_duration
 
-    missing = [t for t in sweep.trials if force or finished(t) is None]
+    missing = [t for t in sweep.trials if force or read_finished(t) is None]
     rows = []
     for arm in sweep.arms:
         own = [t for t in sweep.trials if t.arm == arm]
@@ -188,14 +190,18 @@ def forecast(sweep: Sweep, force: bool, say: Say) -> Table:
         rows.append([arm, changes or "the recipe", seeds, f"{done} of {len(own)}"])
     notes = [f"{len(sweep.trials) - len(missing)} of {len(sweep.trials)} trials are there."]
     if missing:
-        facts, seconds = estimate(missing[0].config, sweep.place, say)
+        facts, seconds = estimate(missing[0].config, sweep.options, say)
         notes += [f"{missing[0].arm}: {k} {v}" for k, v in facts if k in ("data", "steps", "time", "memory", "disk")]
-        notes.append(f"{len(missing)} trials like that one, one after the other: {duration(len(missing) * seconds)}.")
+        notes.append(
+            f"{len(missing)} trials like that one, one after the other: {shown_duration(len(missing) * seconds)}."
+        )
     title = f"{sweep.ablation.title}, preset {sweep.preset}: {sweep.folder}"
     return Table(title, ["arm", "changes", "seeds", "there"], rows, notes)
 
 
-def complete(sweep: Sweep, force: bool, watch: Watch, say: Say, execute: Executor = one_by_one) -> dict[str, Any]:
+def run_sweep(
+    sweep: Sweep, force: bool, show_trial: ShowTrial, say: Say, execute: Executor = run_one_by_one
+) -> dict[str, Any]:
     """Run what is missing, then write summary.json and all that is drawn from it, after an interruption too.
 
     The summary holds every trial of the ablation that is in the folder, those of earlier commands included.
@@ -209,12 +215,14 @@ def complete(sweep: Sweep, force: bool, watch: Watch, say: Say, execute: Executo
     with locked(sweep.folder):
         results: list[dict[str, Any]] = []
         try:
-            results.extend(run(sweep, force, identities, watch, say, execute))  # those before an interruption are kept
+            results.extend(
+                run_trials(sweep, force, identities, show_trial, say, execute)
+            )  # those before an interruption are kept
         except Stopped as stop:
             raise Stopped("stopped; the same command (without --force) goes on.", stop.code) from stop
         finally:
             failed = [r for r in results if r["status"] == "failed"]
-            there = collected(sweep, identities) + failed
+            there = collect_finished(sweep, identities) + failed
             summary = summarise(sweep, there, title, dev.gold, dev.sizes())
             if there:
                 _write(sweep.folder, summary)
@@ -222,10 +230,47 @@ def complete(sweep: Sweep, force: bool, watch: Watch, say: Say, execute: Executo
 
 
 def _write(folder: Path, summary: Mapping[str, Any]) -> None:
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    files = drawn(folder)
+    write_json(folder / SUMMARY, summary)
+    files = draw_ablation(folder)
     for name in DRAWN:
         if folder / name not in files:  # of an earlier summary
             (folder / name).unlink(missing_ok=True)
     for path, content in files.items():
         write_bytes(path, content)
+
+
+def run_ablation(
+    name: str,
+    preset: str = "mini",
+    seeds: int = 1,
+    settings: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    out: str | Path = "results",
+    options: RunOptions | None = None,
+    show_trial: ShowTrial | None = None,
+    say: Say = silent,
+) -> pd.DataFrame:
+    """Train and compare the arms of a named ablation; the same call trains only what is missing.
+
+    Args:
+        name: of `simcse-bench ls ablations`.
+        preset: mini (embedded encoder and text) or paper (BERT-base, from the Hub).
+        seeds: so many of every arm.
+        settings: ``field=value`` changes for all arms.
+        arms: only these; none: all.
+        out: the results folder; tables, plot and page lie below ``<out>/ablations/<name>-<preset>``.
+        options: device and data of the runs.
+        show_trial: is told what becomes of each trial.
+        say: gets a line per problem.
+
+    Returns:
+        A row per arm and seed, as ``read_results(out, "ablations")`` gives it; means, differences and the verdicts on
+        the paper's statements stand in summary.json.
+    """
+    import pandas as pd
+
+    planned = plan_sweep(
+        named_ablation(name), preset, seeds, settings, arms, Path(out), options or RunOptions(Path(out))
+    )
+    summary = run_sweep(planned, False, show_trial or (lambda trial, state, dev=None: unseen), say)
+    return pd.DataFrame(ablation_rows(summary))

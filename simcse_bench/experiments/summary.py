@@ -12,9 +12,9 @@ from simcse_bench.evaluation.metrics import Floats
 from simcse_bench.evaluation.statistics import Difference, difference, holm
 from simcse_bench.experiments.sweep import Sweep
 from simcse_bench.papers.published import read_table
-from simcse_bench.papers.simcse_2021 import Finding, Published
+from simcse_bench.papers.simcse_2021 import Finding, PublishedColumn
 
-SCHEMA = 1
+SUMMARY_SCHEMA = 1
 
 
 def summarise(
@@ -64,7 +64,7 @@ def summarise(
         arms.append(entry)
     first = next(iter(done), None)
     return {
-        "schema": SCHEMA,
+        "schema": SUMMARY_SCHEMA,
         "name": sweep.ablation.name,
         "preset": sweep.preset,
         "title": sweep.ablation.title,
@@ -73,7 +73,7 @@ def summarise(
         "reference": sweep.reference,
         "source": sweep.ablation.published.source if sweep.ablation.published else None,
         "arms": arms,
-        "findings": [finding(f, similarities, gold, sizes, paper) for f in sweep.ablation.findings],
+        "findings": [judge(f, similarities, gold, sizes, paper) for f in sweep.ablation.findings],
         "model": _shared([{"name": r["run"]["model"]["name"], "embedded": bool(r["run"]["model"].get("embedded"))}
                           for r in done], "several encoders"),
         "train": _shared([{k: r["run"]["data"][k] for k in ("name", "rows", "fingerprint")} for r in done],
@@ -99,7 +99,7 @@ def _shared(values: Sequence[Mapping[str, Any]], otherwise: str) -> dict[str, An
     return found
 
 
-def finding(
+def judge(
     claim: Finding,
     similarities: Mapping[str, Floats],
     gold: Floats,
@@ -125,7 +125,7 @@ def finding(
     return entry
 
 
-def published_scores(published: Published | None) -> dict[str, float]:
+def published_scores(published: PublishedColumn | None) -> dict[str, float]:
     """Arm -> the paper's score."""
     if published is None:
         return {}

@@ -14,7 +14,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.experiments.ablations import ABLATIONS, Ablation
 from simcse_bench.reports.plots import is_number
 from simcse_bench.training.config import TrainConfig, fields_of, recipe, with_settings
-from simcse_bench.training.run import Place
+from simcse_bench.training.run import RunOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sweep:
     reference: str
     trials: Sequence[Trial]
     folder: Path
-    place: Place  # of the runs: device and data
+    options: RunOptions  # of the runs: device and data
     processes: int = 1  # that train one trial together
 
     def trial(self, arm: str, seed: int) -> Trial:
@@ -52,8 +52,14 @@ class Sweep:
         return list(dict.fromkeys(t.arm for t in self.trials))
 
 
-def plan(
-    ablation: Ablation, preset: str, seeds: int, settings: Sequence[str], only: Sequence[str], out: Path, place: Place
+def plan_sweep(
+    ablation: Ablation,
+    preset: str,
+    seeds: int,
+    settings: Sequence[str],
+    only: Sequence[str],
+    out: Path,
+    options: RunOptions,
 ) -> Sweep:
     """The trials of an ablation.
 
@@ -64,7 +70,7 @@ def plan(
         settings: ``field=value`` changes of the base recipe, for all arms.
         only: arms to run; none: all.
         out: the results folder; the sweep's is ``<out>/ablations/<name>-<preset>``.
-        place: where the runs' device and data come from.
+        options: where the runs' device and data come from.
 
     Raises:
         UserError: unknown preset, arm or field, no seeds, an arm whose settings exclude each other, a setting that the
@@ -74,10 +80,8 @@ def plan(
         raise unknown("preset", preset, ablation.recipes)
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: expected at least 1.")
-    from simcse_bench.training.selection import settled
-
     recipe_config = recipe(ablation.recipes[preset])
-    base = settled(with_settings(recipe_config, settings), place.data_dir, place.data_revision)
+    base = recipe(ablation.recipes[preset], settings, options.where)
     arms = ablation.arms_of(preset)
     changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)}
     taken = sorted(changed & {k for changes in arms.values() for k in changes} - {"eval_task"})
@@ -88,20 +92,20 @@ def plan(
             raise unknown(f"arm of {ablation.name}", name, arms)
     folder = out / "ablations" / f"{ablation.name}-{preset}"
     reference = ablation.reference_of(preset, dataclasses.asdict(base))
-    sweep = Sweep(ablation, preset, base, reference, (), folder, place)
+    sweep = Sweep(ablation, preset, base, reference, (), folder, options)
     chosen = [arm for arm in arms if not only or arm in only]
     trials = [sweep.trial(arm, seed) for arm in chosen for seed in range(base.seed, base.seed + seeds)]
     return dataclasses.replace(sweep, trials=trials)
 
 
-def named(name: str) -> Ablation:
+def named_ablation(name: str) -> Ablation:
     """The ablation of this name."""
     if name not in ABLATIONS:
         raise unknown("ablation", name, ABLATIONS)
     return ABLATIONS[name]
 
 
-def varied(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ablation:
+def grid_ablation(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ablation:
     """A grid of settings: ``vary`` holds ``field=a,b,c``; every combination is an arm.
 
     Raises:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.sweep import Sweep, Trial
 from simcse_bench.models.encoders import out_of_memory
-from simcse_bench.training.folder import RunFolder, shown_settings
-from simcse_bench.training.run import Place, launch
+from simcse_bench.progress import silent
+from simcse_bench.training.folder import RunFolder, shown_config
+from simcse_bench.training.run import RunOptions, train
 from simcse_bench.training.together import train_together
 
 if TYPE_CHECKING:
     from simcse_bench.progress import Show
 
-SCHEMA = 1
+TRIAL_SCHEMA = 1
 RUNS = "runs"  # unfinished trials' run folders, below the sweep's
 
 
-def outcome(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
+def run_trial(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
     """The content of a trial's JSON: ``status`` "finished" with scores, or "failed" with the problems.
 
     Trains from the trial's checkpoint where there is one. Needs nothing but its arguments: a worker elsewhere can call
@@ -36,17 +37,17 @@ def outcome(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, An
     except (UserError, MemoryError, RuntimeError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
-        return failure(sweep, trial, *(error.problems if isinstance(error, UserError) else ["out of memory."]))
+        return failed_trial(sweep, trial, *(error.problems if isinstance(error, UserError) else ["out of memory."]))
 
 
-def failure(sweep: Sweep, trial: Trial, *problems: str) -> dict[str, Any]:
+def failed_trial(sweep: Sweep, trial: Trial, *problems: str) -> dict[str, Any]:
     """The content of a failed trial's JSON."""
     return _head(sweep, trial) | {"status": "failed", "problems": list(problems)}
 
 
 def _head(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    return {"schema": SCHEMA, "ablation": sweep.ablation.name, "preset": sweep.preset, "arm": trial.arm,
-            "seed": trial.seed, "config": shown_settings(trial.config)}  # fmt: skip
+    return {"schema": TRIAL_SCHEMA, "ablation": sweep.ablation.name, "preset": sweep.preset, "arm": trial.arm,
+            "seed": trial.seed, "config": shown_config(trial.config)}  # fmt: skip
 
 
 def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, Any]:
@@ -56,35 +57,35 @@ def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, A
     if force or (begun is not None and begun != trial.config):
         shutil.rmtree(out, ignore_errors=True)
     # a score that selects nothing is taken once, by measure
-    place = dataclasses.replace(sweep.place, out=out, resume=True, force=False, lone_score=False)
+    options = dataclasses.replace(sweep.options, out=out, resume=True, force=False, lone_score=False)
     if sweep.processes > 1:
-        record = train_together(trial.config, place, sweep.processes, show)
+        record = train_together(trial.config, options, sweep.processes, show)
     else:
-        record = launch(trial.config, place, show, lambda line: None)
-    measured = measure(out, trial.config.eval_task, place)
+        record = train(trial.config, options, show, silent)
+    measured = measure(out, trial.config.eval_task, options)
     shutil.rmtree(out)
     with contextlib.suppress(OSError):  # failed trials keep theirs
         out.parent.rmdir()
     return {"run": {k: v for k, v in record.items() if k not in ("config", "existing", "status", "schema")}, **measured}
 
 
-def measure(model: Path, task_name: str, place: Place) -> dict[str, Any]:
+def measure(model: Path, task_name: str, options: RunOptions) -> dict[str, Any]:
     """Dev and test scores, geometry, and the dev pairs' similarities of a trained model, from one forward pass.
 
     ``test`` is None where the task has no such split.
     """
     from simcse_bench.data.task import load_task
-    from simcse_bench.evaluation.evaluate import distinct_sentences, embed
+    from simcse_bench.evaluation.evaluate import embed_once
     from simcse_bench.models.open import open_model
     from simcse_bench.training.selection import read_split
 
-    names = [s for s in ("dev", "test") if s in load_task(task_name, place.tasks_dir).splits]
-    splits = {s: read_split(task_name, s, place.data_dir, place.tasks_dir, place.data_revision) for s in names}
-    sentences = distinct_sentences([split.data for split in splits.values()])
-    encoder = open_model(str(model), device=place.device).load()
-    vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
+    names = [s for s in ("dev", "test") if s in load_task(task_name, options.where.tasks_dir).splits]
+    splits = {s: read_split(task_name, s, options.where) for s in names}
+    encoder = open_model(str(model), device=options.device).load()
+    whole = embed_once(encoder, [split.data for split in splits.values()])
     found: dict[str, Any] = {"test": None}
     for name, split in splits.items():
-        found[name] = split.describe() | {"score": round(split.score(vectors), 4)} | split.shape(vectors)
-    found["dev"]["similarities"] = [round(float(x), 5) for x in splits["dev"].similarities(vectors)]
+        found[name] = split.describe() | {"score": round(split.score(whole), 4)} | split.shape(whole)
+    dev: Any = splits["dev"].data  # pairs: `run.read_dev_of` has seen to that
+    found["dev"]["similarities"] = [round(float(x), 5) for x in whole.cosines(dev)]
     return found

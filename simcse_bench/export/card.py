@@ -16,13 +16,13 @@ from simcse_bench.data.senteval import REPO
 from simcse_bench.data.task import load_suites, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.export.run import Export
+from simcse_bench.models.identity import DIRECTION, deciding, shown_files, shown_model, shown_origin
 from simcse_bench.reports import geometry
 from simcse_bench.reports.page import TEMPLATES
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.scores import score_table
 from simcse_bench.reports.table import Table, to_markdown
 
-_IDENTITY = ("pooling", "head", "max_length", "preprocess", "normalize", "files")  # of a model, see report._DECIDES
 _LIBRARIES = {"onnx": ("onnx", "sentence-similarity"), "transformers": ("transformers", "feature-extraction")}
 _SHOWN = ("batch_size", "learning_rate", "temperature", "max_length", "pooling", "mlp", "seed", "dtype", "objective",
           "augmentation", "mlm_weight", "hard_negative_weight")  # fmt: skip
@@ -65,7 +65,7 @@ class Measured:
     analyses: Sequence[Mapping[str, Any]] = ()
 
 
-def measured(results: Path, model: Mapping[str, Any]) -> Measured:
+def read_measured(results: Path, model: Mapping[str, Any]) -> Measured:
     """The reports and analyses below a folder whose model has the same files and settings, in float32.
 
     Left out: reports of the first pairs only, and files that are no reports.
@@ -89,7 +89,8 @@ def measured(results: Path, model: Mapping[str, Any]) -> Measured:
 
 def _same(found: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     plain = found.get("dtype", "float32") == "float32" and not found.get("whiten")
-    return plain and all(found.get(k) == model.get(k) for k in _IDENTITY)
+    fields = (*DIRECTION, "normalize")
+    return plain and deciding(found, fields) == deciding(model, fields)
 
 
 def model_card(export: Export, about: About, found: Measured) -> str:
@@ -214,7 +215,7 @@ def _geometry(analyses: Sequence[Mapping[str, Any]], name: str) -> str:
 def _training(record: Mapping[str, Any]) -> dict[str, str]:
     config, data, kept = record["config"], record["data"], record["kept"]
     found = {
-        "start": f"{record['model']['name']}" + (f" @ {r}" if (r := record["model"].get("revision")) else ""),
+        "start": shown_model(record["model"]),
         "text": f"{data['name']} ({data['origin']}), {data['rows']} rows of {data['columns']} "
         f"(1: sentences, 2: pairs, 3: triplets), fingerprint {data['fingerprint']}",
         "updates": f"{record['steps']} ({record['epochs']} epochs)",
@@ -234,10 +235,10 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
 def _facts(export: Export) -> dict[str, str]:
     model, parity = export.checkpoint.provenance(), export.parity
     return {
-        "source": model["name"] + (f" @ {model['revision']}" if model["revision"] else ""),
-        "pooling, head": f"{model['pooling']}, {model['head']} (from {model['settings_from']})",
+        "source": shown_model(model),
+        "pooling, head": shown_origin(model),
         "max length": f"{export.max_length} tokens",
-        "weights": ", ".join(f"{k} {v}" for k, v in model["files"].items()),
+        "weights": shown_files(model),
         "parity": f"the {export.form} form differs from simcse-bench's embeddings by at most "
         f"{parity['difference']:.1e} (largest value {parity['largest_value']:.3g}, {parity['sentences']} sentences)",
     }

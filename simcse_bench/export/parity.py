@@ -20,7 +20,7 @@ _BATCH = 8  # sentences of unequal length, so that padding is tested too
 _LONGEST = 600  # words of the sentence that is truncated
 
 
-def sentences(limit: int) -> list[str]:
+def parity_sentences(limit: int) -> list[str]:
     """Sentences to compare: short and long, cased, not English, one above ``limit`` tokens (where that is short)."""
     lines = text_file("mini-sentences").read_text(encoding="utf-8").splitlines()[:20]
     odd = ["Yes.", "THE CAT SAT ON THE MAT!", "  two   spaces, a tab\tand 3.14 %  ", "Hà Nội là thủ đô của Việt Nam.",
@@ -30,7 +30,7 @@ def sentences(limit: int) -> list[str]:
     return [*lines, *odd, " ".join((words * (count // len(words) + 1))[:count])]
 
 
-def embed(form: str, folder: Path, texts: Sequence[str], parts: Parts) -> Array:
+def embed_with_export(form: str, folder: Path, texts: Sequence[str], parts: Parts) -> Array:
     """Embeddings (n, d) by an exported folder; ``parts`` says what a form's users must know (its pooling)."""
     ways: Mapping[str, Callable[[], Array]] = {
         "sentence-transformers": lambda: _sentence_transformers(folder, texts),
@@ -41,7 +41,7 @@ def embed(form: str, folder: Path, texts: Sequence[str], parts: Parts) -> Array:
         return ways[form]()
 
 
-def compare(ours: Array, theirs: Array, texts: Sequence[str], tolerance: float, form: str) -> dict[str, Any]:
+def measure_parity(ours: Array, theirs: Array, texts: Sequence[str], tolerance: float, form: str) -> dict[str, Any]:
     """Largest difference of two sets of embeddings (n, d), for the record.
 
     Raises:

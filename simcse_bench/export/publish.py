@@ -13,7 +13,7 @@ _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write
 _ALWAYS = {".gitattributes"}  # what the Hub puts into a new repository
 
 
-def check(repo: str, private: bool, update: bool) -> None:
+def check_repo(repo: str, private: bool, update: bool) -> None:
     """Refuse, before any work, what the Hub would refuse after it.
 
     Raises:
@@ -53,7 +53,7 @@ def check(repo: str, private: bool, update: bool) -> None:
         )
 
 
-def push(folder: Path, files: Sequence[str], repo: str, private: bool, message: str) -> str:
+def push_export(folder: Path, files: Sequence[str], repo: str, private: bool, message: str) -> str:
     """Create the repository where it does not exist and commit these files of ``folder`` at once; gives the commit.
 
     Raises:

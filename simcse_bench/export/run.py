@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib.metadata
 import importlib.util
 import json
@@ -15,18 +14,18 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.files import environment, read_json, require_writable, sha256, write_text
+from simcse_bench.files import environment, now, read_json, require_writable, sha256, write_json, write_text
 from simcse_bench.models.baselines import is_baseline
 from simcse_bench.models.checkpoints import Checkpoint, resolve
 from simcse_bench.models.weights import MLP_KEYS, SETTINGS_FILE, dense_head, mlp_head, tensor_names
-from simcse_bench.training.folder import RECORD as RUN
+from simcse_bench.training.folder import RUN_RECORD as RUN
 
-FORMATS = {
+EXPORT_FORMATS = {
     "sentence-transformers": "SentenceTransformer(folder).encode(sentences)",
     "transformers": "AutoModel and AutoTokenizer; a head must be the model's own pooler_output",
     "onnx": "one onnxruntime call from token ids to sentence embeddings: pooling and head are in the graph",
 }
-RECORD = "export.json"  # beside an export: what it was made from, and how close it is
+EXPORT_RECORD = "export.json"  # beside an export: what it was made from, and how close it is
 TOLERANCE = 1e-4
 _PACKAGES = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
 _EXTRAS = {"sentence-transformers": "export", "onnx": "onnx"}
@@ -45,7 +44,7 @@ class Export:
     parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see parity.compare
 
 
-def find(
+def find_model(
     name: str,
     revision: str | None = None,
     pooling: str | None = None,
@@ -102,14 +101,14 @@ def _finished(folder: Path) -> Mapping[str, Any] | None:
     return record
 
 
-def check(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> None:
+def check_export(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> None:
     """Refuse, before anything is loaded, what cannot be exported.
 
     Raises:
         UserError: an unknown format, a missing package, an output folder with something else in it.
     """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+    if form not in EXPORT_FORMATS:
+        raise unknown("format", form, EXPORT_FORMATS)
     missing = [p for p in _PACKAGES.get(form, ()) if importlib.util.find_spec(p) is None]
     if missing:
         raise UserError(
@@ -126,19 +125,21 @@ def check(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> None:
         raise UserError(
             f"{out} holds something else ({shown}). Use --force to write beside and over it, or another --out."
         )
-    require_writable(out / RECORD)
+    require_writable(out / EXPORT_RECORD)
 
 
 def _same_source(out: Path, form: str, checkpoint: Checkpoint) -> bool:
     """Whether a folder holds an earlier export of the same model in the same form."""
-    if not (out / RECORD).is_file():
+    if not (out / EXPORT_RECORD).is_file():
         return False
-    content = read_json(out / RECORD)
+    content = read_json(out / EXPORT_RECORD)
     found = content if isinstance(content, dict) else {}
     return found.get("format") == form and found.get("model") == json.loads(json.dumps(checkpoint.provenance()))
 
 
-def run(export: Export, out: Path, tolerance: float, card: Callable[[Export], str]) -> tuple[Export, list[str]]:
+def export_model(
+    export: Export, out: Path, tolerance: float, card: Callable[[Export], str]
+) -> tuple[Export, list[str]]:
     """Write the export with its card below ``out``; the export with its parity, and the names of its files.
 
     Args:
@@ -155,7 +156,7 @@ def run(export: Export, out: Path, tolerance: float, card: Callable[[Export], st
     from simcse_bench.models.saving import write_parts, written
 
     parts = load_parts(export)
-    sentences = parity.sentences(parts.limit)
+    sentences = parity.parity_sentences(parts.limit)
     ours = load_encoder(export.checkpoint, device="cpu")
     expected = ours.encode(sentences)
     prepared = [ours.preprocess(s) for s in sentences] if ours.preprocess else sentences
@@ -166,23 +167,23 @@ def run(export: Export, out: Path, tolerance: float, card: Callable[[Export], st
             write_onnx(parts, new)
         else:
             write_parts(parts, new)
-        found = parity.embed(export.form, new, prepared, parts)
-        compared = parity.compare(expected, found, sentences, tolerance, export.form)
+        found = parity.embed_with_export(export.form, new, prepared, parts)
+        compared = parity.measure_parity(expected, found, sentences, tolerance, export.form)
         pooler = parts.head == "mlp" and _pooler_is_head(parts)
         export = dataclasses.replace(
             export, parity=compared, dimension=expected.shape[1], max_length=parts.limit, pooler=pooler
         )
         write_text(new / "README.md", card(export))
         files = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
-        files = sorted([*files, RECORD])
-        write_text(new / RECORD, json.dumps(_record(export, files), indent=1, ensure_ascii=False) + "\n")
+        files = sorted([*files, EXPORT_RECORD])
+        write_json(new / EXPORT_RECORD, _record(export, files))
         _remove_earlier(out, files)
     return export, files
 
 
 def _remove_earlier(out: Path, files: list[str]) -> None:
     """Remove what an earlier export left in the folder and this one does not replace; nothing else."""
-    content = read_json(out / RECORD) if (out / RECORD).is_file() else None
+    content = read_json(out / EXPORT_RECORD) if (out / EXPORT_RECORD).is_file() else None
     earlier = content.get("files") if isinstance(content, dict) else None
     for name in earlier if isinstance(earlier, list) else ():
         path = out / str(name)
@@ -248,7 +249,7 @@ def _record(export: Export, files: list[str]) -> dict[str, Any]:
         "parity": export.parity,
         "files": files,
         "versions": environment()["versions"] | versions,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }
 
 

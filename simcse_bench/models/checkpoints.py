@@ -37,8 +37,8 @@ class Checkpoint:
     normalize: bool = False
     embedded: bool = False  # the mini encoder that ships with the package, or trained from it
 
-    def provenance(self) -> dict[str, Any]:
-        """What decides the embeddings, for the report: fingerprints of the files included."""
+    def provenance(self, fingerprints: bool = True) -> dict[str, Any]:
+        """What decides the embeddings, for the report; without ``fingerprints`` no file is read."""
         return {
             "name": self.name,
             "revision": self.revision,
@@ -49,7 +49,7 @@ class Checkpoint:
             "preprocess": self.spec.preprocess,
             "normalize": self.normalize,
             "note": self.spec.note,
-            "files": {name: sha256(p) for name, p in self.files().items()},
+            "files": {name: sha256(p) for name, p in self.files().items()} if fingerprints else {},
         } | self._marks()
 
     def _marks(self) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_len
 def _from_hub(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
     try:
         if scratch is not None:
-            return hub.cached(hub_id, revision) or hub.settings(hub_id, revision, scratch)
-        return hub.snapshot(hub_id, revision)
+            return hub.find_cached(hub_id, revision) or hub.download_settings(hub_id, revision, scratch)
+        return hub.download_model(hub_id, revision)
     except UserError as error:
         near = "." if hub_id in MODELS else suggestion(hub_id, MODELS)
         near = near.replace("; did", " Did").removeprefix(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 
 from simcse_bench.bundled import MODEL
 from simcse_bench.errors import UserError
-from simcse_bench.files import write_text
+from simcse_bench.files import write_json
 from simcse_bench.models.weights import SETTINGS_FILE
 
 # hidden states that a pooling averages, as (first layer, weights of it and those above) for WeightedLayerPooling
@@ -161,4 +160,4 @@ def _plain(tensor: Any) -> Any:
 
 
 def _json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_json(path, content, 2)

@@ -13,7 +13,7 @@ from simcse_bench.models.catalog import known_model
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRow:
     """One row of a paper's table, in percent."""
 
     source: str  # such as "SimCSE Table 5"
@@ -33,7 +33,9 @@ _TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how it
 _RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
 
 
-def find(model: str, protocol: str, aggregate: str, metric: str, split: str, suite: str) -> Published | None:
+def published_row(
+    model: str, protocol: str, aggregate: str, metric: str, split: str, suite: str
+) -> PublishedRow | None:
     """The published row of a catalog model under the same protocol, aggregation, metric and split; else None."""
     spec = known_model(model)
     table = _TABLES.get((protocol, aggregate, suite))
@@ -46,17 +48,17 @@ def find(model: str, protocol: str, aggregate: str, metric: str, split: str, sui
         if fields["model"] == spec.published + suffix:
             scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
             scores.pop("sickr_test", None)
-            return Published(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
+            return PublishedRow(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
     if (
         aggregate == "all" and protocol == "simcse" and suite == "sts"
     ):  # BERT-large stands in the repository's list only
         for fields in read_table("simcse_2021_model_list"):
             if fields["model"] == spec.checkpoint:
-                return Published("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
+                return PublishedRow("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
     return None
 
 
-def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite: str) -> Published | None:
+def published_word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite: str) -> PublishedRow | None:
     """The paper's GloVe row, to stand beside a word-vector baseline: other vectors, the same protocol."""
     table = _TABLES.get((protocol["name"], "all" if suite == "transfer" else aggregate, suite))
     same = protocol["split"] == "test" and protocol.get("probe", "exact") == "exact"
@@ -66,7 +68,7 @@ def word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite
     for fields in read_table(file):
         if fields["model"].startswith("GloVe"):
             scores = {k: float(v) for k, v in fields.items() if k not in ("model", "avg")}
-            return Published(source, fields["model"], scores, float(fields["avg"]))
+            return PublishedRow(source, fields["model"], scores, float(fields["avg"]))
     return None
 
 

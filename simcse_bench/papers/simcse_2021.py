@@ -16,7 +16,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedColumn:
     """The paper's column: a file of ``papers/``, its key column (values are arm names) and its score column."""
 
     file: str

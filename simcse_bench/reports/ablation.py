@@ -8,17 +8,17 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, sha256
+from simcse_bench.files import read_json, sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import page, section
 from simcse_bench.reports.table import MISSING, Table, to_csv, to_latex, to_markdown
 
 SUMMARY = "summary.json"
 DRAWN = ("table.md", "table.csv", "table.tex", "plot.svg", "plot.png", "index.html")
-LEVEL = 0.05
+SIGNIFICANT = 0.05
 
 
-def drawn(folder: Path) -> dict[Path, bytes]:
+def draw_ablation(folder: Path) -> dict[Path, bytes]:
     """File -> content of all that is drawn from ``folder``/summary.json.
 
     Raises:
@@ -27,15 +27,15 @@ def drawn(folder: Path) -> dict[Path, bytes]:
     path = folder / SUMMARY
     summary = read_summary(path)
     table = ablation_table(summary)
-    files = {"table.md": markdown(summary, table), "table.csv": to_csv(long_rows(summary)),
+    files = {"table.md": ablation_markdown(summary, table), "table.csv": to_csv(ablation_rows(summary)),
              "table.tex": to_latex(table)}  # fmt: skip
     found = {folder / name: text.encode() for name, text in files.items()}
     if any(a["dev"] for a in summary["arms"]):
-        figure = plots.ablation(summary)
-        found |= {folder / f"plot.{form}": plots.rendered(figure, form) for form in ("svg", "png")}
+        figure = plots.plot_ablation(summary)
+        found |= {folder / f"plot.{form}": plots.render_figure(figure, form) for form in ("svg", "png")}
         whole = [section("", figure, table)]
         found[folder / "index.html"] = page(
-            summary["title"], table.title, whole, provenance(summary), sha256(path), summary["reference"]
+            summary["title"], table.title, whole, ablation_provenance(summary), sha256(path), summary["reference"]
         )
     return found
 
@@ -69,10 +69,10 @@ def ablation_table(summary: Mapping[str, Any]) -> Table:
         row += [_spread(arm["alignment"], 3), _spread(arm["uniformity"], 2)] * geometry
         row += [MISSING if arm["published"] is None else f"{arm['published']:.1f}"] * paper
         rows.append(row)
-    return Table(title(summary), header, rows, notes(summary))
+    return Table(ablation_title(summary), header, rows, ablation_notes(summary))
 
 
-def title(summary: Mapping[str, Any]) -> str:
+def ablation_title(summary: Mapping[str, Any]) -> str:
     """What was varied, on which model and data; says where they are the embedded ones."""
     if not summary["dev"]:
         return f"{summary['title']}: no trial has finished"
@@ -82,7 +82,7 @@ def title(summary: Mapping[str, Any]) -> str:
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
+def ablation_notes(summary: Mapping[str, Any]) -> list[str]:
     """How to read the table, what failed, and how the paper's statements fare here."""
     found = [
         "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds, widened by "
@@ -96,14 +96,14 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         )
     if any(a["published"] is not None for a in summary["arms"]):
         found.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
-    found += [statement(f) for f in summary["findings"]]
+    found += [shown_statement(f) for f in summary["findings"]]
     found += [
         f"{a['arm']}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for a in summary["arms"] for f in a["failed"]
     ]
     return found + [summary["note"]] * bool(summary["note"])
 
 
-def statement(finding: Mapping[str, Any]) -> str:
+def shown_statement(finding: Mapping[str, Any]) -> str:
     """One of the paper's statements with its verdict here."""
     if "value" not in finding:
         return f"{finding['text']}: {finding['verdict']}."
@@ -137,7 +137,7 @@ def _trained(summary: Mapping[str, Any]) -> str:
     return f"{summary['model']['name']} on {summary['train']['name']}, {seeds} seed" + "s" * (counts[-1] > 1)
 
 
-def long_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def ablation_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per arm and seed."""
     return [
         {
@@ -150,28 +150,26 @@ def long_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def markdown(summary: Mapping[str, Any], table: Table) -> str:
+def ablation_markdown(summary: Mapping[str, Any], table: Table) -> str:
     """The Markdown page: table, plot, provenance."""
-    lines = [f"- {k}: {v}" for k, v in provenance(summary).items()]
+    lines = [f"- {k}: {v}" for k, v in ablation_provenance(summary).items()]
     plot = ["![plot](plot.svg)", ""] if any(a["dev"] for a in summary["arms"]) else []
     return "\n".join([to_markdown(table), *plot, *lines, ""])
 
 
-def provenance(summary: Mapping[str, Any]) -> dict[str, str]:
+def ablation_provenance(summary: Mapping[str, Any]) -> dict[str, str]:
     """What decided the numbers."""
     if not summary["base"]:
         return {}
     machine = summary["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     set_ones = {k: v for k, v in summary["base"].items() if v is not None and v is not False and v not in ("", [])}
     settings = ", ".join(f"{k} {v}" for k, v in set_ones.items())
     return {
         "training text": "{name}, {rows} rows, {fingerprint}".format(**summary["train"]),
         "dev": f"{summary['dev']['task']}, {summary['dev']['n']} pairs, {summary['dev']['fingerprint']}",
         "settings of all arms": settings,
-        "training time": f"{summary['seconds']:.0f} s on {machine['processor']}, {machine['cores']} cores"
-        + (f", {machine['gpu']}" if "gpu" in machine else ""),
-        "versions": versions,
+        "training time": f"{summary['seconds']:.0f} s on {shown_machine(machine)}",
+        "versions": shown_versions(machine),
     }
 
 
@@ -185,7 +183,7 @@ def _difference(found: Mapping[str, Any] | None) -> str:
     if not found:
         return MISSING
     apart = found["interval"] and (found["interval"][0] > 0 or found["interval"][1] < 0)
-    sure = apart and found["holm"] < LEVEL and found["seeds"] > 1
+    sure = apart and found["holm"] < SIGNIFICANT and found["seeds"] > 1
     return f"{found['value']:+.2f}" + " *" * bool(sure)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json
+from simcse_bench.files import fingerprint, read_json, write_bytes
+from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import page, section
 from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
@@ -33,17 +32,29 @@ def read_analyses(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return found, problems
 
 
-def drawn(folder: Path, found: Sequence[Mapping[str, Any]]) -> dict[Path, bytes]:
+def write_analyses(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write what is drawn from a folder's analyses; gives them, and the problems of the files that are none."""
+    analyses, problems = read_analyses(folder)
+    for path, content in draw_geometry(folder, analyses).items():
+        write_bytes(path, content)
+    return analyses, problems
+
+
+def draw_geometry(folder: Path, found: Sequence[Mapping[str, Any]]) -> dict[Path, bytes]:
     """File -> content of all that is drawn from the analyses of a folder."""
-    tables = [geometry_table(found), parts_table(found, "by_length", "words a sentence"),
-              parts_table(found, "by_overlap", "share of common words")]  # fmt: skip
-    figures = {f"{m['file']}-cosines": plots.densities(m) for m in found} | {"spectrum": plots.spectrum(found)}
+    tables = [geometry_table(found), thirds_table(found, "by_length", "words a sentence"),
+              thirds_table(found, "by_overlap", "share of common words")]  # fmt: skip
+    figures = {f"{m['file']}-cosines": plots.plot_densities(m) for m in found} | {
+        "spectrum": plots.plot_spectrum(found)
+    }
     if len(found) > 1:
-        figures["scatter"] = plots.scatter(found)
+        figures["scatter"] = plots.plot_scatter(found)
     forms = ("svg", "png")
-    files = {folder / f"{n}.{form}": plots.rendered(figure, form) for n, figure in figures.items() for form in forms}
+    files = {
+        folder / f"{n}.{form}": plots.render_figure(figure, form) for n, figure in figures.items() for form in forms
+    }
     files[folder / "table.md"] = "\n".join(map(to_markdown, tables)).encode()
-    files[folder / "table.csv"] = to_csv(long_rows(found)).encode()
+    files[folder / "table.csv"] = to_csv(geometry_rows(found)).encode()
     sections = [section("", figures.get("scatter"), tables[0])]
     sections += [
         section(f"Cosines by gold score: {m['model']['name']}", figures[f"{m['file']}-cosines"]) for m in found
@@ -51,19 +62,21 @@ def drawn(folder: Path, found: Sequence[Mapping[str, Any]]) -> dict[Path, bytes]
     sections += [section("Singular values", figures["spectrum"])]
     sections += [section(table.title, None, table) for table in tables[1:]]
     title = "Geometry of sentence embeddings"
-    files[folder / "index.html"] = page(title, tables[0].title, sections, provenance(found), source(found))
+    files[folder / "index.html"] = page(
+        title, tables[0].title, sections, geometry_provenance(found), analyses_fingerprint(found)
+    )
     return files
 
 
-def source(found: Sequence[Mapping[str, Any]]) -> str:
+def analyses_fingerprint(found: Sequence[Mapping[str, Any]]) -> str:
     """Fingerprint of the analyses."""
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(found)
 
 
 def geometry_table(found: Sequence[Mapping[str, Any]]) -> Table:
     """One row per model."""
     rows = [
-        [_name(m), _data(m), f"{m['spearman']:.2f}", f"{m['alignment']:.3f}", f"{m['uniformity']:.2f}",
+        [marked_name(m["model"]), _data(m), f"{m['spearman']:.2f}", f"{m['alignment']:.3f}", f"{m['uniformity']:.2f}",
          f"{m['mean_cosine']:.3f}", f"{m['effective_rank']:.0f} of {m['dimension']}"]
         for m in found
     ]  # fmt: skip
@@ -79,24 +92,24 @@ def geometry_table(found: Sequence[Mapping[str, Any]]) -> Table:
     return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
 
 
-def parts_table(found: Sequence[Mapping[str, Any]], key: str, what: str) -> Table:
+def thirds_table(found: Sequence[Mapping[str, Any]], key: str, what: str) -> Table:
     """Spearman within thirds of the pairs."""
     rows = []
     for m in found:
         for part in m[key]:
             limits = MISSING if part["from_to"] is None else "{:g} to {:g}".format(*part["from_to"])
             score = MISSING if part["spearman"] is None else f"{part['spearman']:.2f}"
-            rows.append([_name(m), part["part"], limits, str(part["n"]), score])
+            rows.append([marked_name(m["model"]), part["part"], limits, str(part["n"]), score])
     return Table(f"Spearman ×100 by {what}", ["model", "third", what, "pairs", "score"], rows)
 
 
-def long_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def geometry_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row per model."""
     keys = ("spearman", "alignment", "uniformity", "mean_cosine", "effective_rank", "dimension")
     return [{"model": m["model"]["name"], "data": _data(m), **{k: m[k] for k in keys}} for m in found]
 
 
-def provenance(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def geometry_provenance(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What decided the numbers, model by model."""
     return {
         m["model"]["name"]: f"pooling {m['model'].get('pooling')}, head {m['model'].get('head')}; "
@@ -105,10 +118,6 @@ def provenance(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         f"{m['environment']['processor']}, {m['created']}"
         for m in found
     }
-
-
-def _name(m: Mapping[str, Any]) -> str:
-    return str(m["model"]["name"]) + " (embedded)" * bool(m["model"].get("embedded"))
 
 
 def _data(m: Mapping[str, Any]) -> str:

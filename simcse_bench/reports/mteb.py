@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, write_text
+from simcse_bench.files import read_json, shown_machine, shown_versions, write_json
+from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_origin, shown_usage
+from simcse_bench.reports.scores import leaderboard_rows
 from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
 
 FOLDER = "mteb"  # below the results folder
-SCHEMA = 1
+MTEB_SCHEMA = 1
 _APART = "mteb's protocol: to be compared with mteb's numbers only, and never averaged with the paper's. No intervals."
 
 
@@ -37,31 +38,33 @@ class MtebReport:
     seconds: float
     created: str
     protocol: str = "mteb's own"
-    schema: int = SCHEMA
+    schema: int = MTEB_SCHEMA
 
     def save(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(path, asdict(self), allow_nan=False)
 
     @staticmethod
     def load(path: Path) -> MtebReport:
         """Read a saved report; UserError where the file is none of this version."""
         content = read_json(path)
         names = {f.name for f in fields(MtebReport)}
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
-            raise UserError(f"{path}: not a report of mteb's tasks (schema {SCHEMA}). Move it away or evaluate again.")
+        if not isinstance(content, dict) or content.get("schema") != MTEB_SCHEMA or set(content) != names:
+            raise UserError(
+                f"{path}: not a report of mteb's tasks (schema {MTEB_SCHEMA}). Move it away or evaluate again."
+            )
         return MtebReport(**content)
 
 
-def drawn(report: MtebReport, path: Path) -> dict[Path, str]:
+def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
     """File -> content of all that is drawn from one report."""
     return {
-        path.with_name(path.stem + ".md"): markdown(report),
-        path.with_name(path.stem + ".csv"): to_csv(long_rows(report)),
+        path.with_name(path.stem + ".md"): mteb_markdown(report),
+        path.with_name(path.stem + ".csv"): to_csv(mteb_rows(report)),
     }
 
 
-def drawn_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[str]]:
+def draw_mteb_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[str]]:
     """File -> content of all that is drawn from a folder of reports; its leaderboards; damaged files' problems."""
     files: dict[Path, str] = {}
     reports: list[MtebReport] = []
@@ -69,33 +72,33 @@ def drawn_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[str]]
     for path in sorted(folder.glob("*.json")):
         try:
             report = MtebReport.load(path)
-            files |= drawn(report, path)
+            files |= draw_mteb(report, path)
         except UserError as error:
             problems += error.problems
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             problems.append(f"{path}: not a whole report of mteb's tasks ({error!r}).")
         else:
             reports.append(report)
-    boards = leaderboards(reports)
+    boards = mteb_leaderboards(reports)
     if boards:
-        rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+        rows = [row for board in boards for row in leaderboard_rows(board)]
         files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards))
         files[folder / "leaderboard.csv"] = to_csv(rows)
     return files, boards, problems
 
 
-def score_table(report: MtebReport) -> Table:
+def mteb_table(report: MtebReport) -> Table:
     """A row per task, then mteb's averages."""
     rows = [
         [name, task["type"], task["metric"], _parts(task["parts"]), f"{task['score']:.2f}"]
         for name, task in report.tasks.items()
     ]
     rows += [[name, "average", MISSING, MISSING, f"{value:.2f}"] for name, value in report.averages.items()]
-    title = f"{_name(report)}: {_title([report])}"
+    title = f"{marked_name(report.model)}: {_title([report])}"
     return Table(title, ["task", "type", "metric", "split, subset", "score"], rows, _notes(report))
 
 
-def parts_table(report: MtebReport) -> Table:
+def mteb_parts_table(report: MtebReport) -> Table:
     """A row per split and subset of the tasks that have several."""
     rows = [
         [name, part["split"], part["subset"], f"{part['score']:.2f}"]
@@ -106,7 +109,7 @@ def parts_table(report: MtebReport) -> Table:
     return Table("in parts, ×100", ["task", "split", "subset", "score"], rows)
 
 
-def leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
+def mteb_leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
     """One table per mteb version and choice of tasks, splits and subsets: other numbers never share a column."""
     groups: dict[tuple[Any, ...], list[MtebReport]] = {}
     for report in reports:
@@ -115,7 +118,7 @@ def leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
     return [_leaderboard(groups[key]) for key in sorted(groups)]
 
 
-def long_rows(report: MtebReport) -> list[dict[str, Any]]:
+def mteb_rows(report: MtebReport) -> list[dict[str, Any]]:
     """A row per task, part and metric, in mteb's own scale."""
     rows = []
     for name, task in report.tasks.items():
@@ -128,26 +131,24 @@ def long_rows(report: MtebReport) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(report: MtebReport) -> str:
+def mteb_markdown(report: MtebReport) -> str:
     """The whole Markdown page of a report: scores, parts, provenance."""
     model = report.model
     facts = {
-        "model": model["name"] + (f" @ {model['revision']}" if model.get("revision") else ""),
+        "model": shown_model(model),
         "in mteb": f"{report.mteb['name']} @ {report.mteb['revision']}",
-        "pooling, head": f"{model.get('pooling')}, {model.get('head')}"
-        + (f" (from {model['settings_from']})" if model.get("settings_from") else ""),
+        "pooling, head": shown_origin(model),
         "max length": str(model.get("max_length") or "the model's own limit"),
         "dtype": str(model.get("dtype", MISSING)),
-        "weights": ", ".join(f"{k} {v}" for k, v in (model.get("files") or {}).items()) or MISSING,
+        "weights": shown_files(model) or MISSING,
         "data": ", ".join(f"{n} {t['data']['path']}@{t['data']['revision']}" for n, t in report.tasks.items()),
-        "machine": f"{report.environment['processor']}, {report.environment['cores']} cores"
-        + (f", {report.environment['gpu']}" if "gpu" in report.environment else ""),
-        "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+        "machine": shown_machine(report.environment),
+        "versions": shown_versions(report.environment),
         "time": f"{report.seconds} s in mteb, {report.created}",
         "evaluation": report.key,
     }
-    parts = parts_table(report)
-    tables = [score_table(report), *([parts] if parts.rows else [])]
+    parts = mteb_parts_table(report)
+    tables = [mteb_table(report), *([parts] if parts.rows else [])]
     return "\n".join([*map(to_markdown, tables), *(f"- {k}: {v}" for k, v in facts.items()), ""])
 
 
@@ -155,10 +156,15 @@ def _leaderboard(reports: Sequence[MtebReport]) -> Table:
     tasks, averages = list(reports[0].tasks), list(reports[0].averages)
     rows = []
     for r in sorted(reports, key=lambda r: (-next(iter(r.averages.values()), 0.0), r.model["name"], r.key)):
-        how = " + ".join([str(r.model.get("pooling")), *["mlp"] * (r.model.get("head") == "mlp")])
-        how += ", whitened" if r.model.get("whiten") else ""
         scores = [*(r.tasks[n]["score"] for n in tasks), *(r.averages[n] for n in averages)]
-        rows.append([_name(r), how, str(r.model.get("dtype", "float32")), *(f"{s:.2f}" for s in scores)])
+        rows.append(
+            [
+                marked_name(r.model),
+                shown_usage(r.model),
+                str(r.model.get("dtype", "float32")),
+                *(f"{s:.2f}" for s in scores),
+            ]
+        )
     labels = [f"{n} ({len(reports[0].tasks[n]['parts'])} parts)" if len(reports[0].tasks[n]["parts"]) > 1 else n
               for n in tasks]  # fmt: skip
     return Table(_title(reports), ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
@@ -186,7 +192,3 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
     if len(parts) == 1:
         return ", ".join([parts[0]["split"], *[parts[0]["subset"]] * (parts[0]["subset"] != "default")])
     return f"mean of {len(parts)}"
-
-
-def _name(report: MtebReport) -> str:
-    return str(report.model["name"]) + " (embedded)" * bool(report.model.get("embedded"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simcse_bench.reports import plots
 from simcse_bench.reports.table import Table, text_columns
@@ -48,9 +48,18 @@ class Section:
         return text_columns(self.table) if self.table else set()
 
 
+def render_template(name: str, **values: Any) -> bytes:
+    """A template of ``TEMPLATES`` filled in: everything is escaped, nothing may be left out."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(name).render(values).encode()
+
+
 def section(heading: str = "", figure: Figure | None = None, table: Table | None = None) -> Section:
     """A section with the figure inline."""
-    svg = "" if figure is None else plots.rendered(figure, "svg").decode()
+    svg = "" if figure is None else plots.render_figure(figure, "svg").decode()
     return Section(heading, svg[svg.index("<svg") :] if svg else "", table)
 
 
@@ -63,10 +72,12 @@ def page(
     reference: str = "",
 ) -> bytes:
     """One self-contained HTML page; ``source``: fingerprint of what it is drawn from; ``reference``: row to mark."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("page.html").render(
-        title=title, subtitle=subtitle, sections=sections, provenance=provenance, source=source, reference=reference
-    ).encode()  # fmt: skip
+    return render_template(
+        "page.html",
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        provenance=provenance,
+        source=source,
+        reference=reference,
+    )

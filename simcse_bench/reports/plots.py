@@ -8,7 +8,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from simcse_bench.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +29,7 @@ _STYLE = {
 }  # fmt: skip
 
 
-def ablation(summary: Mapping[str, Any]) -> Figure:
+def plot_ablation(summary: Mapping[str, Any]) -> Figure:
     """Dev score of every arm: mean and standard deviation over seeds, every seed, the paper's points."""
     arms = [a for a in summary["arms"] if a["dev"]]
     plt = _pyplot()
@@ -37,13 +40,13 @@ def ablation(summary: Mapping[str, Any]) -> Figure:
         else:
             figure, axes = plt.subplots(figsize=(6.8, 1.3 + 0.42 * max(3, len(arms))), layout="constrained")
             _categories(axes, arms, summary)
-        figure.suptitle(heading(summary), x=0.01, ha="left", fontsize=11)
+        figure.suptitle(plot_title(summary), x=0.01, ha="left", fontsize=11)
     plt.close(figure)  # off pyplot's list; it can still be saved
     whole: Figure = figure
     return whole
 
 
-def heading(summary: Mapping[str, Any]) -> str:
+def plot_title(summary: Mapping[str, Any]) -> str:
     """Title of an ablation's plot and page: what, which model, which data."""
     model = summary["model"] or {}
     name = "embedded mini encoder" if model.get("embedded") else model.get("name")
@@ -51,7 +54,7 @@ def heading(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
     """Figure 3: alignment against uniformity, a point per model's analysis, coloured by its score."""
     plt = _pyplot()
     with plt.rc_context(_STYLE):
@@ -69,7 +72,7 @@ def scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
     return whole
 
 
-def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Figure 2: alignment against uniformity during training, a line per run; the ring is its start."""
     plt = _pyplot()
     with plt.rc_context(_STYLE):
@@ -88,7 +91,13 @@ def trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     return whole
 
 
-def densities(found: Mapping[str, Any]) -> Figure:
+def write_figure(figure: Figure, path: Path) -> None:
+    """``<path>.svg`` and ``<path>.png``."""
+    for form in ("svg", "png"):
+        write_bytes(path.with_name(f"{path.name}.{form}"), render_figure(figure, form))
+
+
+def plot_densities(found: Mapping[str, Any]) -> Figure:
     """The cosines of the pairs of each unit of gold score (SimCSE, appendix: cosine densities), one row each."""
     plt = _pyplot()
     with plt.rc_context(_STYLE | {"axes.grid": False}):
@@ -112,7 +121,7 @@ def densities(found: Mapping[str, Any]) -> Figure:
     return whole
 
 
-def spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
     """Singular values of the centred unit vectors, relative to the largest, a line per model."""
     plt = _pyplot()
     with plt.rc_context(_STYLE):
@@ -131,12 +140,12 @@ def spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
     return whole
 
 
-def rendered(figure: Figure, form: str) -> bytes:
+def render_figure(figure: Figure, form: str) -> bytes:
     """The file's bytes, svg or png (200 dpi); the same figure and fonts give the same bytes."""
     stream = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
     with _pyplot().rc_context(_STYLE), no_glyph_warnings():
-        add_missing(figure)
+        add_fonts(figure)
         figure.savefig(stream, format=form, dpi=200, metadata=metadata)
     return stream.getvalue()
 
@@ -211,7 +220,7 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
         )
         for x, y, name, colour in ordered
     ]  # fmt: skip
-    add_missing(figure)
+    add_fonts(figure)
     pixels = figure.dpi / 72
     placed: list[Any] = []
     with no_glyph_warnings():
@@ -249,7 +258,7 @@ def _pyplot() -> Any:
 _PREFERRED = ("sans", "gothic", "hei")  # in the name of a plain face, before serif and decorative ones
 
 
-def add_missing(figure: Figure) -> None:
+def add_fonts(figure: Figure) -> None:
     """Give every text of a figure the fonts that its characters need; what no font has stays an empty box.
 
     A figure whose texts the own font can draw is left as it is, to the byte.
@@ -257,12 +266,12 @@ def add_missing(figure: Figure) -> None:
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
-    more = covering(frozenset("".join(text.get_text() for text in texts)))
+    more = find_fonts(frozenset("".join(text.get_text() for text in texts)))
     for text in texts if more else ():
         text.set_fontfamily([OWN, *more])
 
 
-def covering(characters: frozenset[str]) -> tuple[str, ...]:
+def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
     """Installed fonts that together have as many as possible of the characters that the own one lacks."""
     from matplotlib import font_manager
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench.errors import UserError
-from simcse_bench.files import write_text
+from simcse_bench.files import fingerprint, write_json, write_text
+from simcse_bench.models.identity import deciding
 
-SCHEMA = 1
+REPORT_SCHEMA = 1
 PAIRS = ".pairs.jsonl"
-DECIDES = ("pooling", "head", "max_length", "preprocess", "normalize", "files", "dtype", "whiten")
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,11 @@ class Report:
     environment: Mapping[str, Any]
     seconds: Mapping[str, float]
     created: str
-    schema: int = SCHEMA
+    schema: int = REPORT_SCHEMA
 
     def save(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(path, asdict(self), allow_nan=False)
 
     @staticmethod
     def load(path: Path) -> Report:
@@ -52,8 +51,8 @@ class Report:
         except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path}: not a readable report ({error}). Move it away or evaluate again.") from error
         names = {f.name for f in fields(Report)}
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
-            raise UserError(f"{path}: not a report of this version of simcse-bench (schema {SCHEMA}).")
+        if not isinstance(content, dict) or content.get("schema") != REPORT_SCHEMA or set(content) != names:
+            raise UserError(f"{path}: not a report of this version of simcse-bench (schema {REPORT_SCHEMA}).")
         return Report(**content)
 
 
@@ -71,7 +70,7 @@ def save_pairs(
         for name, values in similarities.items()
     ]
     if lines:
-        rows = [{"schema": SCHEMA, "key": key}, *lines]
+        rows = [{"schema": REPORT_SCHEMA, "key": key}, *lines]
         write_text(pairs_path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -114,13 +113,10 @@ def evaluation_key(
     model: Mapping[str, Any], protocol: Mapping[str, Any], fingerprints: Mapping[str, str], limit: int | None
 ) -> str:
     """Fingerprint of all that decides an evaluation's numbers; batch size, device and versions are recorded only."""
-    identity = {k: model.get(k) for k in DECIDES}
+    identity = deciding(model)
     if model.get("files") is None:  # an encoder of the user's own: nothing but its name tells it apart
         identity["name"] = model.get("name")
-    # what is printed is chosen from a report that holds all of them
-    protocol = {k: v for k, v in protocol.items() if k not in ("aggregate", "metric")}
-    content = json.dumps([identity, protocol, fingerprints, limit], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return fingerprint([identity, protocol, fingerprints, limit])
 
 
 def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, sha256
+from simcse_bench.files import fingerprint, read_json, sha256, shown_machine, shown_versions
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import PAPERS, Line, Paper, Part
 from simcse_bench.reports import ablation, geometry, page, plots
@@ -18,12 +17,12 @@ from simcse_bench.reports.page import Section, section
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.table import MISSING, Table, to_markdown
 
-RECORD, TRAJECTORIES = "reproduction.json", "trajectories.json"
+REPRODUCTION_RECORD, TRAJECTORIES = "reproduction.json", "trajectories.json"
 _PUBLISHED = {"sts": "simcse_2021_table5_sts", "transfer": "simcse_2021_table_e1_transfer"}
 _METRIC = {"sts": "spearman", "transfer": "accuracy"}
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_reproduction(path: Path) -> dict[str, Any]:
     """A reproduction's record or trajectories.
 
     Raises:
@@ -35,13 +34,13 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
-def drawn(folder: Path) -> dict[Path, bytes]:
+def draw_reproduction(folder: Path) -> dict[Path, bytes]:
     """index.html and tables.md, from the record and the JSON of ablations, reports and analyses below the folder.
 
     Raises:
         UserError: a damaged file.
     """
-    record = read_record(folder / RECORD)
+    record = read_reproduction(folder / REPRODUCTION_RECORD)
     paper = PAPERS[record["paper"]]
     sections = [section("The paper's statements", None, statements_table(folder, record))]
     for part in paper.parts:
@@ -52,14 +51,14 @@ def drawn(folder: Path) -> dict[Path, bytes]:
     subtitle = "Every table beside the paper's" + "".join(f" — {t}" for t in tried)
     tables = [s.table for s in sections if s.table]
     text = "\n".join([f"# {title}", "", subtitle, "", *map(to_markdown, tables)])
-    whole = page.page(title, subtitle, sections, _provenance(record), source(folder))
+    whole = page.page(title, subtitle, sections, _provenance(record), results_fingerprint(folder))
     return {folder / "tables.md": text.encode(), folder / "index.html": whole}
 
 
-def source(folder: Path) -> str:
+def results_fingerprint(folder: Path) -> str:
     """Fingerprint of all JSON below the folder."""
     found = sorted(folder.rglob("*.json"))
-    return hashlib.sha256(" ".join(f"{p.relative_to(folder)} {sha256(p)}" for p in found).encode()).hexdigest()[:16]
+    return fingerprint(" ".join(f"{p.relative_to(folder)} {sha256(p)}" for p in found).encode())
 
 
 def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> Iterator[Section]:
@@ -70,7 +69,7 @@ def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> 
         path = folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
         if path.exists():
             summary = ablation.read_summary(path)
-            figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+            figure = plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
             yield section(heading, figure, ablation.ablation_table(summary))
             return
     elif part.kind == "scores":
@@ -79,16 +78,16 @@ def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> 
             yield section(heading, None, table)
             return
     elif part.kind == "trajectory" and (folder / TRAJECTORIES).exists():
-        yield section(heading, plots.trajectory(read_record(folder / TRAJECTORIES)))
+        yield section(heading, plots.plot_trajectory(read_reproduction(folder / TRAJECTORIES)))
         return
     elif part.kind == "geometry":
         found, problems = geometry.read_analyses(folder / "analysis")
         if problems:
             raise UserError(*problems)
         if found:
-            yield section(heading, plots.scatter(found), geometry.geometry_table(found))
+            yield section(heading, plots.plot_scatter(found), geometry.geometry_table(found))
             for m in found:
-                yield section(f"{number}: cosines of {m['model']['name']}", plots.densities(m))
+                yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities(m))
             return
     yield section(heading, None, Table("not run yet", [part.title], []))
 
@@ -160,8 +159,7 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
     return {
         "preset": f"{record['preset']}, {record['seeds']} seed(s)",
         "suites": ", ".join(record["suites"].values()),
-        "machine": f"{machine['processor']}, {machine['cores']} cores"
-        + (f", {machine['gpu']}" if "gpu" in machine else ""),
-        "versions": ", ".join(f"{k} {v}" for k, v in machine["versions"].items()),
+        "machine": shown_machine(machine),
+        "versions": shown_versions(machine),
         "created": record["created"],
     }

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simcse_bench import bundled
-from simcse_bench.files import write_text
+from simcse_bench.files import shown_machine, shown_versions, write_text
 from simcse_bench.models.catalog import known_model
+from simcse_bench.models.identity import (
+    SETTINGS,
+    deciding,
+    marked_name,
+    shown_files,
+    shown_model,
+    shown_origin,
+    shown_usage,
+)
 from simcse_bench.papers import published
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
@@ -93,9 +103,9 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         settings = r.model.get("dtype", MISSING)
         scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
-        name = r.model["name"] + " (embedded)" * bool(r.model.get("embedded"))
-        rows.append([name, pooled(r.model), settings + (f", first {r.limit}" if r.limit else ""), *scores])
-    baseline = published.word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
+        name = marked_name(r.model)
+        rows.append([name, shown_usage(r.model), settings + (f", first {r.limit}" if r.limit else ""), *scores])
+    baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
         scores = [
             *(_number(baseline.scores.get(n)) for n in names),
@@ -123,6 +133,18 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     return Table(board_title(reports, metric, aggregate), header, rows, [note] if len(ordered) > 1 else [])
 
 
+def narrow_leaderboard(table: Table) -> Table:
+    """Model, pooling and dtype in one column, to fit a terminal."""
+    first = [f"{row[0]}\n  {row[1]}" + f", {row[2]}" * (row[2] != MISSING) for row in table.rows]
+    rows = [[name, *row[3:]] for name, row in zip(first, table.rows, strict=True)]
+    return dataclasses.replace(table, header=["model", *table.header[3:]], rows=rows)
+
+
+def leaderboard_rows(table: Table) -> list[dict[str, Any]]:
+    """A leaderboard's rows for a CSV, each with what they share."""
+    return [{"protocol": table.title, **dict(zip(table.header, row, strict=True))} for row in table.rows]
+
+
 def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]:
     """For each score the others whose difference from it is within its 95 % interval.
 
@@ -140,12 +162,6 @@ def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]
                     alike.append(j)
         found.append(alike)
     return found
-
-
-def pooled(model: Mapping[str, Any]) -> str:
-    """How a report's model makes a vector: pooling, head, whitening; an encoder of the user's own need not say."""
-    how = (model.get("pooling") or MISSING) + " + mlp" * (model.get("head") == "mlp")
-    return how + ", whitened" * bool(model.get("whiten"))
 
 
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
@@ -179,13 +195,14 @@ def speed_table(content: Mapping[str, Any]) -> Table:
     ]  # fmt: skip
     header = ["", "dtype", "median s", "runs s", "ratio", "ratio to float32", "sentences", "peak MB"]
     machine = content["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    where = f"{machine['processor']}, {machine['cores']} cores" + (f", {machine['gpu']}" if "gpu" in machine else "")
     return Table(
         content["title"],
         header,
         cells,
-        [f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}", f"Machine: {where}; {versions}."],
+        [
+            f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}",
+            f"Machine: {shown_machine(machine)}; {shown_versions(machine)}.",
+        ],
     )
 
 
@@ -193,7 +210,7 @@ def _seconds(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def long_rows(report: Report) -> list[dict[str, Any]]:
+def score_rows(report: Report) -> list[dict[str, Any]]:
     """Every number of a report as tidy rows: one per task, subset, metric and aggregation."""
     rows: list[dict[str, Any]] = []
 
@@ -218,16 +235,14 @@ def long_rows(report: Report) -> list[dict[str, Any]]:
 def report_markdown(report: Report, metric: str, aggregate: str) -> str:
     """The whole Markdown page of a report: score table, subsets, provenance."""
     facts = {
-        "model": report.model["name"] + (f" @ {report.model['revision']}" if report.model.get("revision") else ""),
-        "pooling, head": f"{report.model.get('pooling')}, {report.model.get('head')}"
-        + (f" (from {report.model['settings_from']})" if report.model.get("settings_from") else ""),
+        "model": shown_model(report.model),
+        "pooling, head": shown_origin(report.model),
         "max length": str(report.model.get("max_length_used", MISSING)),
         "dtype": str(report.model.get("dtype", MISSING)),
-        "weights": ", ".join(f"{k} {v}" for k, v in (report.model.get("files") or {}).items()) or MISSING,
+        "weights": shown_files(report.model) or MISSING,
         "data": ", ".join(f"{n} {t['data']['fingerprint']}" for n, t in report.tasks.items()),
-        "machine": f"{report.environment['processor']}, {report.environment['cores']} cores"
-        + (f", {report.environment['gpu']}" if "gpu" in report.environment else ""),
-        "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+        "machine": shown_machine(report.environment),
+        "versions": shown_versions(report.environment),
         "time": f"{report.seconds['embedding']} s embedding, {report.seconds['scoring']} s scoring, {report.created}",
         "evaluation": report.key,
     }
@@ -237,7 +252,7 @@ def report_markdown(report: Report, metric: str, aggregate: str) -> str:
     )
 
 
-def _published(report: Report, metric: str, aggregate: str) -> published.Published | None:
+def _published(report: Report, metric: str, aggregate: str) -> published.PublishedRow | None:
     p = report.protocol
     if report.limit or report.model.get("whiten"):
         return None
@@ -245,11 +260,10 @@ def _published(report: Report, metric: str, aggregate: str) -> published.Publish
         return None
     if report.suite == "transfer":
         metric, aggregate = "accuracy", "all"
-    found = published.find(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
+    found = published.published_row(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
     # the published number belongs to the model's own settings
     spec = known_model(report.model["name"])
-    fields = ("pooling", "head", "max_length", "preprocess")
-    same = spec is not None and all(getattr(spec, f) == report.model.get(f) for f in fields)
+    same = spec is not None and all(getattr(spec, k) == v for k, v in deciding(report.model, SETTINGS).items())
     return found if same else None
 
 
@@ -306,15 +320,15 @@ def _number(value: float | None, sign: bool = False) -> str:
     return f"{rounded:+.2f}" if sign else f"{rounded:.2f}"
 
 
-def write_tables(report: Report, path: Path) -> None:
+def write_report_tables(report: Report, path: Path) -> None:
     """The Markdown page and the CSV beside a report's JSON."""
-    for file, text in drawn(report, path).items():
+    for file, text in draw_report(report, path).items():
         write_text(file, text)
 
 
-def drawn(report: Report, path: Path) -> dict[Path, str]:
+def draw_report(report: Report, path: Path) -> dict[Path, str]:
     """File -> content of all that is drawn from one report."""
     return {
         path.with_name(path.stem + ".md"): report_markdown(report, "spearman", "all"),
-        path.with_name(path.stem + ".csv"): to_csv(long_rows(report)),
+        path.with_name(path.stem + ".csv"): to_csv(score_rows(report)),
     }

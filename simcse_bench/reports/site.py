@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, write_bytes
+from simcse_bench.files import fingerprint, read_json, shown_machine, shown_versions, write_bytes
+from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_settings, shown_usage
 from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
 from simcse_bench.reports.report import Report, load_worst
-from simcse_bench.reports.scores import board_title, pooled
+from simcse_bench.reports.scores import board_title
 from simcse_bench.reports.table import Table, to_csv, to_markdown
 
 Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
@@ -37,10 +36,8 @@ def draw_site(
         summaries: name -> summary.json of the ablations.
         analyses: from ``geometry.read_analyses``.
         reproductions: folders that have a page of their own, to link to.
-        mteb_boards: leaderboards of mteb's own tasks, from ``mteb.leaderboards``.
+        mteb_boards: leaderboards of mteb's own tasks, from ``mteb.mteb_leaderboards``.
     """
-    import jinja2
-
     boards = [
         board(f"board{i}-{j}", folder, reports, worst)
         for i, (folder, found) in enumerate(groups.items())
@@ -50,36 +47,20 @@ def draw_site(
     findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
     shapes = []
     if analyses:
-        scatter = plots.scatter(analyses) if len(analyses) > 1 else None
+        scatter = plots.plot_scatter(analyses) if len(analyses) > 1 else None
         shapes = [page.section("", scatter, geometry.geometry_table(analyses))]
-    source = hashlib.sha256(
-        json.dumps(
-            [
-                boards,
-                [p.read_text("utf-8") for p in summaries.values()],
-                analyses,
-                list(reproductions),
-                *(dataclasses.asdict(t) for t in mteb_boards),
-            ],
-            sort_keys=True,
-        ).encode()
-    ).hexdigest()[:16]
-    loader = jinja2.FileSystemLoader(page.TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return (
-        environment.get_template("site.html")
-        .render(
-            boards=boards,
-            findings=[page.section("", None, findings)] if findings.rows else [],
-            ablations=ablations,
-            geometry=shapes,
-            reproductions=reproductions,
-            mteb=[page.section(t.title, None, t) for t in mteb_boards],
-            source=source,
-            metrics=METRICS,
-            aggregates=AGGREGATES,
-        )
-        .encode()
+    drawn_from = [boards, [p.read_text("utf-8") for p in summaries.values()], analyses, list(reproductions)]
+    return page.render_template(
+        "site.html",
+        boards=boards,
+        findings=[page.section("", None, findings)] if findings.rows else [],
+        ablations=ablations,
+        geometry=shapes,
+        reproductions=reproductions,
+        mteb=[page.section(t.title, None, t) for t in mteb_boards],
+        source=fingerprint([*drawn_from, *(dataclasses.asdict(t) for t in mteb_boards)]),
+        metrics=METRICS,
+        aggregates=AGGREGATES,
     )
 
 
@@ -100,22 +81,22 @@ def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> d
 
 def _row(report: Report) -> dict[str, Any]:
     model = report.model
-    settings = [pooled(model)]
+    settings = [shown_usage(model)]
     settings += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
     settings += [f"first {report.limit}"] * bool(report.limit)
     return {
-        "model": model["name"] + " (embedded)" * bool(model.get("embedded")),
+        "model": marked_name(model),
         "settings": ", ".join(settings),
         "scores": {n: t["scores"] for n, t in report.tasks.items()},
         "subsets": {n: t["subsets"] for n, t in report.tasks.items() if len(t.get("subsets") or {}) > 1},
         "average": report.average,
         "provenance": {
-            "model": f"{model['name']}" + (f" @ {model['revision']}" if model.get("revision") else ""),
-            "pooling, head": f"{model.get('pooling')}, {model.get('head')}",
-            "weights": ", ".join(f"{k} {v}" for k, v in (model.get("files") or {}).items()),
+            "model": shown_model(model),
+            "pooling, head": shown_settings(model),
+            "weights": shown_files(model),
             "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
-            "machine": f"{report.environment['processor']}, {report.environment['cores']} cores",
-            "versions": ", ".join(f"{k} {v}" for k, v in report.environment["versions"].items()),
+            "machine": shown_machine(report.environment),
+            "versions": shown_versions(report.environment),
             "created": report.created,
             "evaluation": report.key,
         },
@@ -126,11 +107,11 @@ def _row(report: Report) -> dict[str, Any]:
 def _ablation(name: str, path: Path) -> dict[str, Any]:
     summary = ablation.read_summary(path)
     arms = ablation.ablation_table(summary)
-    figure = plots.ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+    figure = plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
     return {
         "id": name.replace("/", "-"), "name": name, "title": summary["title"], "subtitle": arms.title,
         "reference": summary["reference"],
-        "section": page.section("", figure, arms), "provenance": ablation.provenance(summary),
+        "section": page.section("", figure, arms), "provenance": ablation.ablation_provenance(summary),
     }  # fmt: skip
 
 
@@ -147,28 +128,28 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
-    found = _read_reports(results, problems)
+    found = read_reports(results, problems)
     files: dict[Path, bytes] = {}
     for path, report in found.items():
-        files |= {file: text.encode() for file, text in scores.drawn(report, path).items()}
+        files |= {file: text.encode() for file, text in scores.draw_report(report, path).items()}
     groups = _by_folder(results, found)
     for folder, boards in ((results / name, [scores.leaderboard(g) for g in group]) for name, group in groups.items()):
         files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards)).encode()
-        rows = [{"protocol": b.title, **dict(zip(b.header, row, strict=True))} for b in boards for row in b.rows]
+        rows = [row for board in boards for row in scores.leaderboard_rows(board)]
         files[folder / "leaderboard.csv"] = to_csv(rows).encode()
     worst = dict(_tried(found, lambda path: load_worst(path, found[path]), "a report's pairs", problems))
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
-        texts, boards, damaged = mteb.drawn_folder(folder)
+        texts, boards, damaged = mteb.draw_mteb_folder(folder)
         files |= {file: text.encode() for file, text in texts.items()}
         boards_of_mteb += boards
         problems += damaged
     for path, speed in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
         files[path.with_suffix(".md")] = to_markdown(speed).encode()
     summaries = []
-    reproduced = {path.parent for path in results.rglob(reproduction.RECORD)}
+    reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
     paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
-    for path, sweep in _tried(paths, lambda path: ablation.drawn(path.parent), "a sweep's summary", problems):
+    for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), "a sweep's summary", problems):
         files |= sweep
         summaries += [path] * (not reproduced & set(path.parents))  # a reproduction has its own page
     for folder in dict.fromkeys(path.parent.parent for path in summaries):
@@ -178,9 +159,9 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     analyses, damaged = geometry.read_analyses(results / "analysis")
     problems += damaged
     if analyses:
-        files |= geometry.drawn(results / "analysis", analyses)
+        files |= geometry.draw_geometry(results / "analysis", analyses)
     papers = []
-    for folder, paper in _tried(sorted(reproduced), reproduction.drawn, "a reproduction", problems):
+    for folder, paper in _tried(sorted(reproduced), reproduction.draw_reproduction, "a reproduction", problems):
         files |= paper
         papers.append(folder.relative_to(results).as_posix())
     pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
@@ -196,18 +177,22 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     return list(files)
 
 
-def leaderboards(results: Path) -> tuple[dict[str, list[list[Report]]], list[str]]:
-    """Folder -> groups of reports that share a leaderboard, and the problems of the files that are no reports."""
+def read_leaderboards(
+    results: Path, metric: str = "spearman", aggregate: str = "all"
+) -> tuple[dict[str, list[Table]], list[str]]:
+    """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
-    return _by_folder(results, _read_reports(results, problems)), problems
+    groups = _by_folder(results, read_reports(results, problems))
+    boards = {folder: [scores.leaderboard(g, metric, aggregate) for g in found] for folder, found in groups.items()}
+    return boards, problems
 
 
-def _read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
+def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
 
     def read(path: Path) -> Report:
         report = Report.load(path)
-        scores.drawn(report, path)  # one of another form fails here
+        scores.draw_report(report, path)  # one of another form fails here
         return report
 
     return dict(_tried(_report_files(results), read, "a whole report", problems))
@@ -241,7 +226,7 @@ def _speed(path: Path) -> Table:
 def _report_files(results: Path) -> list[Path]:
     """JSON that should be reports: not that of benchmarks, analyses, ablations, mteb and reproductions."""
     others = {"speed", "analysis", "ablations", mteb.FOLDER}
-    names = {reproduction.RECORD, reproduction.TRAJECTORIES}
+    names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
     return [
         path
         for path in sorted(results.rglob("*.json"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MISSING = "–"
+_LATEX = {
+    "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "×": r"$\times$", "–": "--", "±": r"$\pm$", "−": "$-$",
+    "α": r"$\alpha$", "λ": r"$\lambda$", "*": r"$^{*}$",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,47 +42,25 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table."""
-    special = {
-        "&": r"\&",
-        "%": r"\%",
-        "_": r"\_",
-        "#": r"\#",
-        "$": r"\$",
-        "×": r"$\times$",
-        "–": "--",
-        "±": r"$\pm$",
-        "−": "$-$",
-        "α": r"$\alpha$",
-        "λ": r"$\lambda$",
-        "*": r"$^{*}$",
-    }
+    """A booktabs table, title and notes as comments."""
+    import pandas as pd
 
-    def line(row: Iterable[str]) -> str:
-        return " & ".join("".join(special.get(ch, ch) for ch in cell) for cell in row) + r" \\"
-
+    escaped = [
+        ["".join(_LATEX.get(sign, sign) for sign in cell) for cell in row] for row in (table.header, *table.rows)
+    ]
     text = text_columns(table)
     columns = "".join("l" if i in text else "r" for i in range(len(table.header)))
-    body = [
-        rf"% {table.title}",
-        *(f"% {line}" for n in table.notes for line in n.splitlines()),
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-    ]
-    return "\n".join(
-        [*body, line(table.header), r"\midrule", *map(line, table.rows), r"\bottomrule", r"\end{tabular}", ""]
-    )
+    comments = "".join(f"% {line}\n" for part in (table.title, *table.notes) for line in part.splitlines())
+    frame = pd.DataFrame(escaped[1:], columns=escaped[0])
+    return comments + frame.to_latex(index=False, escape=False, column_format=columns)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV under the union of their columns; empty for no rows."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return stream.getvalue()
+    import pandas as pd
+
+    # as objects: a whole number stays one in a column where another is missing
+    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")) if rows else ""
 
 
 def text_columns(table: Table) -> set[int]:

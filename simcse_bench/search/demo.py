@@ -19,7 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.reports.page import TEMPLATES
+from simcse_bench.models.identity import shown_model
+from simcse_bench.reports.page import render_template
 from simcse_bench.search.simcse import SimCSE
 
 MAX_TEXT = 5000  # characters of a sentence
@@ -163,11 +164,9 @@ def _hostname(header: str) -> str:
 
 
 def _page(model: SimCSE, corpus: str, sentences: int, kind: str, examples: Sequence[str], nonce: str) -> bytes:
-    import jinja2
-
     about = model.provenance
     facts = {
-        "model": str(about["name"]) + (f" @ {about['revision']}" if about.get("revision") else ""),
+        "model": shown_model(about),
         "pooling": str(about["pooling"]),
         "head": str(about["head"]),
         "length": f"at most {about['max_length']} tokens" if about["max_length"] else "any",
@@ -176,11 +175,9 @@ def _page(model: SimCSE, corpus: str, sentences: int, kind: str, examples: Seque
     }
     notes = [bundled.ENCODER] if about.get("embedded") else []
     notes += [bundled.DATA] if corpus in bundled.TEXTS else []
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("demo.html").render(
-        facts=facts, notes=notes, examples=examples, nonce=nonce, max_text=MAX_TEXT, max_hits=MAX_HITS
-    ).encode()  # fmt: skip
+    return render_template(
+        "demo.html", facts=facts, notes=notes, examples=examples, nonce=nonce, max_text=MAX_TEXT, max_hits=MAX_HITS
+    )
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

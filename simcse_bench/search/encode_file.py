@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +16,17 @@ import numpy as np
 
 from simcse_bench.data.corpus import Corpus, numbered, open_sentences
 from simcse_bench.errors import Stopped, UserError
-from simcse_bench.files import locked, read_json, require_writable, write_text
-from simcse_bench.search.index import identity
+from simcse_bench.files import fingerprint, locked, read_json, require_writable, write_json
+from simcse_bench.models.identity import DIRECTION, deciding
+from simcse_bench.progress import Say, silent
 from simcse_bench.search.simcse import SimCSE
 
 if TYPE_CHECKING:
     from simcse_bench.progress import Progress
 
-SCHEMA = 1
+VECTORS_SCHEMA = 1
 BLOCK = 4096  # sentences embedded and written at a time
-FORMATS = {
+VECTOR_FORMATS = {
     ".npy": "float32 array (sentences, values)",
     ".parquet": "row (its number in the file), sentence, vector",
 }
@@ -44,7 +44,7 @@ class Encoded:
     normalized: bool
     corpus: Mapping[str, Any]
     model: Mapping[str, Any]
-    schema: int = SCHEMA
+    schema: int = VECTORS_SCHEMA
 
 
 @dataclass
@@ -64,8 +64,8 @@ def record_path(target: Path) -> Path:
 
 def require_target(target: Path) -> None:
     """UserError unless vectors can be written there."""
-    if target.suffix.lower() not in FORMATS:
-        known = "\n".join(f"  {suffix:<9} {text}" for suffix, text in FORMATS.items())
+    if target.suffix.lower() not in VECTOR_FORMATS:
+        known = "\n".join(f"  {suffix:<9} {text}" for suffix, text in VECTOR_FORMATS.items())
         raise UserError(f"--out {target}: unknown suffix {target.suffix!r}. Known:\n{known}")
     if target.is_dir():
         raise UserError(f"--out {target}: is a folder, expected a file.")
@@ -80,7 +80,7 @@ def encode_file(
     normalize: bool = True,
     force: bool = False,
     progress: Progress | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> Encoded:
     """Embed every sentence of a file that is not blank, in its order.
 
@@ -106,8 +106,14 @@ def encode_file(
     if not sentences:
         raise UserError(f"{source}: {rows} lines, all blank; expected one sentence a line.")
     about = {"name": corpus.name, "origin": corpus.origin, "fingerprint": corpus.fingerprint}
-    what = [SCHEMA, about["fingerprint"], identity(model.provenance), model.provenance.get("dtype"), normalize]
-    key = hashlib.sha256(json.dumps([*what, target.suffix.lower()], sort_keys=True).encode()).hexdigest()[:16]
+    what = [
+        VECTORS_SCHEMA,
+        about["fingerprint"],
+        deciding(model.provenance, DIRECTION),
+        model.provenance.get("dtype"),
+        normalize,
+    ]
+    key = fingerprint([*what, target.suffix.lower()])
     if target.exists() and not force:
         return _finished(target, key)
     part = target.with_name(target.name + ".part")
@@ -192,7 +198,7 @@ def _embed(
             os.fsync(stream.fileno())
             state.done += len(block)
             state.truncated += model.stats.get("truncated", 0)
-            write_text(part / "state.json", json.dumps(asdict(state)) + "\n")
+            write_json(part / "state.json", asdict(state), None)
             if progress:
                 progress(state.done, total)
     if state.done != total:
@@ -213,8 +219,7 @@ def _publish(part: Path, target: Path, corpus: Corpus, record: Encoded) -> None:
     if target.suffix.lower() == ".parquet":
         whole = part / "vectors.parquet"
         _write_parquet(whole, np.load(part / "vectors.npy", mmap_mode="r", allow_pickle=False), corpus, record)
-    content = json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n"
-    write_text(record_path(target), content)
+    write_json(record_path(target), asdict(record))
     whole.replace(target)
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, require_writable
+from simcse_bench.files import fingerprint, read_json, require_writable
+from simcse_bench.models.identity import DIRECTION, deciding
 
 Array = NDArray[np.float32]
-Ids = NDArray[np.int64]
+Positions = NDArray[np.int64]
 Hits = list[tuple[str, float]]  # sentence, cosine; best first
 # float32 products of unit vectors are wrong by less than half of this; whoever is so near the last place is a candidate
 MARGIN = 1e-5
@@ -34,11 +35,11 @@ class Store(Protocol):
     def add(self, vectors: Array) -> None:
         """Put vectors (n, d) behind the others."""
 
-    def rows(self, ids: Ids) -> Array:
+    def rows(self, ids: Positions) -> Array:
         """Vectors (m, d) of these positions."""
         ...
 
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Ids]:
+    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
         """For every query, the positions of its top_k nearest, of all that tie with the last, and maybe of others."""
         ...
 
@@ -55,11 +56,11 @@ class Exact:
         """See ``Store``."""
         self.vectors = np.concatenate([self.vectors, vectors])
 
-    def rows(self, ids: Ids) -> Array:
+    def rows(self, ids: Positions) -> Array:
         """See ``Store``."""
         return self.vectors[ids]
 
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Ids]:
+    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
         """See ``Store``."""
         n = len(self.vectors)
         step = max(1, _CELLS // max(1, n))
@@ -88,12 +89,12 @@ class Faiss:
         """See ``Store``."""
         self.index.add(vectors)
 
-    def rows(self, ids: Ids) -> Array:
+    def rows(self, ids: Positions) -> Array:
         """See ``Store``."""
         found: Array = self.index.reconstruct_batch(ids)
         return found
 
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Ids]:
+    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
         """See ``Store``."""
         for query in queries:
             scores, ids = (found[0] for found in self.index.search(query[None], min(top_k + 1, self.index.ntotal)))
@@ -135,7 +136,7 @@ class Index:
             found.append([(self.sentences[ids[i]], float(scores[i])) for i in order if scores[i] >= threshold])
         return found
 
-    def _scores(self, query: Array, ids: Ids) -> NDArray[np.float64]:
+    def _scores(self, query: Array, ids: Positions) -> NDArray[np.float64]:
         parts = [ids[i : i + 65536] for i in range(0, len(ids), 65536)]
         wide = query.astype(np.float64)
         # a plain sum over each row: equal rows have equal scores, wherever they stand
@@ -177,38 +178,32 @@ def _faiss() -> Any:
     return faiss
 
 
-SCHEMA = 1
-RECORD, VECTORS, SENTENCES = "index.json", "vectors.npy", "sentences.jsonl"
-_IDENTITY = ("files", "pooling", "head", "max_length", "preprocess")
+INDEX_SCHEMA = 1
+INDEX_RECORD, VECTORS, SENTENCES = "index.json", "vectors.npy", "sentences.jsonl"
 
 
-def identity(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a vector's direction, of a model's provenance."""
-    return {key: model.get(key) for key in _IDENTITY}
-
-
-def fingerprint(model: Mapping[str, Any]) -> str:
+def model_fingerprint(model: Mapping[str, Any]) -> str:
     """16 hex digits: two models with the same one give vectors that can be compared."""
-    return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(deciding(model, DIRECTION))
 
 
-def shown_model(model: Mapping[str, Any]) -> str:
+def describe_model(model: Mapping[str, Any]) -> str:
     """A model in a sentence: name, pooling, head, length, fingerprint."""
     length = f", at most {model['max_length']} tokens" if model.get("max_length") else ""
-    return f"{model['name']} (pooling {model['pooling']}, head {model['head']}{length}; {fingerprint(model)})"
+    return f"{model['name']} (pooling {model['pooling']}, head {model['head']}{length}; {model_fingerprint(model)})"
 
 
 def require_place(folder: Path, force: bool = True) -> None:
     """UserError unless an index can be written at ``folder``; another index there needs ``force``."""
     require_writable(folder)
-    there = folder.is_dir() and (folder / RECORD).is_file()
+    there = folder.is_dir() and (folder / INDEX_RECORD).is_file()
     if (folder.exists() or folder.is_symlink()) and not there:
         raise UserError(f"{folder}: exists and is no index; nothing is overwritten. Choose another folder.")
     if there and not force:
         raise UserError(f"{folder}: an index is there already. Give --force to replace it, or another --out.")
 
 
-def save(index: Index, folder: Path, model: Mapping[str, Any], located: str) -> None:
+def save_index(index: Index, folder: Path, model: Mapping[str, Any], located: str) -> None:
     """Write an index folder, whole or not at all; one that is there is replaced.
 
     Args:
@@ -230,11 +225,12 @@ def save(index: Index, folder: Path, model: Mapping[str, Any], located: str) -> 
             with (new / SENTENCES).open("w", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(sentence) + "\n" for sentence in index.sentences)
             record = {
-                "schema": SCHEMA, "sentences": n, "dimension": vectors.shape[1], "fingerprint": fingerprint(model),
-                "model": dict(model) | identity(model) | {"located": located},
+                "schema": INDEX_SCHEMA, "sentences": n, "dimension": vectors.shape[1],
+                "fingerprint": model_fingerprint(model),
+                "model": dict(model) | deciding(model, DIRECTION) | {"located": located},
                 "files": {name: _digest(new / name) for name in (VECTORS, SENTENCES)},
             }  # fmt: skip
-            (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (new / INDEX_RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
@@ -242,30 +238,32 @@ def save(index: Index, folder: Path, model: Mapping[str, Any], located: str) -> 
         raise UserError(f"cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_index_record(folder: Path) -> dict[str, Any]:
     """index.json of an index folder; UserError where there is none or it is damaged."""
-    if not (folder / RECORD).is_file():
-        raise UserError(f"{folder}: no index ({RECORD}) there; make one with `simcse-bench index FILE --out {folder}`.")
-    record = read_json(folder / RECORD)
+    if not (folder / INDEX_RECORD).is_file():
+        raise UserError(
+            f"{folder}: no index ({INDEX_RECORD}) there; make one with `simcse-bench index FILE --out {folder}`."
+        )
+    record = read_json(folder / INDEX_RECORD)
     expected = {"schema", "sentences", "dimension", "fingerprint", "model", "files"}
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not expected <= set(record):
-        raise UserError(f"{folder / RECORD}: not the record of an index of this version (schema {SCHEMA}).")
+    if not isinstance(record, dict) or record.get("schema") != INDEX_SCHEMA or not expected <= set(record):
+        raise UserError(f"{folder / INDEX_RECORD}: not the record of an index of this version (schema {INDEX_SCHEMA}).")
     model = record["model"]
-    if not isinstance(model, dict) or not {"name", "pooling", "head", "located", *_IDENTITY} <= set(model):
-        raise UserError(f"{folder / RECORD}: damaged, it does not say its model. Make the index again.")
+    if not isinstance(model, dict) or not {"name", "pooling", "head", "located", *DIRECTION} <= set(model):
+        raise UserError(f"{folder / INDEX_RECORD}: damaged, it does not say its model. Make the index again.")
     return record
 
 
-def load(folder: Path, model: Mapping[str, Any]) -> tuple[list[str], Array]:
+def load_index(folder: Path, model: Mapping[str, Any]) -> tuple[list[str], Array]:
     """Sentences and vectors (mapped from the disk) of an index made by this model.
 
     Raises:
         UserError: it was made by another model, or is damaged.
     """
-    record = read_record(folder)
-    if fingerprint(record["model"]) != fingerprint(model):
+    record = read_index_record(folder)
+    if model_fingerprint(record["model"]) != model_fingerprint(model):
         raise UserError(
-            f"{folder} was made with {shown_model(record['model'])}; this model is {shown_model(model)}. "
+            f"{folder} was made with {describe_model(record['model'])}; this model is {describe_model(model)}. "
             "Search it with its own model, or make it again with this one."
         )
     try:
@@ -287,13 +285,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def located(model: str, folder: Path) -> str:
+def note_model(model: str, folder: Path) -> str:
     """How ``search`` finds the model of an index: its name; of a folder, the way there from the index."""
     if model == bundled.MODEL or not os.path.isdir(model):  # noqa: PTH112 (Path raises for long names)
         return model
     return os.path.relpath(Path(model).resolve(), folder.resolve())
 
 
-def found(name: str, folder: Path) -> str:
+def locate_model(name: str, folder: Path) -> str:
     """The model that ``located`` has noted."""
     return str((folder.resolve() / name).resolve()) if name.startswith("..") else name

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simcse_bench.data.corpus import read_sentences, require_text
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.evaluation.metrics import unit
 from simcse_bench.models.catalog import POOLERS
 from simcse_bench.models.open import open_model
 from simcse_bench.search import index
@@ -144,7 +145,7 @@ class SimCSE:
         else:
             given = np.asarray(keys, dtype=np.float32)
             single_key = given.ndim == 1
-            columns = _unit(np.atleast_2d(given))
+            columns = unit(np.atleast_2d(given))
             if columns.shape[1:] != rows.shape[1:]:
                 raise UserError(f"keys have shape {given.shape}; this model's embeddings have {rows.shape[1]} values.")
         cosines: NDArray[np.float32] = rows @ columns.T
@@ -199,12 +200,12 @@ class SimCSE:
 
     def save_index(self, folder: str | Path) -> None:
         """Write the index to a folder, whole or not at all; an index that is there is replaced."""
-        where = index.located(self.model_name_or_path, Path(folder))
-        index.save(self._index(), Path(folder), self.provenance, where)
+        where = index.note_model(self.model_name_or_path, Path(folder))
+        index.save_index(self._index(), Path(folder), self.provenance, where)
 
     def load_index(self, folder: str | Path, use_faiss: bool | None = None, faiss_fast: bool = False) -> None:
         """Take an index of ``save_index`` or `simcse-bench index`; one that another model made is refused."""
-        sentences, vectors = index.load(Path(folder), self.provenance)
+        sentences, vectors = index.load_index(Path(folder), self.provenance)
         self.index = index.Index(sentences, self._store(vectors, use_faiss, faiss_fast))
 
     def _index(self) -> index.Index:
@@ -234,7 +235,7 @@ class SimCSE:
         device: str | None,
         batch_size: int = BATCH,
         max_length: int | None = None,
-        unit: bool = True,
+        scale: bool = True,
     ) -> NDArray[np.float32]:
         """(n, d): every distinct sentence embedded once."""
         require_text(sentences)
@@ -255,8 +256,8 @@ class SimCSE:
             raise UserError(
                 f"the embedding of {text[:80]!r} is not finite; are the weights damaged, or dtype too small?"
             )
-        if unit:
-            vectors = _unit(vectors)
+        if scale:
+            vectors = unit(vectors)
         return vectors if len(place) == len(sentences) else vectors[[place[text] for text in sentences]]
 
 
@@ -282,12 +283,6 @@ def _device_name(device: str | None) -> str:
     from simcse_bench.models.loading import torch_device
 
     return str(torch_device(device or "auto"))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / (lengths + (lengths == 0))
-    return unit
 
 
 def _listed(sentences_or_file_path: str | Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench.data.pairs import read_lines, shortened
-from simcse_bench.data.text_formats import Row
+from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.models.weights import DAMAGED
 from simcse_bench.training.config import AUGMENTATIONS, OBJECTIVES
@@ -25,8 +25,8 @@ Fill = Callable[[Sequence[str]], list[str]]
 _Synonyms = Callable[[str], Sequence[str]]
 
 
-def pairs(
-    rows: Iterable[Row],
+def make_pairs(
+    rows: Iterable[TextRow],
     objective: str,
     augmentation: str,
     rate: float,
@@ -34,7 +34,7 @@ def pairs(
     synonyms: Path | None = None,
     fill: Fill | None = None,
     reached: Container[int] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[TextRow]:
     """(sentence, positive) for rows of one sentence.
 
     Every row draws from a generator of its own, seeded with ``seed`` and the row's number, so that the result depends
@@ -93,7 +93,7 @@ def _rng(seed: int, number: int | str) -> random.Random:
     return random.Random(f"{seed}/{number}")  # noqa: S311 (no secret)
 
 
-def _single(rows: Iterable[Row], what: str) -> Iterator[str]:
+def _single(rows: Iterable[TextRow], what: str) -> Iterator[str]:
     for row in rows:
         if len(row) != 1:
             raise UserError(
@@ -142,7 +142,7 @@ def _replace_one(words: list[str], rng: random.Random, synonyms: _Synonyms) -> l
     return [*words[:chosen], words[chosen].replace(core, synonym, 1), *words[chosen + 1 :]]
 
 
-def _following(numbered: Iterable[tuple[int, str]], reach: int, seed: int) -> Iterator[Row]:
+def _following(numbered: Iterable[tuple[int, str]], reach: int, seed: int) -> Iterator[TextRow]:
     """Every line with one of the ``reach`` lines behind it; near the end of a document, of those that are left."""
     window: deque[tuple[int, str]] = deque()
     for number, text in itertools.chain(numbered, [(0, "")]):  # the end of the file ends a document, too
@@ -156,7 +156,7 @@ def _following(numbered: Iterable[tuple[int, str]], reach: int, seed: int) -> It
             window.clear()
 
 
-def _filled(numbered: Iterable[tuple[int, str]], fill: Fill, reached: Container[int] | None) -> Iterator[Row]:
+def _filled(numbered: Iterable[tuple[int, str]], fill: Fill, reached: Container[int] | None) -> Iterator[TextRow]:
     def changes(number: int, text: str) -> bool:
         return (reached is None or number in reached) and len(text.split()) > 1
 

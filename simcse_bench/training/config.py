@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from simcse_bench import bundled
+from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLINGS
 
 MLPS = {
@@ -127,9 +128,19 @@ class TrainConfig:
     eval_every: int = _set(125, "updates between dev scores, one more at the end; 0: none, the last weights are kept")
     track_geometry: int = _set(0, "updates between records of alignment and uniformity (Figure 2); 0: none")
 
+    def views(self, columns: int) -> int:
+        """How often each sentence of a row is embedded: a lone one twice, to be its own positive, but not a copy."""
+        return 2 if columns == 1 and self.same_mask != "copy" else 1
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over all fields."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint(dataclasses.asdict(self))
+
+    def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
+        """``eval_task`` auto replaced by what it stands for on this machine: STS-B where its data is, else ours."""
+        if self.eval_task != "auto":
+            return self
+        return dataclasses.replace(self, eval_task="stsb" if is_configured(where) else bundled.TASK)
 
     def check(self) -> TrainConfig:
         """Self, where every value is possible; else a UserError with all problems."""
@@ -187,11 +198,18 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def recipe(name: str) -> TrainConfig:
-    """A named recipe of the catalog (Table A.1's eight, and small ones)."""
-    if name not in RECIPES:
+def recipe(name: str | None, settings: Sequence[str] = (), where: DataSource | None = None) -> TrainConfig:
+    """A named recipe (Table A.1's eight, and small ones), with every ``field=value`` applied, checked.
+
+    Args:
+        name: a key of ``RECIPES``; None: the defaults.
+        settings: see ``with_settings``.
+        where: settles ``eval_task`` auto by the data that is there.
+    """
+    if name is not None and name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    return TrainConfig(**RECIPES[name])
+    config = with_settings(TrainConfig(**RECIPES[name] if name else {}), settings)
+    return config if where is None else config.settled(where)
 
 
 def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:

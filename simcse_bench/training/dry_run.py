@@ -7,10 +7,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from simcse_bench.progress import Say
+from simcse_bench.progress import Say, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
-from simcse_bench.training.run import Place
+from simcse_bench.training.run import RunOptions
 
 if TYPE_CHECKING:
     from simcse_bench.training.job import Job
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 MEASURED_STEPS = 3  # of a dry run
 
 
-def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[str, str]], float]:
+def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[tuple[str, str]], float]:
     """What a run would do and cost, by a few of its own updates in memory, and its seconds.
 
     Nothing is written but the token cache.
     """
-    from simcse_bench.training.job import prepare
-    from simcse_bench.training.processes import join
+    from simcse_bench.training.job import prepare_job
+    from simcse_bench.training.processes import join_processes
     from simcse_bench.training.train import Run
 
-    job = prepare(config, join(place.device), place.data_dir, place.tasks_dir, place.data_revision, say)
-    run = Run(job, RunFolder(place.out), lambda entry: None)
+    job = prepare_job(config, join_processes(options.device), options.where, say)
+    run = Run(job, RunFolder(options.out), unseen)
     seconds = []
     for _ in range(min(MEASURED_STEPS, job.steps)):
         start = time.perf_counter()
@@ -37,12 +37,11 @@ def estimate(config: TrainConfig, place: Place, say: Say) -> tuple[list[tuple[st
         seconds.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in run.model.parameters())
     lengths = job.data.lengths()
-    views = 2 if job.data.columns == 1 and config.same_mask != "copy" else 1
     rows = job.epoch(job.steps) * len(job.data)
-    tokens = float(lengths.sum(1).mean()) * views * rows
+    tokens = float(lengths.sum(1).mean()) * config.views(job.data.columns) * rows
     # the first update also fetches memory and compiles kernels
     each = statistics.median(seconds[1:] or seconds)
-    length = duration(job.steps * each)
+    length = shown_duration(job.steps * each)
     shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
     found = [
         ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
@@ -81,7 +80,7 @@ def _peak(job: Job, updates: int) -> str:
     return f"{size / 1e9:.1f} GB at the peak of {updates} updates"
 
 
-def duration(seconds: float) -> str:
+def shown_duration(seconds: float) -> str:
     """In words."""
     minutes = round(seconds / 60)
     return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(1, minutes)} min"

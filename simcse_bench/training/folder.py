@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from simcse_bench.errors import UserError
-from simcse_bench.files import locked, read_json, shown_name, write_text
+from simcse_bench.files import locked, read_json, shown_name, write_json, write_text
 from simcse_bench.models.weights import SETTINGS_FILE
 from simcse_bench.training.config import TrainConfig, from_mapping
 
-RECORD = "train.json"
+RUN_RECORD = "train.json"
 _WEIGHTS, _OPTIMIZER, _STATE, _CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.json"
 
 
@@ -58,7 +58,7 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """train.json, where there is one."""
-        path = self.path / RECORD
+        path = self.path / RUN_RECORD
         if not path.exists():
             return None
         content = read_json(path)
@@ -83,11 +83,11 @@ class RunFolder:
     def intend(self, config: TrainConfig) -> None:
         """Write down the settings that ``config`` gives back until the run is finished."""
         # beside the checkpoints and removed with them: these settings may hold paths of the machine
-        write_text(self.path / "checkpoints" / _CONFIG, json.dumps(asdict(config), indent=1) + "\n")
+        write_json(self.path / "checkpoints" / _CONFIG, asdict(config))
 
     def write_record(self, content: Mapping[str, Any]) -> None:
         """Write train.json."""
-        write_text(self.path / RECORD, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+        write_json(self.path / RUN_RECORD, content)
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """One line of log.jsonl."""
@@ -166,7 +166,7 @@ class RunFolder:
         return UserError(f"cannot write {self.path}: {reason}; {last}. Free some space, then go on with --resume.")
 
 
-def shown_settings(config: TrainConfig) -> dict[str, Any]:
+def shown_config(config: TrainConfig) -> dict[str, Any]:
     """The settings without the machine's own paths."""
     paths = ("model", "train", "augmentation_file")
     shown = {k: shown_name(getattr(config, k)) if getattr(config, k) else "" for k in paths}

@@ -12,10 +12,12 @@ from simcse_bench.training.losses import IGNORED, contrastive_loss, mask_tokens
 from simcse_bench.training.model import Ids, SentenceModel
 from simcse_bench.training.processes import Processes, gather
 
-Rows = Sequence[Sequence[Ids]]  # of one batch: 1 sentence (its own positive), 2 (+ positive) or 3 (+ hard negative)
+BatchRows = Sequence[
+    Sequence[Ids]
+]  # of one batch: 1 sentence (its own positive), 2 (+ positive) or 3 (+ hard negative)
 
 
-def backward(model: SentenceModel, rows: Rows, processes: Processes, seed: int, scale: float = 1.0) -> Tensor:
+def backward(model: SentenceModel, rows: BatchRows, processes: Processes, seed: int, scale: float = 1.0) -> Tensor:
     """Add the gradients of ``scale`` times the loss of a batch to the parameters; gives the loss, a scalar.
 
     With ``cached_gradients`` the embeddings are computed without a graph first, the loss is differentiated down to
@@ -32,7 +34,7 @@ def backward(model: SentenceModel, rows: Rows, processes: Processes, seed: int, 
     config = model.config
     anchors = [row[0] for row in rows]
     others = [row[k] for k in range(1, len(rows[0])) for row in rows]
-    if len(rows[0]) == 1 and config.same_mask != "copy":
+    if config.views(len(rows[0])) == 2:
         others = anchors
     alone = config.encoders == 2 or config.same_mask == "replay"
     passes = [(anchors, 0), (others, config.encoders - 1)] if alone else [([*anchors, *others], 0)]

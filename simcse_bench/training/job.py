@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from simcse_bench.data.corpus import Corpus, open_corpus
-from simcse_bench.data.text_formats import Row
+from simcse_bench.data.senteval import ANYWHERE, DataSource
+from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError
-from simcse_bench.files import cache_dir, sha256
+from simcse_bench.files import cache_dir, fingerprint, sha256
 from simcse_bench.models import checkpoints
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.loading import load_tokenizer
 from simcse_bench.models.weights import weight_files
+from simcse_bench.progress import Say, silent
 from simcse_bench.training import augment
 from simcse_bench.training.config import TrainConfig
-from simcse_bench.training.folder import shown_settings
+from simcse_bench.training.folder import shown_config
 from simcse_bench.training.processes import Processes
-from simcse_bench.training.selection import Dev, read_dev, settled
+from simcse_bench.training.selection import Dev, read_dev
 from simcse_bench.training.tokenised import Tokenised, tokenise
 
 
@@ -69,7 +69,7 @@ class Job:
     def describe(self) -> dict[str, Any]:
         """What decides the weights, for the record; without the machine's own paths."""
         return {
-            "config": shown_settings(self.config),
+            "config": shown_config(self.config),
             "key": self.key(),
             "model": self.checkpoint.provenance(),
             "data": {
@@ -95,7 +95,7 @@ class Job:
         settings = dataclasses.asdict(self.config) | {"model": "", "train": ""}
         content = [settings, self.data.fingerprint, self.checkpoint.provenance()["files"],
                    self.dev.describe() if self.dev else None, processes or self.processes.count]  # fmt: skip
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint(content)
 
     def notes(self) -> list[str]:
         """What a user should know of these settings."""
@@ -120,20 +120,18 @@ def _order(n: int, seed: int, epoch: int) -> Any:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def prepare(
+def prepare_job(
     config: TrainConfig,
     processes: Processes,
-    data_dir: Path | None = None,
-    tasks_dir: Path | None = None,
-    data_revision: str = "main",
-    say: Callable[[str], None] = lambda line: None,
+    where: DataSource = ANYWHERE,
+    say: Say = silent,
 ) -> Job:
     """Read and check everything a run needs; tokenise the training text, once for all runs.
 
     Raises:
         UserError: settings, model, training text or dev data that cannot be used.
     """
-    config = settled(config.check(), data_dir, data_revision)
+    config = config.check().settled(where)
     if config.batch_size < 2 * processes.count:
         raise UserError(
             f"batch_size {config.batch_size}: with {processes.count} processes expected at least 2 for each."
@@ -148,7 +146,7 @@ def prepare(
         raise UserError(f"{which}: makes the positive of a one-column row; {corpus.name} has {corpus.columns} columns.")
     dev = None
     if config.eval_every or config.track_geometry:
-        dev = read_dev(config.eval_task, config.track_geometry > 0, data_dir, tasks_dir, data_revision)
+        dev = read_dev(config.eval_task, config.track_geometry > 0, where)
     if processes.main:  # the others find it done
         data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
     processes.wait()
@@ -164,9 +162,7 @@ def prepare(
     return job
 
 
-def _tokenised(
-    config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, device: str, say: Callable[[str], None]
-) -> Tokenised:
+def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, device: str, say: Say) -> Tokenised:
     tokenizer_files = {
         k: v for k, v in checkpoint.provenance()["files"].items() if "safetensors" not in k and ".bin" not in k
     }
@@ -182,9 +178,9 @@ def _tokenised(
         ]
     if config.augmentation == "mlm" and config.max_steps:
         decides.append(_first_rows(config))
-    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    key = fingerprint(decides)
 
-    def rows() -> Iterator[Row]:  # nothing is read, and no model loaded, where the tokens are there already
+    def rows() -> Iterator[TextRow]:  # nothing is read, and no model loaded, where the tokens are there already
         if not views:
             yield from corpus.rows()
             return
@@ -195,7 +191,7 @@ def _tokenised(
             folder = _mlm_folder(config, checkpoint)
             fill = augment.mlm_filler(folder, config.augmentation_rate, config.seed, device)
             reached = _reached(config, corpus)
-        yield from augment.pairs(
+        yield from augment.make_pairs(
             corpus.rows(), config.objective, config.augmentation, config.augmentation_rate, config.seed, synonyms, fill,
             reached,
         )  # fmt: skip

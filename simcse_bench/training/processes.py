@@ -47,7 +47,7 @@ class Processes:
         return bool(found)
 
 
-def join(device: str = "auto") -> Processes:
+def join_processes(device: str = "auto") -> Processes:
     """This process, after meeting the others where a launcher started several.
 
     Raises:

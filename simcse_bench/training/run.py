@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import require_writable
-from simcse_bench.progress import Say, Show
+from simcse_bench.progress import Say, Show, silent, unseen
 from simcse_bench.training.config import TrainConfig, recipe, with_settings
-from simcse_bench.training.folder import RECORD, RunFolder
+from simcse_bench.training.folder import RUN_RECORD, RunFolder
 from simcse_bench.training.processes import Processes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunOptions:
     """Where a run lives and what may happen there."""
 
     out: Path
@@ -30,75 +31,74 @@ class Place:
     force: bool = False
     save_every: int = 500
     device: str = "auto"
-    data_dir: Path | None = None
-    data_revision: str = "main"
-    tasks_dir: Path | None = None
+    where: DataSource = ANYWHERE  # the dev data is
     trackers: tuple[str, ...] = ()
     lone_score: bool = True  # score the last weights even where no other score was taken
 
 
-def settle(name: str | None, settings: Sequence[str], place: Place) -> TrainConfig | None:
+def settle_config(name: str | None, settings: Sequence[str], options: RunOptions) -> TrainConfig | None:
     """The config of a command: a recipe with changes; with ``--resume`` alone that of the run in the folder.
 
     None where that run is finished: there is nothing to do.
     """
-    started = RunFolder(place.out).config() if place.resume else None
-    if place.resume and started is None and name is None and not settings:
-        record = RunFolder(place.out).record()
+    started = RunFolder(options.out).config() if options.resume else None
+    if options.resume and started is None and name is None and not settings:
+        record = RunFolder(options.out).record()
         if record and record["status"] == "finished":
             return None
-        raise UserError(f"--resume: no unfinished run in {place.out}; name a --recipe or settings to start one.")
+        raise UserError(f"--resume: no unfinished run in {options.out}; name a --recipe or settings to start one.")
     if started is not None and name is None:
         config = with_settings(started, settings)
     else:
-        config = with_settings(recipe(name) if name else TrainConfig(), settings)
-    from simcse_bench.training.selection import settled
-
-    config = settled(config, place.data_dir, place.data_revision)
+        config = recipe(name, settings, options.where)
     changed = [] if started is None else _changes(started, config)
     if changed:
         raise UserError(
-            f"--resume: the run in {place.out} has other settings ({'; '.join(changed)}). "
+            f"--resume: the run in {options.out} has other settings ({'; '.join(changed)}). "
             "Resume it without them, or start anew with --force or another --out."
         )
     return config
 
 
-def launch(config: TrainConfig | None, place: Place, show: Show, say: Say) -> dict[str, Any]:
-    """Train, or give the record of the same run where it is finished; see ``train.train``.
+def train(
+    config: TrainConfig | None, options: RunOptions | str | Path, show: Show = unseen, say: Say = silent
+) -> dict[str, Any]:
+    """Train, or give the record of the same run where it is finished; see ``train.train_job``.
 
     ``config``: from ``settle``.
 
     Raises:
         UserError: another run in the folder, an unfinished one (without resume or force), or one that is under way.
     """
-    from simcse_bench.training.job import prepare
-    from simcse_bench.training.processes import join
-    from simcse_bench.training.train import train
+    from simcse_bench.training.job import prepare_job
+    from simcse_bench.training.processes import join_processes
+    from simcse_bench.training.train import train_job
 
-    if place.save_every < 1:
-        raise UserError(f"--save-every {place.save_every}: expected at least 1 update.")
-    require_writable(place.out / RECORD)
-    processes = join(place.device)
-    folder = RunFolder(place.out)
+    if not isinstance(options, RunOptions):
+        options = RunOptions(Path(options))
+    if options.save_every < 1:
+        raise UserError(f"--save-every {options.save_every}: expected at least 1 update.")
+    require_writable(options.out / RUN_RECORD)
+    processes = join_processes(options.device)
+    folder = RunFolder(options.out)
     with folder.locked() if processes.main else nullcontext():
-        record = None if place.force else folder.record()
+        record = None if options.force else folder.record()
         if config is None:
             return (record or {}) | {"existing": True}
-        if record and record["status"] != "finished" and not place.resume and folder.checkpoints():
+        if record and record["status"] != "finished" and not options.resume and folder.checkpoints():
             step = max(folder.checkpoints())
-            raise UserError(f"{place.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
-        job = prepare(config, processes, place.data_dir, place.tasks_dir, place.data_revision, say)
+            raise UserError(f"{options.out} holds a run stopped at step {step}. --resume goes on, --force starts anew.")
+        job = prepare_job(config, processes, options.where, say)
         if record and record["status"] == "finished":
             if record["key"] != job.key():
                 changes = _record_changes(record["config"], job.describe()["config"])
                 what = "; ".join(changes) or "the files of its model or data"
-                raise UserError(f"{place.out} holds another finished run ({what}). Use --force or another --out.")
+                raise UserError(f"{options.out} holds another finished run ({what}). Use --force or another --out.")
             return record | {"existing": True}
         for note in job.notes():
             say(note)
-        with tracked(place.trackers, place.out, dataclasses.asdict(config), processes, show) as shown:
-            return train(job, place.out, place.resume, place.save_every, shown, place.lone_score)
+        with show_on_trackers(options.trackers, options.out, dataclasses.asdict(config), processes, show) as shown:
+            return train_job(job, options.out, options.resume, options.save_every, shown, options.lone_score)
 
 
 def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
@@ -115,7 +115,7 @@ _PLAIN = (int, float, str, bool)
 
 
 @contextlib.contextmanager
-def tracked(
+def show_on_trackers(
     names: Sequence[str], folder: Path, config: Mapping[str, Any], processes: Processes, show: Show
 ) -> Iterator[Show]:
     """``show``, extended so that every entry of the log reaches the trackers.

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_bench import bundled
-from simcse_bench.data.pairs import Pairs, data_root
-from simcse_bench.data.senteval import configured
+from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import geometry
-from simcse_bench.evaluation.evaluate import Data, distinct_sentences, embed, read_all
+from simcse_bench.evaluation.evaluate import Data, Embedded, distinct_sentences, embed_once, read_all
 from simcse_bench.evaluation.geometry import ALIGNED
-from simcse_bench.evaluation.metrics import Floats, correlation, paired_cosine
+from simcse_bench.evaluation.metrics import correlation
 from simcse_bench.evaluation.scoring import score_transfer
-from simcse_bench.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from simcse_bench.models.encoders import Array, Encoder
-
-Vectors = Mapping[str, Any]  # sentence -> its embedding (d,)
+    from simcse_bench.models.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -43,54 +37,34 @@ class Dev:
 
     def measure(self, encoder: Encoder, score: bool = True, shape: bool = False) -> dict[str, float]:
         """``dev`` (percent), and with ``shape`` ``alignment`` and ``uniformity``, from one forward pass."""
-        sentences = distinct_sentences([self.data])
-        vectors = dict(zip(sentences, embed(encoder, sentences), strict=True))
-        found = {"dev": round(self.score(vectors), 4)} if score else {}
-        return found | (self.shape(vectors) if shape and isinstance(self.data, Pairs) else {})
+        whole = embed_once(encoder, [self.data])
+        found = {"dev": round(self.score(whole), 4)} if score else {}
+        return found | (self.shape(whole) if shape and isinstance(self.data, Pairs) else {})
 
-    def score(self, vectors: Vectors) -> float:
+    def score(self, whole: Embedded) -> float:
         """Spearman ×100 (accuracy in percent of a transfer task) of embedded sentences."""
         if isinstance(self.data, Pairs):
-            return correlation("spearman", self.similarities(vectors), self.data.gold)
-        first, second = _stacked(vectors, self.data.texts), _stacked(vectors, self.data.seconds)
-        scored, _ = score_transfer(self.task, self.data, first, second, self.protocol, "cpu")
+            return correlation("spearman", whole.cosines(self.data), self.data.gold)
+        scored, _ = score_transfer(self.task, self.data, *whole.sides(self.data), self.protocol, "cpu")
         return float(scored["scores"]["accuracy"]["all"]["value"])
 
-    def similarities(self, vectors: Vectors) -> Floats:
-        """Cosine of every pair (n,)."""
-        return paired_cosine(*self._sides(vectors))
-
-    def shape(self, vectors: Vectors) -> dict[str, float]:
+    def shape(self, whole: Embedded) -> dict[str, float]:
         """Alignment of the pairs with a gold score above ``ALIGNED`` and uniformity of all distinct sentences.
 
         Empty where there are no such pairs, on another scale for example.
         """
-        left, right = self._sides(vectors)
-        near = self.data.gold > ALIGNED  # type: ignore[union-attr]
+        assert isinstance(self.data, Pairs), "a transfer task has no pairs"  # noqa: S101 (for the type checker)
+        left, right = whole.sides(self.data)
+        near = self.data.gold > ALIGNED
         if not near.any():
             return {}
         return {
             "alignment": round(geometry.alignment(left[near], right[near]), 5),
-            "uniformity": round(geometry.uniformity(_stacked(vectors, distinct_sentences([self.data]))), 5),
+            "uniformity": round(geometry.uniformity(whole.of(distinct_sentences([self.data]))), 5),
         }
 
-    def _sides(self, vectors: Vectors) -> tuple[Array, Array]:
-        assert isinstance(self.data, Pairs), "a transfer task has no pairs"  # noqa: S101 (for the type checker)
-        return _stacked(vectors, self.data.left), _stacked(vectors, self.data.right)
 
-
-def _stacked(vectors: Vectors, sentences: Sequence[str]) -> Array:
-    return np.stack([vectors[s] for s in sentences]) if len(sentences) else np.zeros((0, 0), np.float32)
-
-
-def settled(config: TrainConfig, data_dir: Path | None, data_revision: str) -> TrainConfig:
-    """The config with ``eval_task`` auto replaced by what it stands for on this machine: the real data, or ours."""
-    if config.eval_task != "auto":
-        return config
-    return replace(config, eval_task="stsb" if configured(data_dir, data_revision) else bundled.TASK)
-
-
-def read_dev(name: str, shape: bool, data_dir: Path | None, tasks_dir: Path | None, data_revision: str = "main") -> Dev:
+def read_dev(name: str, shape: bool, where: DataSource = ANYWHERE) -> Dev:
     """The dev split of a task for selection.
 
     Raises:
@@ -98,7 +72,7 @@ def read_dev(name: str, shape: bool, data_dir: Path | None, tasks_dir: Path | No
     """
     advice = "Set eval_every 0 (and track_geometry 0) to train without dev scores."
     try:
-        dev = read_split(name, "dev", data_dir, tasks_dir, data_revision)
+        dev = read_split(name, "dev", where)
     except UserError as error:
         raise UserError(*error.problems, advice) from error
     if shape and not (isinstance(dev.data, Pairs) and np.any(dev.data.gold > ALIGNED)):
@@ -106,11 +80,8 @@ def read_dev(name: str, shape: bool, data_dir: Path | None, tasks_dir: Path | No
     return dev
 
 
-def read_split(
-    name: str, split: str, data_dir: Path | None, tasks_dir: Path | None, data_revision: str = "main"
-) -> Dev:
+def read_split(name: str, split: str, where: DataSource = ANYWHERE) -> Dev:
     """A split of a task; a transfer task's is scored by the fast probe, as in SimCSE trainers.py."""
-    task = load_task(name, tasks_dir)
+    task = load_task(name, where.tasks_dir)
     protocol = replace(SIMCSE, split=split, task_splits={}, probe="fast", resamples=100)
-    root = data_root([task], data_dir, data_revision)
-    return Dev(task, read_all([task], protocol, root.path if root else None)[0][name], protocol)
+    return Dev(task, read_all([task], protocol, data_folder([task], where))[0][name], protocol)

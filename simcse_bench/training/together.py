@@ -13,16 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import Stopped, UserError
-from simcse_bench.progress import Show, silent
+from simcse_bench.progress import Show, silent, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
-from simcse_bench.training.run import Place, launch, settle
+from simcse_bench.training.run import RunOptions, settle_config, train
 
 _POLL = 0.2  # seconds between two looks at processes that train together
 
 
-def train_together(config: TrainConfig, place: Place, processes: int, show: Show) -> dict[str, Any]:
+def train_together(config: TrainConfig, options: RunOptions, processes: int, show: Show) -> dict[str, Any]:
     """train.json of a run that several processes of this machine have trained.
 
     Each of them goes on with the run in the folder, which holds its settings. A signal is passed on to them, so that
@@ -34,12 +35,12 @@ def train_together(config: TrainConfig, place: Place, processes: int, show: Show
     """
     from simcse_bench.training.train import signals
 
-    _check_gpus(place.device, processes)
-    folder = RunFolder(place.out)
+    _check_gpus(options.device, processes)
+    folder = RunFolder(options.out)
     folder.intend(config)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        "-m", "simcse_bench.training.together", json.dumps(dataclasses.asdict(place), default=str),
+        "-m", "simcse_bench.training.together", json.dumps(dataclasses.asdict(options), default=str),
     ]  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
     news = _news(folder)
@@ -102,12 +103,13 @@ def _problems(said: IO[str], code: int) -> list[str]:
 
 
 def _one_of_them() -> None:
-    """What each process does: the run that the first argument, a Place as JSON, says."""
+    """What each process does: the run that the first argument, ``RunOptions`` as JSON, says."""
     given = json.loads(sys.argv[1])
-    paths = {k: Path(given[k]) for k in ("out", "data_dir", "tasks_dir") if given[k] is not None}
-    place = Place(**{**given, **paths, "trackers": tuple(given["trackers"])})
+    named: Any = {k: Path(v) if v and k != "revision" else v for k, v in given["where"].items()}
+    given |= {"out": Path(given["out"]), "where": DataSource(**named), "trackers": tuple(given["trackers"])}
+    options = RunOptions(**given)
     try:
-        launch(settle(None, (), place), place, lambda entry: None, silent)
+        train(settle_config(None, (), options), options, unseen, silent)
     except UserError as error:
         print(*(f"error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.text_formats import Row
+from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError
-from simcse_bench.files import ENV_CACHE
+from simcse_bench.files import ENV_CACHE, fingerprint
 
-SCHEMA = 1
-BATCH = 1000  # rows tokenised at a time
-_HASHED = 1 << 22  # bytes
+TOKENS_SCHEMA = 1
+BATCH_ROWS = 1000  # rows tokenised at a time
 _TOKEN, _OFFSET = np.dtype("<i4"), np.dtype("<i8")
 
 
@@ -55,7 +54,7 @@ class Tokenised:
 
 
 def tokenise(
-    rows: Iterable[Row],
+    rows: Iterable[TextRow],
     columns: int,
     tokenizer: Any,
     max_length: int,
@@ -116,7 +115,7 @@ def _moved(temporary: Path, folder: Path, columns: int) -> Tokenised:
 
 
 def _write(
-    rows: Iterable[Row],
+    rows: Iterable[TextRow],
     columns: int,
     tokenizer: Any,
     max_length: int,
@@ -129,7 +128,7 @@ def _write(
     remaining = iter(rows)
     with _Hashed(folder / "tokens.bin", cache) as tokens, _Hashed(folder / "offsets.bin", cache) as offsets:
         offsets.write(np.zeros(1, _OFFSET))
-        while batch := list(itertools.islice(remaining, BATCH)):
+        while batch := list(itertools.islice(remaining, BATCH_ROWS)):
             lists, truncated = _encode(batch, columns, tokenizer, max_length)
             lengths = np.array([len(ids) for ids in lists], dtype=_OFFSET)
             tokens.write(np.fromiter(itertools.chain.from_iterable(lists), dtype=_TOKEN))
@@ -147,12 +146,12 @@ def _write(
             "the columns chosen."
         )
     fingerprint = _fingerprint(tokens.sha, offsets.sha)
-    meta = {"schema": SCHEMA, "columns": columns, "counts": counts, "fingerprint": fingerprint}
+    meta = {"schema": TOKENS_SCHEMA, "columns": columns, "counts": counts, "fingerprint": fingerprint}
     with _writing(cache):
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _encode(batch: Sequence[Row], columns: int, tokenizer: Any, max_length: int) -> tuple[list[list[int]], int]:
+def _encode(batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: int) -> tuple[list[list[int]], int]:
     """Token ids of the sentences of all rows without an empty one, row by row; how many of these are truncated."""
     # differs from SimCSE: train.py makes a sentence of a missing field, " "; a row with an empty sentence is dropped
     full = [row for row in batch if all(text.strip() for text in row)]
@@ -195,14 +194,14 @@ class _Hashed:
 
 
 def _fingerprint(tokens: Any, offsets: Any) -> str:
-    return hashlib.sha256(tokens.digest() + offsets.digest()).hexdigest()[:16]
+    return fingerprint(tokens.digest() + offsets.digest())
 
 
 def _load(folder: Path, columns: int) -> Tokenised | None:
     """What is in the folder; None where it is missing, cut off or changed."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if (meta["schema"], meta["columns"]) != (SCHEMA, columns):
+        if (meta["schema"], meta["columns"]) != (TOKENS_SCHEMA, columns):
             return None
         counts = {name: int(meta["counts"][name]) for name in ("rows", "empty", "truncated", "tokens")}
         tokens = _mapped(folder / "tokens.bin", _TOKEN, counts["tokens"])

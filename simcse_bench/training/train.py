@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import math
 import signal
 import threading
@@ -16,20 +15,20 @@ import numpy as np
 import torch
 
 from simcse_bench.errors import Stopped, UserError
-from simcse_bench.files import environment, sha256
+from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.saving import Parts, write_parts, written
 from simcse_bench.models.weights import weight_files
-from simcse_bench.progress import Show
+from simcse_bench.progress import Show, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
-from simcse_bench.training.gradients import Rows, backward
+from simcse_bench.training.gradients import backward
 from simcse_bench.training.job import Job
 from simcse_bench.training.model import SentenceModel, load_model
 from simcse_bench.training.processes import Processes, average_gradients
 
 
-def export(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
+def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
     """Write the anchors' encoder, tokenizer and MLP below ``folder``, each file whole or not at all.
 
     ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP), sentence-transformers from
@@ -51,18 +50,18 @@ def export(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
 LOG_EVERY = 10  # updates
 
 
-def train(
+def train_job(
     job: Job,
     out: Path,
     resume: bool = False,
     save_every: int = 500,
-    show: Show = lambda entry: None,
+    show: Show = unseen,
     lone_score: bool = True,
 ) -> dict[str, Any]:
     """Train, select by the dev score, write the model into ``out`` and give the record (train.json).
 
     Args:
-        job: from ``job.prepare``.
+        job: from ``job.prepare_job``.
         out: the run's folder.
         resume: go on from the last checkpoint there, where there is one.
         save_every: updates between checkpoints; new best weights are one too.
@@ -145,9 +144,10 @@ class Run:
             torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
             scale = float(self.scaler.get_scale()) / config.accumulation
             loss = backward(self.model, rows, job.processes, seed % 2**63, scale)
-            self.state.sentences += _sentences(rows, config)
-            self.state.tokens += _tokens(rows, config)
-        norm = apply(
+            views = config.views(len(rows[0]))
+            self.state.sentences += views * len(rows) * len(rows[0])
+            self.state.tokens += views * sum(len(s) for row in rows for s in row)
+        norm = apply_update(
             self.model, self.optimizer, self.scaler, config, learning_rate(config, step, job.steps), job.processes
         )
         self.state.step += 1
@@ -214,7 +214,7 @@ class Run:
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
                 self.folder.load_weights(state.best_step, self.model)
-            export(self.model, self.folder.path, self.job.checkpoint.embedded)
+            write_model(self.model, self.folder.path, self.job.checkpoint.embedded)
             files = {p.name: sha256(p) for p in weight_files(self.folder.path)}
             record = self.record("finished") | {"files": files}
             self.folder.write_record(record)
@@ -240,7 +240,7 @@ class Run:
             "sentences_per_second": round(state.sentences * job.processes.count / seconds, 1),
             "tokens_per_second": round(state.tokens * job.processes.count / seconds, 1),
             "environment": environment(str(job.processes.device)) | {"processes": job.processes.count},
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "created": now(),
         }
 
     def _enter(self, entry: Mapping[str, Any]) -> None:
@@ -268,16 +268,6 @@ def _due(step: int, every: int, last: bool) -> bool:
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
-
-
-def _sentences(rows: Rows, config: TrainConfig) -> int:
-    """Sentences embedded: a row alone is embedded twice."""
-    return len(rows) * max(len(rows[0]), 1 if config.same_mask == "copy" else 2)
-
-
-def _tokens(rows: Rows, config: TrainConfig) -> int:
-    once = sum(len(s) for row in rows for s in row)
-    return once * (_sentences(rows, config) // (len(rows) * len(rows[0])))
 
 
 @contextlib.contextmanager
@@ -311,7 +301,7 @@ def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.Ada
     )  # fmt: skip
 
 
-def apply(
+def apply_update(
     model: SentenceModel,
     optimizer: torch.optim.Optimizer,
     scaler: Any,

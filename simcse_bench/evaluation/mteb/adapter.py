@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,15 +11,17 @@ import numpy as np
 
 from simcse_bench.evaluation.evaluate import finite_embeddings
 from simcse_bench.evaluation.metrics import paired_cosine
+from simcse_bench.files import fingerprint
+from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
-from simcse_bench.reports.report import DECIDES, evaluation_key
+from simcse_bench.reports.report import evaluation_key
 
 if TYPE_CHECKING:
     from simcse_bench.evaluation.metrics import Floats
     from simcse_bench.models.encoders import Array, Encoder
     from simcse_bench.progress import Progress
 
-Watch = Callable[[], contextlib.AbstractContextManager["Progress | None"]]  # opened around every call of encode
+ShowPass = Callable[[], contextlib.AbstractContextManager["Progress | None"]]  # opened around every call of encode
 
 
 def mteb_model(model: str, **options: Any) -> MtebModel:
@@ -45,9 +45,9 @@ class MtebModel:
     tokenizer, pooling, head, length, dtype, whitening), so that no two models ever share a result.
     """
 
-    def __init__(self, model: Model, watch: Watch = contextlib.nullcontext):
+    def __init__(self, model: Model, show_pass: ShowPass = contextlib.nullcontext):
         self.model = model
-        self.watch = watch
+        self.show_pass = show_pass
         self.encoder: Encoder | None = None
         self._show: Progress | None = None
         self._pairs: tuple[str, dict[str, Array]] = ("", {})  # an STS task's name, and its sentences embedded so far
@@ -66,7 +66,7 @@ class MtebModel:
                 "framework": ["PyTorch"],
                 "similarity_fn_name": ScoringFunction.COSINE,
                 "use_instructions": False,
-                "loader_kwargs": {k: known[k] for k in DECIDES if known.get(k) is not None},
+                "loader_kwargs": {k: v for k, v in deciding(known).items() if v is not None},
             }
         )
 
@@ -94,7 +94,7 @@ class MtebModel:
         if self.encoder is None:
             self.encoder = self.model.load(self._progress)
         distinct = list(dict.fromkeys(texts))
-        with self.watch() as self._show:
+        with self.show_pass() as self._show:
             vectors = finite_embeddings(self.encoder, distinct)
         row = {text: i for i, text in enumerate(distinct)}
         return vectors[[row[text] for text in texts]]
@@ -117,5 +117,4 @@ class MtebModel:
 def content_name(provenance: Mapping[str, Any]) -> str:
     """``simcse-bench/<name>-<fingerprint of the model's files>``."""
     shown = re.sub(r"[^\w.+-]+", "-", str(provenance["name"]).rpartition("/")[2]).strip("-.") or "model"
-    content = json.dumps(provenance.get("files"), sort_keys=True)
-    return f"simcse-bench/{shown}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    return f"simcse-bench/{shown}-{fingerprint(provenance.get('files'))[:12]}"

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
-import json
 import logging
 import math
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.mteb.adapter import MtebModel, Watch
-from simcse_bench.evaluation.mteb.selection import Selection, import_mteb, select
-from simcse_bench.files import ENV_CACHE, cache_dir, environment, require_writable, write_text
+from simcse_bench.evaluation.mteb.adapter import MtebModel, ShowPass
+from simcse_bench.evaluation.mteb.selection import Selection, import_mteb, select_mteb
+from simcse_bench.files import ENV_CACHE, cache_dir, environment, fingerprint, now, require_writable, write_text
 from simcse_bench.hub import hub_errors
 from simcse_bench.models.open import Model
-from simcse_bench.reports.mteb import FOLDER, MtebReport, drawn
+from simcse_bench.progress import Say, silent
+from simcse_bench.reports.mteb import FOLDER, MtebReport, draw_mteb
 from simcse_bench.reports.report import model_variant, report_path
 
 _UNREADABLE = (ValueError, RuntimeError, LookupError, TypeError, ImportError)  # what mteb and datasets raise for data
@@ -31,7 +29,7 @@ _BATCH = 512  # texts that mteb hands over at once; they are sorted into batches
 
 
 @dataclass(frozen=True)
-class Plan:
+class MtebPlan:
     """An evaluation whose names have been checked; nothing is downloaded or computed yet."""
 
     model: Model
@@ -52,7 +50,7 @@ class _NoDataError(Exception):
         self.task, self.reason = task, reason
 
 
-def prepare(model: Model, spec: str, out: Path, force: bool = False, export: Path | None = None) -> Plan:
+def plan_mteb(model: Model, spec: str, out: Path, force: bool = False, export: Path | None = None) -> MtebPlan:
     """Check names and places.
 
     Raises:
@@ -63,17 +61,16 @@ def prepare(model: Model, spec: str, out: Path, force: bool = False, export: Pat
         if export.resolve().is_relative_to(out.resolve()):
             raise UserError(f"--mteb-json {export}: lies in the folder of our own reports, {out}; choose another.")
         require_writable(export / "results")
-    selection = select(spec)
+    selection = select_mteb(spec)
     adapter = MtebModel(model)
     slug = re.sub(r"[^\w.+-]+", "-", selection.label.replace(",", "+").replace("[", ".")).strip("-")
     if len(slug) > 80:
-        slug = f"{len(selection.tasks)}-tasks-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
+        slug = f"{len(selection.tasks)}-tasks-{fingerprint(slug.encode())[:8]}"
     variant = "".join(f"--{part}" for part in (slug, *model_variant(model.provenance)))
     path = out / FOLDER / report_path(out, "tasks", model.name, variant).name
     require_writable(path)
     tasks = [[t.metadata.name, list(t.eval_splits), list(t.hf_subsets), t.metadata.revision] for t in selection.tasks]
-    content = json.dumps([adapter.mteb_model_meta.revision, import_mteb().__version__, tasks])
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    key = fingerprint([adapter.mteb_model_meta.revision, import_mteb().__version__, tasks])
     existing = None
     if path.exists() and not force:
         existing = MtebReport.load(path)
@@ -82,37 +79,35 @@ def prepare(model: Model, spec: str, out: Path, force: bool = False, export: Pat
                 f"{path} holds another evaluation (of other weights or settings, or by another mteb: "
                 f"{existing.mteb['version']} there). Use --force to replace it, or another --out or --name."
             )
-    return Plan(model, selection, adapter, key, path, existing, force, export)
+    return MtebPlan(model, selection, adapter, key, path, existing, force, export)
 
 
-def run(
-    plan: Plan, watch: Watch = contextlib.nullcontext, notify: Callable[[str], None] = lambda _: None
-) -> MtebReport:
+def run_mteb(plan: MtebPlan, show_pass: ShowPass = contextlib.nullcontext, say: Say = silent) -> MtebReport:
     """Evaluate what the cache does not hold and save, or give the report that is there already.
 
     Args:
         plan: from ``prepare``.
-        watch: opened around every pass of the encoder, gives a callback for its progress.
-        notify: gets a line per task.
+        show_pass: opened around every pass of the encoder, gives a callback for its progress.
+        say: gets a line per task.
 
     Raises:
         UserError: data that cannot be had (after all other tasks have run), NaN embeddings or scores.
     """
     report = plan.existing
     if report is None or plan.export is not None:
-        plan.adapter.watch = watch
-        results = _results(plan, notify)
+        plan.adapter.show_pass = show_pass
+        results = _results(plan, say)
         if plan.export is not None:
             _export(plan.export, results, plan.adapter.mteb_model_meta)
         if report is None:
             report = _report(plan, results)
             report.save(plan.path)
-    for file, text in drawn(report, plan.path).items():
+    for file, text in draw_mteb(report, plan.path).items():
         write_text(file, text)
     return report
 
 
-def _results(plan: Plan, notify: Callable[[str], None]) -> dict[str, Any]:
+def _results(plan: MtebPlan, say: Say) -> dict[str, Any]:
     version = str(import_mteb().__version__)
     cache = TaskCache(cache_dir() / "mteb" / f"results-{version}")  # another mteb may score otherwise
     results: dict[str, Any] = {}
@@ -127,7 +122,7 @@ def _results(plan: Plan, notify: Callable[[str], None]) -> dict[str, Any]:
             except UserError as error:
                 raise UserError(*(f"mteb task {name!r}: {problem}" for problem in error.problems)) from error
             else:
-                notify(f"{name}: {100 * results[name].get_score():.2f} ({metric} ×100)")
+                say(f"{name}: {100 * results[name].get_score():.2f} ({metric} ×100)")
     if missing:
         kept = f" The other {len(results)} are in the cache: the same command goes on." if results else ""
         advice = f"Run it once with the Hub, and the data stays in the cache of datasets ($HF_HOME).{kept}"
@@ -135,7 +130,7 @@ def _results(plan: Plan, notify: Callable[[str], None]) -> dict[str, Any]:
     return results
 
 
-def _result(plan: Plan, task: Any, cache: TaskCache) -> Any:
+def _result(plan: MtebPlan, task: Any, cache: TaskCache) -> Any:
     if task.is_aggregate:
         combined = task.combine_task_results([_result(plan, part, cache) for part in task.tasks])
         return combined.model_copy(update={"kg_co2_emissions": None})  # else NaN, which is no JSON
@@ -177,7 +172,7 @@ def _chosen(result: Any, task: Any) -> Any:
     return result.model_copy(update={"scores": scores})
 
 
-def _report(plan: Plan, results: dict[str, Any]) -> MtebReport:
+def _report(plan: MtebPlan, results: dict[str, Any]) -> MtebReport:
     meta = plan.adapter.mteb_model_meta
     known = getattr(plan.adapter.encoder, "provenance", plan.model.provenance)
     tasks = {}
@@ -201,11 +196,11 @@ def _report(plan: Plan, results: dict[str, Any]) -> MtebReport:
         averages=_averages(plan, results),
         environment=environment(str(known.get("device", "cpu"))),
         seconds=round(sum(r.evaluation_time or 0.0 for r in results.values()), 2),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=now(),
     )
 
 
-def _averages(plan: Plan, results: dict[str, Any]) -> dict[str, float]:
+def _averages(plan: MtebPlan, results: dict[str, Any]) -> dict[str, float]:
     """A benchmark's averages as mteb takes them; of single tasks, a mean where they are of one type."""
     if plan.selection.benchmark is not None:
         from mteb.results import BenchmarkResults, ModelResult

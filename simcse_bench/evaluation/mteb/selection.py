@@ -35,7 +35,7 @@ def import_mteb() -> Any:
     return mteb
 
 
-def select(spec: str) -> Selection:
+def select_mteb(spec: str) -> Selection:
     """The tasks that ``mteb:NAME,NAME[subset],...`` means; a name may be a benchmark's.
 
     Raises:

@@ -1,0 +1,96 @@
+"""Saved results as tidy pandas frames: every number a row, with what it is and the file it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.models.identity import VALUES, deciding
+from simcse_bench.reports.ablation import SUMMARY, ablation_rows, read_summary
+from simcse_bench.reports.geometry import geometry_rows, read_analyses
+from simcse_bench.reports.report import Report
+from simcse_bench.reports.scores import score_rows
+from simcse_bench.reports.site import read_reports
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {
+    "scores": "a row per model, task, subset, metric and aggregation",
+    "ablations": "a row per ablation, arm and seed",
+    "geometry": "a row per analysed model",
+}
+
+
+def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.DataFrame:
+    """The results below a folder as a frame.
+
+    Scores have the columns model, settings (what decides its vectors but the files), suite, protocol, split, task,
+    subset, n, metric, aggregate, value, low, high (the 95 % interval; percent), limit, key and path; the task of an
+    average is "avg".
+
+    Args:
+        folder: the results folder, or one below it.
+        kind: a key of ``KINDS``.
+
+    Raises:
+        UserError: no such folder or kind, a damaged file.
+    """
+    import pandas as pd
+
+    results = Path(folder)
+    if kind not in KINDS:
+        raise unknown("kind of results", kind, KINDS)
+    if not results.is_dir():
+        raise UserError(f"{results}: no such folder; expected one with results of `simcse-bench eval` or the like.")
+    read: Mapping[str, Callable[[Path], list[dict[str, Any]]]] = {
+        "scores": _scores, "ablations": _ablations, "geometry": _geometry,
+    }  # fmt: skip
+    return pd.DataFrame(read[kind](results))
+
+
+def report_frame(report: Report, path: Path | None = None) -> pd.DataFrame:
+    """One report as ``read_results`` gives it."""
+    import pandas as pd
+
+    return pd.DataFrame(_rows(report, path))
+
+
+def _scores(results: Path) -> list[dict[str, Any]]:
+    problems: list[str] = []
+    reports = read_reports(results, problems)
+    if problems:
+        raise UserError(*problems)
+    return [row for path, report in reports.items() for row in _rows(report, path)]
+
+
+def _rows(report: Report, path: Path | None) -> list[dict[str, Any]]:
+    said = deciding(report.model, [field for field in VALUES if field != "files"])
+    settings = ", ".join(f"{k} {v}" for k, v in said.items() if v)
+    beside = {"limit": report.limit, "key": report.key, "path": None if path is None else path.as_posix()}
+    return [
+        {"model": row.pop("model"), "settings": settings, "suite": report.suite}
+        | {"n" if k == "pairs" else k: None if v == "" and k in ("low", "high") else v for k, v in row.items()}
+        | beside
+        for row in score_rows(report)
+    ]
+
+
+def _ablations(results: Path) -> list[dict[str, Any]]:
+    paths = sorted(results.rglob(SUMMARY))
+    return [row | {"path": path.as_posix()} for path in paths for row in ablation_rows(read_summary(path))]
+
+
+def _geometry(results: Path) -> list[dict[str, Any]]:
+    rows = []
+    for folder in sorted({path.parent for path in results.rglob("analysis/*.json")}):
+        analyses, problems = read_analyses(folder)
+        if problems:
+            raise UserError(*problems)
+        rows += [
+            row | {"path": (folder / f"{a['file']}.json").as_posix()}
+            for row, a in zip(geometry_rows(analyses), analyses, strict=True)
+        ]
+    return rows
