@@ -55,17 +55,17 @@ def download_settings(name: str, revision: str | None, scratch: Path) -> Path:
 
 
 def file_sizes(name: str, revision: str | None) -> dict[str, int]:
-    """Files on the Hub that ``snapshot`` would load, with their bytes."""
+    """Files on the Hub that ``download_model`` would load, with their bytes."""
     from huggingface_hub import HfApi, RepoFile
 
     with hub_errors(f"model {name!r}"):
         entries = HfApi().list_repo_tree(name, recursive=True, revision=revision)
-        found = {e.path: e.size for e in entries if isinstance(e, RepoFile)}
-    return {file: found[file] for file in wanted_files(found)}
+        sizes = {e.path: e.size for e in entries if isinstance(e, RepoFile)}
+    return {file: sizes[file] for file in wanted_files(sizes)}
 
 
 def wanted_files(files: Iterable[str]) -> list[str]:
-    """Those of a model's files that ``snapshot`` loads."""
+    """Those of a model's files that ``download_model`` loads."""
     from huggingface_hub.utils import filter_repo_objects
 
     files = sorted(files)
@@ -83,18 +83,30 @@ def dataset_file(repo: str, filename: str, revision: str) -> Path:
 
 
 @contextmanager
-def hub_errors(what: str, advice: str = "") -> Iterator[None]:
-    """Turn every failure of huggingface_hub into a UserError that names the thing, the cause and the remedy."""
-    from huggingface_hub import constants, errors
+def quiet_hub() -> Iterator[None]:
+    """Keep huggingface_hub from logging: its retries and fallbacks are told by our errors, if they fail."""
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
 
     verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()  # its retries and fallbacks are told by the error below
+    hub_logging.set_verbosity_error()
     if not sys.stderr.isatty():  # in a terminal, a download of 440 MB shows its bar
         disable_progress_bars()
     try:
         yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
+        enable_progress_bars()
+
+
+@contextmanager
+def hub_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Turn every failure of huggingface_hub into a UserError that names the thing, the cause and the remedy."""
+    from huggingface_hub import constants, errors
+
+    try:
+        with quiet_hub():
+            yield
     except errors.GatedRepoError as error:
         raise UserError(f"{what} is gated: accept its terms on its Hub page and run `hf auth login`.") from error
     except errors.RepositoryNotFoundError as error:
@@ -114,9 +126,6 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
         offline = constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else _root_cause(error)
         raise Unavailable(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from error
-    finally:
-        hub_logging.set_verbosity(verbosity)
-        enable_progress_bars()
 
 
 def _root_cause(error: BaseException) -> str:
