@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simcse_bench import bundled
-from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, sha256, shown_machine, shown_versions
+from simcse_bench.files import sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import page, section
-from simcse_bench.reports.table import MISSING, Table, to_csv, to_latex, to_markdown
+from simcse_bench.reports.report import read_fields
+from simcse_bench.reports.table import (
+    MISSING,
+    Table,
+    shown_numbers,
+    shown_spread,
+    to_csv,
+    to_latex,
+    to_list,
+    to_markdown,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUMMARY = "summary.json"
 DRAWN = ("table.md", "table.csv", "table.tex", "plot.svg", "plot.png", "index.html")
 SIGNIFICANT = 0.05
+_FIELDS = {"arms", "findings", "reference", "title"}
 
 
 def draw_ablation(folder: Path) -> dict[Path, bytes]:
@@ -26,18 +39,17 @@ def draw_ablation(folder: Path) -> dict[Path, bytes]:
     """
     path = folder / SUMMARY
     summary = read_summary(path)
-    table = ablation_table(summary)
-    files = {"table.md": ablation_markdown(summary, table), "table.csv": to_csv(ablation_rows(summary)),
-             "table.tex": to_latex(table)}  # fmt: skip
-    found = {folder / name: text.encode() for name, text in files.items()}
-    if any(a["dev"] for a in summary["arms"]):
-        figure = plots.plot_ablation(summary)
-        found |= {folder / f"plot.{form}": plots.render_figure(figure, form) for form in ("svg", "png")}
-        whole = [section("", figure, table)]
-        found[folder / "index.html"] = page(
-            summary["title"], table.title, whole, ablation_provenance(summary), sha256(path), summary["reference"]
-        )
-    return found
+    table, figure = ablation_table(summary), ablation_plot(summary)
+    files = {
+        "table.md": ablation_markdown(summary, table).encode(),
+        "table.csv": to_csv(ablation_rows(summary)).encode(),
+        "table.tex": to_latex(table).encode(),
+    }
+    if figure is not None:
+        files |= {f"plot.{form}": plots.render_figure(figure, form) for form in plots.FORMS}
+        parts, facts = [section("", figure, table)], ablation_provenance(summary)
+        files["index.html"] = page(summary["title"], table.title, parts, facts, sha256(path), summary["reference"])
+    return {folder / name: content for name, content in files.items()}
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -46,10 +58,12 @@ def read_summary(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a damaged file.
     """
-    summary = read_json(path)
-    if not isinstance(summary, dict) or not {"arms", "findings", "reference", "title"} <= set(summary):
-        raise UserError(f"{path}: not a sweep's summary. Move it away and run the ablation again.")
-    return summary
+    return read_fields(path, _FIELDS, "not a sweep's summary. Move it away and run the ablation again.")
+
+
+def ablation_plot(summary: Mapping[str, Any]) -> Figure | None:
+    """The plot; None where no trial has finished."""
+    return plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
 
 
 def ablation_table(summary: Mapping[str, Any]) -> Table:
@@ -63,11 +77,11 @@ def ablation_table(summary: Mapping[str, Any]) -> Table:
     header += ["alignment", "uniformity"] * geometry + [f"{summary['source']}, BERT-base"] * paper
     rows = []
     for arm in summary["arms"]:
-        found = arm.get("difference")
-        row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(found), _interval(found)]
+        difference = arm.get("difference")
+        row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(difference), _interval(difference)]
         row += [_spread(arm["test"])]
         row += [_spread(arm["alignment"], 3), _spread(arm["uniformity"], 2)] * geometry
-        row += [MISSING if arm["published"] is None else f"{arm['published']:.1f}"] * paper
+        row += [shown_numbers("{:.1f}", arm["published"])] * paper
         rows.append(row)
     return Table(ablation_title(summary), header, rows, ablation_notes(summary))
 
@@ -84,23 +98,23 @@ def ablation_title(summary: Mapping[str, Any]) -> str:
 
 def ablation_notes(summary: Mapping[str, Any]) -> list[str]:
     """How to read the table, what failed, and how the paper's statements fare here."""
-    found = [
+    notes = [
         "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds, widened by "
         "Student's t for few seeds; * marks those whose interval leaves out 0 and whose permutation p, corrected by "
         "Holm, is below 0.05. Test scores selected nothing."
     ]
     if any(len(a["seeds"]) == 1 for a in summary["arms"]):
-        found.append(
+        notes.append(
             "ARMS WITH ONE SEED: their intervals know the dev pairs only. Two seeds of one recipe differ by a point or "
             "more, so no verdict is given; use --seeds 3 or more."
         )
     if any(a["published"] is not None for a in summary["arms"]):
-        found.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
-    found += [shown_statement(f) for f in summary["findings"]]
-    found += [
+        notes.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
+    notes += [shown_statement(f) for f in summary["findings"]]
+    notes += [
         f"{a['arm']}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for a in summary["arms"] for f in a["failed"]
     ]
-    return found + [summary["note"]] * bool(summary["note"])
+    return notes + [summary["note"]] * bool(summary["note"])
 
 
 def shown_statement(finding: Mapping[str, Any]) -> str:
@@ -115,8 +129,8 @@ def shown_statement(finding: Mapping[str, Any]) -> str:
 def findings_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """The paper's statements of several ablations, with the verdict on each."""
     rows = [
-        [s["title"], f["text"], f["verdict"], f"{f['value']:+.2f}" if "value" in f else MISSING, _interval(f),
-         f"{f['published']:+.1f}" if "published" in f else MISSING, _trained(s)]
+        [s["title"], f["text"], f["verdict"], shown_numbers("{:+.2f}", f.get("value")), _interval(f),
+         shown_numbers("{:+.1f}", f.get("published")), _trained(s)]
         for s in summaries
         if s["dev"]
         for f in s["findings"]
@@ -133,8 +147,8 @@ def findings_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
 
 def _trained(summary: Mapping[str, Any]) -> str:
     counts = sorted({len(a["seeds"]) for a in summary["arms"] if a["seeds"]})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"{summary['model']['name']} on {summary['train']['name']}, {seeds} seed" + "s" * (counts[-1] > 1)
+    seeds = f"{plots.shown_range(counts)} seed" + "s" * (counts[-1] > 1)
+    return f"{summary['model']['name']} on {summary['train']['name']}, {seeds}"
 
 
 def ablation_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -152,40 +166,35 @@ def ablation_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def ablation_markdown(summary: Mapping[str, Any], table: Table) -> str:
     """The Markdown page: table, plot, provenance."""
-    lines = [f"- {k}: {v}" for k, v in ablation_provenance(summary).items()]
     plot = ["![plot](plot.svg)", ""] if any(a["dev"] for a in summary["arms"]) else []
-    return "\n".join([to_markdown(table), *plot, *lines, ""])
+    return "\n".join([to_markdown(table), *plot, *to_list(ablation_provenance(summary)), ""])
 
 
 def ablation_provenance(summary: Mapping[str, Any]) -> dict[str, str]:
     """What decided the numbers."""
     if not summary["base"]:
         return {}
-    machine = summary["environment"]
     set_ones = {k: v for k, v in summary["base"].items() if v is not None and v is not False and v not in ("", [])}
-    settings = ", ".join(f"{k} {v}" for k, v in set_ones.items())
     return {
         "training text": "{name}, {rows} rows, {fingerprint}".format(**summary["train"]),
         "dev": f"{summary['dev']['task']}, {summary['dev']['n']} pairs, {summary['dev']['fingerprint']}",
-        "settings of all arms": settings,
-        "training time": f"{summary['seconds']:.0f} s on {shown_machine(machine)}",
-        "versions": shown_versions(machine),
+        "settings of all arms": ", ".join(f"{k} {v}" for k, v in set_ones.items()),
+        "training time": f"{summary['seconds']:.0f} s on {shown_machine(summary['environment'])}",
+        "versions": shown_versions(summary["environment"]),
     }
 
 
 def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:
-    if not entry:
+    return shown_spread(entry["mean"], entry["sd"], digits) if entry else MISSING
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if not difference:
         return MISSING
-    return f"{entry['mean']:.{digits}f}" + ("" if entry["sd"] is None else f" ± {entry['sd']:.{digits}f}")
+    low, high = difference["interval"] or (0.0, 0.0)
+    sure = (low > 0 or high < 0) and difference["holm"] < SIGNIFICANT and difference["seeds"] > 1
+    return f"{difference['value']:+.2f}" + " *" * sure
 
 
-def _difference(found: Mapping[str, Any] | None) -> str:
-    if not found:
-        return MISSING
-    apart = found["interval"] and (found["interval"][0] > 0 or found["interval"][1] < 0)
-    sure = apart and found["holm"] < SIGNIFICANT and found["seeds"] > 1
-    return f"{found['value']:+.2f}" + " *" * bool(sure)
-
-
-def _interval(found: Mapping[str, Any] | None) -> str:
-    return MISSING if not found or not found.get("interval") else "{:+.1f} to {:+.1f}".format(*found["interval"])
+def _interval(difference: Mapping[str, Any] | None) -> str:
+    return shown_numbers("{:+.1f} to {:+.1f}", *((difference or {}).get("interval") or ()))

@@ -1,4 +1,4 @@
-"""reports.page."""
+"""One self-contained HTML page from a template; whether a drawn file is stale."""
 
 from __future__ import annotations
 
@@ -15,23 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-def stale(path: Path, content: bytes) -> bool:
-    """Whether a drawn file is not what it should be. Plots depend on matplotlib's version: they need only exist, and a
-    page needs to name the fingerprint of what it is drawn from."""
-    if not path.is_file():
-        return True
-    if path.suffix in (".svg", ".png"):
-        return False
-    if path.suffix == ".html":
-        return _source(path.read_bytes()) != _source(content)
-    return path.read_bytes() != content
-
-
-def _source(page: bytes) -> bytes | None:
-    found = re.search(rb'<meta name="source" content="(\w+)">', page)
-    return found[1] if found else None
 
 
 @dataclass(frozen=True)
@@ -72,12 +55,24 @@ def page(
     reference: str = "",
 ) -> bytes:
     """One self-contained HTML page; ``source``: fingerprint of what it is drawn from; ``reference``: row to mark."""
-    return render_template(
-        "page.html",
-        title=title,
-        subtitle=subtitle,
-        sections=sections,
-        provenance=provenance,
-        source=source,
-        reference=reference,
-    )
+    facts = {"title": title, "subtitle": subtitle, "provenance": provenance, "source": source, "reference": reference}
+    return render_template("page.html", sections=sections, **facts)
+
+
+def stale(path: Path, content: bytes) -> bool:
+    """Whether a drawn file is not what it should be.
+
+    Plots depend on matplotlib's version: they need only exist, and a page needs to name the fingerprint of its source.
+    """
+    if not path.is_file():
+        return True
+    if path.suffix in (".svg", ".png"):
+        return False
+    if path.suffix == ".html":
+        return _source(path.read_bytes()) != _source(content)
+    return path.read_bytes() != content
+
+
+def _source(page: bytes) -> bytes | None:
+    meta = re.search(rb'<meta name="source" content="(\w+)">', page)
+    return meta[1] if meta else None

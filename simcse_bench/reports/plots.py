@@ -16,10 +16,10 @@ from simcse_bench.files import write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-OWN = "DejaVu Sans"  # ships with matplotlib
+FORMS = ("svg", "png")
+OWN = "DejaVu Sans"  # the font that ships with matplotlib
+_PREFERRED = ("sans", "gothic", "hei")  # in the name of a plain face, before serif and decorative ones
 OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
 _LINES = ((OURS, "o"), (PAPER, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))  # the same; colour, marker
 _STYLE = {
@@ -32,18 +32,12 @@ _STYLE = {
 def plot_ablation(summary: Mapping[str, Any]) -> Figure:
     """Dev score of every arm: mean and standard deviation over seeds, every seed, the paper's points."""
     arms = [a for a in summary["arms"] if a["dev"]]
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
-        if summary["axis"]:
-            figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-            _numeric(axes, arms, summary)
-        else:
-            figure, axes = plt.subplots(figsize=(6.8, 1.3 + 0.42 * max(3, len(arms))), layout="constrained")
-            _categories(axes, arms, summary)
+    size = (6.4, 4.0) if summary["axis"] else (6.8, 1.3 + 0.42 * max(3, len(arms)))
+    with _drawing(*size) as (figure, axes):
+        draw = _numeric if summary["axis"] else _categories
+        draw(axes, arms, summary)
         figure.suptitle(plot_title(summary), x=0.01, ha="left", fontsize=11)
-    plt.close(figure)  # off pyplot's list; it can still be saved
-    whole: Figure = figure
-    return whole
+    return figure
 
 
 def plot_title(summary: Mapping[str, Any]) -> str:
@@ -56,9 +50,7 @@ def plot_title(summary: Mapping[str, Any]) -> str:
 
 def plot_scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
     """Figure 3: alignment against uniformity, a point per model's analysis, coloured by its score."""
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    with _drawing(6.4, 4.4) as (figure, axes):
         dots = axes.scatter(
             [p["uniformity"] for p in points], [p["alignment"] for p in points],
             c=[p["spearman"] for p in points], cmap="cividis", s=60, zorder=3,
@@ -67,16 +59,12 @@ def plot_scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
         axes.margins(0.15)
         figure.colorbar(dots, label="Spearman ×100")
         _names(axes, [(p["uniformity"], p["alignment"], p["model"]["name"], "black") for p in points])
-    plt.close(figure)  # off pyplot's list; it can still be saved
-    whole: Figure = figure
-    return whole
+    return figure
 
 
 def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Figure 2: alignment against uniformity during training, a line per run; the ring is its start."""
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    with _drawing(6.4, 4.4) as (figure, axes):
         ends = []
         for (name, points), (colour, marker) in zip(runs.items(), itertools.cycle(_LINES), strict=False):
             x, y = [p["uniformity"] for p in points], [p["alignment"] for p in points]
@@ -86,24 +74,20 @@ def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure
         axes.set(xlabel="uniformity (lower is better)", ylabel="alignment (lower is better)")
         axes.margins(0.12)
         _names(axes, ends)
-    plt.close(figure)  # off pyplot's list; it can still be saved
-    whole: Figure = figure
-    return whole
+    return figure
 
 
 def write_figure(figure: Figure, path: Path) -> None:
     """``<path>.svg`` and ``<path>.png``."""
-    for form in ("svg", "png"):
+    for form in FORMS:
         write_bytes(path.with_name(f"{path.name}.{form}"), render_figure(figure, form))
 
 
-def plot_densities(found: Mapping[str, Any]) -> Figure:
+def plot_densities(analysis: Mapping[str, Any]) -> Figure:
     """The cosines of the pairs of each unit of gold score (SimCSE, appendix: cosine densities), one row each."""
-    plt = _pyplot()
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
-        rows = found["cosines"][::-1]
-        figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.75 * len(rows)), layout="constrained")
-        colours = plt.get_cmap("cividis")
+    rows = analysis["cosines"][::-1]
+    with _drawing(6.4, 0.9 + 0.75 * len(rows), grid=False) as (figure, axes):
+        colours = _pyplot().get_cmap("cividis")
         edges = [-1 + 2 * i / len(rows[0]["counts"]) for i in range(len(rows[0]["counts"]) + 1)]
         used = [i for row in rows for i, n in enumerate(row["counts"]) if n]
         for place, row in enumerate(rows):
@@ -115,29 +99,23 @@ def plot_densities(found: Mapping[str, Any]) -> Figure:
         axes.set_yticks([0.42 - i for i in range(len(rows))], labels)
         axes.set_xlim(edges[max(0, min(used) - 1)], edges[min(len(edges) - 1, max(used) + 2)])
         axes.set(xlabel="cosine of the pair (line: median)", ylabel="gold score")
-        figure.suptitle(f"{found['model']['name']}, {found['data']['task']}", x=0.01, ha="left", fontsize=11)
-    plt.close(figure)  # off pyplot's list; it can still be saved
-    whole: Figure = figure
-    return whole
+        figure.suptitle(f"{analysis['model']['name']}, {analysis['data']['task']}", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 def plot_spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
     """Singular values of the centred unit vectors, relative to the largest, a line per model."""
-    plt = _pyplot()
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        colours = plt.get_cmap("cividis")
-        for i, found in enumerate(models):
-            values = [v for v in found["singular_values"] if v > 1e-4]
+    with _drawing(6.4, 4.0) as (figure, axes):
+        colours = _pyplot().get_cmap("cividis")
+        for i, analysis in enumerate(models):
+            values = [v for v in analysis["singular_values"] if v > 1e-4]
             colour = colours(i / max(1, len(models) - 1) * 0.85)
             axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.5)
             middle = len(values) * (i + 1) // (len(models) + 1)
-            label = f"{found['model']['name']} (effective rank {found['effective_rank']:.0f})"
+            label = f"{analysis['model']['name']} (effective rank {analysis['effective_rank']:.0f})"
             axes.annotate(label, (middle + 1, values[middle]), xytext=(4, 6), textcoords="offset points", color=colour)
         axes.set(yscale="log", xlabel="singular value", ylabel="relative to the largest")
-    plt.close(figure)  # off pyplot's list; it can still be saved
-    whole: Figure = figure
-    return whole
+    return figure
 
 
 def render_figure(figure: Figure, form: str) -> bytes:
@@ -195,9 +173,13 @@ def _categories(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[
 
 def _axis(summary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
     counts = sorted({len(a["seeds"]) for a in arms})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    shown = f"\n(mean ± SD of {seeds} seeds)" if counts[-1] > 1 else ""
+    shown = f"\n(mean ± SD of {shown_range(counts)} seeds)" if counts[-1] > 1 else ""
     return f"{summary['dev']['title']} dev, Spearman ×100{shown}"
+
+
+def shown_range(counts: Sequence[int]) -> str:
+    """The smallest and the largest of sorted numbers, or the one there is."""
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
 
 
 def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
@@ -246,6 +228,16 @@ def is_number(text: str) -> bool:
     return True
 
 
+@contextmanager
+def _drawing(width: float, height: float, grid: bool = True) -> Iterator[tuple[Figure, Axes]]:
+    """A new figure (inches) in our style, and its axes."""
+    plt = _pyplot()
+    with plt.rc_context(_STYLE | {"axes.grid": grid}):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        yield figure, axes
+    plt.close(figure)  # off pyplot's list; it can still be saved
+
+
 def _pyplot() -> Any:
     import matplotlib
 
@@ -253,9 +245,6 @@ def _pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
-
-
-_PREFERRED = ("sans", "gothic", "hei")  # in the name of a plain face, before serif and decorative ones
 
 
 def add_fonts(figure: Figure) -> None:
@@ -276,14 +265,14 @@ def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
     from matplotlib import font_manager
 
     lacking = {ord(c) for c in characters if c.isprintable()} - _characters(font_manager.findfont(OWN))
-    found: list[str] = []
+    fonts: list[str] = []
     for name, file in _installed() if lacking else ():
         if lacking & _characters(file):
-            found.append(name)
+            fonts.append(name)
             lacking -= _characters(file)
         if not lacking:
             break
-    return tuple(found)
+    return tuple(fonts)
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, write_json, write_text
+from simcse_bench.files import fingerprint, read_json, write_json, write_text
 from simcse_bench.models.identity import deciding
 
 REPORT_SCHEMA = 1
@@ -56,6 +56,18 @@ class Report:
         return Report(**content)
 
 
+def read_fields(path: Path, names: Collection[str], otherwise: str) -> dict[str, Any]:
+    """A JSON file that holds at least these fields.
+
+    Raises:
+        UserError: a damaged file, or one without them; ``otherwise`` says what it is then, and what to do.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not set(names) <= set(content):
+        raise UserError(f"{path}: {otherwise}")
+    return content
+
+
 def pairs_path(path: Path) -> Path:
     """The file beside a report that holds its pairs' similarities."""
     return path.with_name(path.stem + PAIRS)
@@ -87,7 +99,7 @@ def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
 
 
 def load_worst(path: Path, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Task -> its worst pairs, see ``worst.worst_pairs``; none where the report has no pairs beside it.
+    """Task -> its worst pairs, see ``metrics.worst_pairs``; none where the report has no pairs beside it.
 
     Raises:
         UserError: the pairs belong to another evaluation, or are not readable.
@@ -145,5 +157,5 @@ def model_variant(model: Mapping[str, Any]) -> list[str]:
 
 
 def _slug(text: str, otherwise: str) -> str:
-    found = re.sub(r"[^\w.+-]+", "-", text.replace("/", "__"))
-    return (found if found.startswith("--") else found.strip("-.")) or otherwise
+    slug = re.sub(r"[^\w.+-]+", "-", text.replace("/", "__"))
+    return (slug if slug.startswith("--") else slug.strip("-.")) or otherwise

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, read_json, sha256, shown_machine, shown_versions
+from simcse_bench.files import fingerprint, sha256
 from simcse_bench.papers.published import read_table
-from simcse_bench.papers.simcse_2021 import PAPERS, Line, Paper, Part
+from simcse_bench.papers.simcse_2021 import PAPERS, Paper, Part
 from simcse_bench.reports import ablation, geometry, page, plots
 from simcse_bench.reports.page import Section, section
-from simcse_bench.reports.report import Report
-from simcse_bench.reports.table import MISSING, Table, to_markdown
+from simcse_bench.reports.report import Report, read_fields
+from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_spread, spread, to_markdown
 
 REPRODUCTION_RECORD, TRAJECTORIES = "reproduction.json", "trajectories.json"
 _PUBLISHED = {"sts": "simcse_2021_table5_sts", "transfer": "simcse_2021_table_e1_transfer"}
@@ -28,10 +27,7 @@ def read_reproduction(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a damaged file.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a reproduction's file. Move it away and run the command again.")
-    return content
+    return read_fields(path, (), "not a reproduction's file. Move it away and run the command again.")
 
 
 def draw_reproduction(folder: Path) -> dict[Path, bytes]:
@@ -57,8 +53,8 @@ def draw_reproduction(folder: Path) -> dict[Path, bytes]:
 
 def results_fingerprint(folder: Path) -> str:
     """Fingerprint of all JSON below the folder."""
-    found = sorted(folder.rglob("*.json"))
-    return fingerprint(" ".join(f"{p.relative_to(folder)} {sha256(p)}" for p in found).encode())
+    files = (f"{path.relative_to(folder)} {sha256(path)}" for path in sorted(folder.rglob("*.json")))
+    return fingerprint(" ".join(files).encode())
 
 
 def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> Iterator[Section]:
@@ -69,8 +65,7 @@ def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> 
         path = folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
         if path.exists():
             summary = ablation.read_summary(path)
-            figure = plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
-            yield section(heading, figure, ablation.ablation_table(summary))
+            yield section(heading, ablation.ablation_plot(summary), ablation.ablation_table(summary))
             return
     elif part.kind == "scores":
         table = scores_table(folder / record["suites"][part.name], paper, part.name)
@@ -81,12 +76,12 @@ def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> 
         yield section(heading, plots.plot_trajectory(read_reproduction(folder / TRAJECTORIES)))
         return
     elif part.kind == "geometry":
-        found, problems = geometry.read_analyses(folder / "analysis")
+        analyses, problems = geometry.read_analyses(folder / "analysis")
         if problems:
             raise UserError(*problems)
-        if found:
-            yield section(heading, plots.plot_scatter(found), geometry.geometry_table(found))
-            for m in found:
+        if analyses:
+            yield section(heading, plots.plot_scatter(analyses), geometry.geometry_table(analyses))
+            for m in analyses:
                 yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities(m))
             return
     yield section(heading, None, Table("not run yet", [part.title], []))
@@ -104,32 +99,22 @@ def scores_table(folder: Path, paper: Paper, suite: str) -> Table | None:
     if not reports:
         return None
     metric = _METRIC[suite]
-    published = {row["model"]: row for row in read_table(_PUBLISHED[suite])}
+    published = {row["model"]: row["avg"] for row in read_table(_PUBLISHED[suite])}
     tasks = list(reports[0].tasks)
     rows = []
     for line in paper.lines:
         own = [r for r in reports if r.model["name"].partition(", seed ")[0] == line.name]
         if not own:
             continue
-        cells = [_spread([r.tasks[n]["scores"][metric]["all"]["value"] for r in own]) for n in tasks]
-        averages = [r.average[metric]["all"]["value"] for r in own if r.average]
-        rows.append([line.name, str(len(own)) if line.trained else MISSING, *cells, _spread(averages),
-                     _paper(line, suite, published)])  # fmt: skip
+        values = [[r.tasks[n]["scores"][metric]["all"]["value"] for r in own] for n in tasks]
+        values.append([r.average[metric]["all"]["value"] for r in own if r.average])
+        name = (line.published or {}).get(suite)
+        rows.append([line.name, str(len(own)) if line.trained else MISSING, *(shown_spread(*spread(v)) for v in values),
+                     published[name] if name else MISSING])  # fmt: skip
     header = ["model", "seeds", *(reports[0].tasks[n]["title"] for n in tasks), "Avg.", "paper's Avg., BERT-base"]
     what = "Spearman ×100" if suite == "sts" else "accuracy ×100"
     notes = ["Mean ± standard deviation over seeds. Intervals of every score stand in the reports beside this page."]
     return Table(f"{what}, {reports[0].suite}", header, rows, notes)
-
-
-def _paper(line: Line, suite: str, published: Mapping[str, Mapping[str, str]]) -> str:
-    name = (line.published or {}).get(suite)
-    return published[name]["avg"] if name else MISSING
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return MISSING
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def statements_table(folder: Path, record: Mapping[str, Any]) -> Table:
@@ -155,11 +140,9 @@ def _times(record: Mapping[str, Any]) -> Table:
 
 
 def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
-    machine = record["environment"]
     return {
         "preset": f"{record['preset']}, {record['seeds']} seed(s)",
         "suites": ", ".join(record["suites"].values()),
-        "machine": shown_machine(machine),
-        "versions": shown_versions(machine),
+        **machine_facts(record["environment"]),
         "created": record["created"],
     }

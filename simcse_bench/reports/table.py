@@ -1,10 +1,13 @@
-"""A table and its forms: Markdown, LaTeX, CSV."""
+"""A table, its forms (Markdown, LaTeX, CSV), and how numbers and facts are shown in it."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from simcse_bench.files import shown_machine, shown_versions
 
 MISSING = "–"
 _LATEX = {
@@ -70,3 +73,30 @@ def text_columns(table: Table) -> set[int]:
         return cell != MISSING and any(ch.isalpha() for ch in cell)
 
     return {0} | {i for i in range(len(table.header)) if any(textual(row[i]) for row in table.rows)}
+
+
+def spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over seeds; None where there are too few values for it."""
+    return statistics.mean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+
+def shown_spread(mean: float | None, deviation: float | None, digits: int = 2) -> str:
+    """``mean ± SD``; the mean alone where there is no deviation, a dash where there is no mean."""
+    shown = shown_numbers(f"{{:.{digits}f}}", mean)
+    return shown if deviation is None else f"{shown} ± {deviation:.{digits}f}"
+
+
+def shown_numbers(form: str, *numbers: float | None) -> str:
+    """The numbers in this form; a dash where there is none, or one is missing or NaN."""
+    missing = not numbers or any(n is None or n != n for n in numbers)
+    return MISSING if missing else form.format(*numbers)
+
+
+def machine_facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The machine and the versions, for a page's provenance."""
+    return {"machine": shown_machine(environment), "versions": shown_versions(environment)}
+
+
+def to_list(facts: Mapping[str, str]) -> list[str]:
+    """Facts as the lines of a Markdown list."""
+    return [f"- {name}: {fact}" for name, fact in facts.items()]
