@@ -9,10 +9,11 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, shown_machine, shown_versions, write_json
-from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_origin, shown_usage
-from simcse_bench.reports.scores import leaderboard_rows
-from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
+from simcse_bench.files import read_json, write_json
+from simcse_bench.models.identity import marked_name, shown_model, shown_usage
+from simcse_bench.reports.report import model_facts
+from simcse_bench.reports.scores import draw_leaderboards
+from simcse_bench.reports.table import MISSING, Table, machine_facts, to_csv, to_list, to_markdown
 
 FOLDER = "mteb"  # below the results folder
 MTEB_SCHEMA = 1
@@ -59,8 +60,8 @@ class MtebReport:
 def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
     """File -> content of all that is drawn from one report."""
     return {
-        path.with_name(path.stem + ".md"): mteb_markdown(report),
-        path.with_name(path.stem + ".csv"): to_csv(mteb_rows(report)),
+        path.with_suffix(".md"): mteb_markdown(report),
+        path.with_suffix(".csv"): to_csv(mteb_rows(report)),
     }
 
 
@@ -81,9 +82,7 @@ def draw_mteb_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[s
             reports.append(report)
     boards = mteb_leaderboards(reports)
     if boards:
-        rows = [row for board in boards for row in leaderboard_rows(board)]
-        files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards))
-        files[folder / "leaderboard.csv"] = to_csv(rows)
+        files |= draw_leaderboards(folder, boards)
     return files, boards, problems
 
 
@@ -120,36 +119,32 @@ def mteb_leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
 
 def mteb_rows(report: MtebReport) -> list[dict[str, Any]]:
     """A row per task, part and metric, in mteb's own scale."""
-    rows = []
-    for name, task in report.tasks.items():
-        for part in task["parts"]:
-            head = {"model": report.model["name"], "protocol": f"mteb {report.mteb['version']}", "task": name}
-            head |= {"type": task["type"], "split": part["split"], "subset": part["subset"]}
-            for metric, value in part["metrics"].items():
-                main = metric == task["metric"]
-                rows.append(head | {"metric": metric, "main": int(main), "value": "" if value is None else value})
-    return rows
+    return [
+        {
+            "model": report.model["name"], "protocol": f"mteb {report.mteb['version']}", "task": name,
+            "type": task["type"], "split": part["split"], "subset": part["subset"], "metric": metric,
+            "main": int(metric == task["metric"]), "value": "" if value is None else value,
+        }
+        for name, task in report.tasks.items()
+        for part in task["parts"]
+        for metric, value in part["metrics"].items()
+    ]  # fmt: skip
 
 
 def mteb_markdown(report: MtebReport) -> str:
     """The whole Markdown page of a report: scores, parts, provenance."""
-    model = report.model
     facts = {
-        "model": shown_model(model),
+        "model": shown_model(report.model),
         "in mteb": f"{report.mteb['name']} @ {report.mteb['revision']}",
-        "pooling, head": shown_origin(model),
-        "max length": str(model.get("max_length") or "the model's own limit"),
-        "dtype": str(model.get("dtype", MISSING)),
-        "weights": shown_files(model) or MISSING,
+        **model_facts(report.model, str(report.model.get("max_length") or "the model's own limit")),
         "data": ", ".join(f"{n} {t['data']['path']}@{t['data']['revision']}" for n, t in report.tasks.items()),
-        "machine": shown_machine(report.environment),
-        "versions": shown_versions(report.environment),
+        **machine_facts(report.environment),
         "time": f"{report.seconds} s in mteb, {report.created}",
         "evaluation": report.key,
     }
     parts = mteb_parts_table(report)
     tables = [mteb_table(report), *([parts] if parts.rows else [])]
-    return "\n".join([*map(to_markdown, tables), *(f"- {k}: {v}" for k, v in facts.items()), ""])
+    return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
 def _leaderboard(reports: Sequence[MtebReport]) -> Table:
@@ -157,16 +152,10 @@ def _leaderboard(reports: Sequence[MtebReport]) -> Table:
     rows = []
     for r in sorted(reports, key=lambda r: (-next(iter(r.averages.values()), 0.0), r.model["name"], r.key)):
         scores = [*(r.tasks[n]["score"] for n in tasks), *(r.averages[n] for n in averages)]
-        rows.append(
-            [
-                marked_name(r.model),
-                shown_usage(r.model),
-                str(r.model.get("dtype", "float32")),
-                *(f"{s:.2f}" for s in scores),
-            ]
-        )
-    labels = [f"{n} ({len(reports[0].tasks[n]['parts'])} parts)" if len(reports[0].tasks[n]["parts"]) > 1 else n
-              for n in tasks]  # fmt: skip
+        settings = [marked_name(r.model), shown_usage(r.model), str(r.model.get("dtype", "float32"))]
+        rows.append([*settings, *(f"{s:.2f}" for s in scores)])
+    counts = {n: len(task["parts"]) for n, task in reports[0].tasks.items()}
+    labels = [n if count == 1 else f"{n} ({count} parts)" for n, count in counts.items()]
     return Table(_title(reports), ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
 
 
@@ -189,6 +178,6 @@ def _notes(report: MtebReport) -> list[str]:
 
 
 def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
-    if len(parts) == 1:
-        return ", ".join([parts[0]["split"], *[parts[0]["subset"]] * (parts[0]["subset"] != "default")])
-    return f"mean of {len(parts)}"
+    if len(parts) > 1:
+        return f"mean of {len(parts)}"
+    return str(parts[0]["split"]) + (f", {parts[0]['subset']}" if parts[0]["subset"] != "default" else "")

@@ -11,7 +11,8 @@ from typing import Any
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint, read_json, write_json, write_text
-from simcse_bench.models.identity import deciding
+from simcse_bench.models.identity import deciding, shown_files, shown_model, shown_origin
+from simcse_bench.reports.table import MISSING
 
 REPORT_SCHEMA = 1
 PAIRS = ".pairs.jsonl"
@@ -154,6 +155,17 @@ def model_variant(model: Mapping[str, Any]) -> list[str]:
     parts = [f"{model['pooling']}-{model['head']}"] if "--" in str(model.get("settings_from")) else []
     parts += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
     return parts + ["whitened"] * bool(model.get("whiten"))
+
+
+def model_facts(model: Mapping[str, Any], max_length: str) -> dict[str, str]:
+    """What a page tells of the model."""
+    return {
+        "model": shown_model(model),
+        "pooling, head": shown_origin(model),
+        "max length": max_length,
+        "dtype": str(model.get("dtype", MISSING)),
+        "weights": shown_files(model) or MISSING,
+    }
 
 
 def _slug(text: str, otherwise: str) -> str:

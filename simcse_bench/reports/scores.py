@@ -11,18 +11,24 @@ from typing import Any
 from simcse_bench import bundled
 from simcse_bench.files import shown_machine, shown_versions, write_text
 from simcse_bench.models.catalog import known_model
-from simcse_bench.models.identity import (
-    SETTINGS,
-    deciding,
-    marked_name,
-    shown_files,
-    shown_model,
-    shown_origin,
-    shown_usage,
-)
+from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
-from simcse_bench.reports.report import Report
-from simcse_bench.reports.table import MISSING, Table, to_csv, to_markdown
+from simcse_bench.reports.report import Report, model_facts
+from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
+
+
+def write_report_tables(report: Report, path: Path) -> None:
+    """The Markdown page and the CSV beside a report's JSON."""
+    for file, text in draw_report(report, path).items():
+        write_text(file, text)
+
+
+def draw_report(report: Report, path: Path) -> dict[Path, str]:
+    """File -> content of all that is drawn from one report."""
+    return {
+        path.with_suffix(".md"): report_markdown(report, "spearman", "all"),
+        path.with_suffix(".csv"): to_csv(score_rows(report)),
+    }
 
 
 def score_table(report: Report, metric: str, aggregate: str, narrow: bool = False) -> Table:
@@ -30,36 +36,26 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
 
     ``narrow`` fits a terminal of 80 columns: short labels, and the interval's ends in two rows.
     """
-    entries: dict[str, Mapping[str, Any] | None] = {}
-    entries |= {name: _entry(task["scores"], metric, aggregate) for name, task in report.tasks.items()}
-    entries |= dict.fromkeys(report.skipped)
-    average = _entry(report.average, metric, aggregate) if report.average else None
-    columns = [*entries.values(), average]
-    titles = [report.tasks[n]["title"] if n in report.tasks else n.upper() for n in entries]
-    scores = [_number(e["value"] if e else None) for e in columns]
+    names = [*report.tasks, *report.skipped]
+    columns = [_entry(report, name, metric, aggregate) for name in (*names, None)]
+    titles = [report.tasks[n]["title"] if n in report.tasks else n.upper() for n in names]
+    scores = [_value(e) for e in columns]
     if narrow:
-        ends = [(e["interval"] if e else None) or (None, None) for e in columns]
-        rows = [
-            ["score", *scores],
-            *([f"95 % {word}", *(_number(e[i]) for e in ends)] for i, word in enumerate(("from", "to"))),
-        ]
+        rows = [["score", *scores]]
+        ends = [(e and e["interval"]) or (None, None) for e in columns]
+        rows += [[f"95 % {word}", *(_number(e[i]) for e in ends)] for i, word in enumerate(("from", "to"))]
     else:
-        rows = [[report.model["name"], *scores], ["95 % interval", *(_interval(e) for e in columns)]]
+        rows = [[report.model["name"], *scores], ["95 % interval", *map(_interval, columns)]]
     paper = _published(report, metric, aggregate)
     if paper:
-        theirs = [*(paper.scores.get(name) for name in entries), paper.average]
-        label = "published" if narrow else f"published ({paper.source})"
-        rows.append([label, *(_number(value) for value in theirs)])
-        rows.append(
-            [
-                "difference",
-                *(
-                    _number(e["value"] - t, sign=True) if e and t is not None else MISSING
-                    for e, t in zip(columns, theirs, strict=True)
-                ),
-            ]
-        )
-    return Table(_title(report, metric, aggregate), ["", *titles, "Avg."], rows, _notes(report, metric, aggregate))
+        theirs = [*(paper.scores.get(name) for name in names), paper.average]
+        apart = [e["value"] - t if e and t is not None else None for e, t in zip(columns, theirs, strict=True)]
+        rows.append(["published" if narrow else f"published ({paper.source})", *map(_number, theirs)])
+        rows.append(["difference", *(_number(value, sign=True) for value in apart)])
+    title = board_title([report], metric, aggregate).replace("(embedded): ", "")
+    if report.limit:
+        title += f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
+    return Table(title, ["", *titles, "Avg."], rows, _notes(report, paper))
 
 
 def subset_table(report: Report, metric: str) -> Table:
@@ -68,10 +64,13 @@ def subset_table(report: Report, metric: str) -> Table:
     for task in report.tasks.values():
         shown = metric if metric in task["scores"] else "accuracy"
         for how, entry in task["scores"][shown].items():
-            rows.append([task["title"], how if shown == metric else shown, str(task["n"]), *_cells(entry)])
+            part = how if shown == metric else shown
+            rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
         if len(task["subsets"]) > 1:
-            for name, subset in task["subsets"].items():
-                rows.append([task["title"], f"· {name}", str(subset["n"]), *_cells(subset[metric])])
+            rows += [
+                [task["title"], f"· {name}", str(subset["n"]), _value(subset[metric]), _interval(subset[metric])]
+                for name, subset in task["subsets"].items()
+            ]
         if "probe" in task:
             p = task["probe"]
             extra = [("· test", p["test"]), ("· dev", p["dev"])]
@@ -89,48 +88,30 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
 
-    def value(report: Report, name: str) -> float | None:
-        return _entry(report.tasks[name]["scores"], metric, aggregate)["value"] if name in report.tasks else None
-
-    def mean(report: Report) -> float | None:
-        return _entry(report.average, metric, aggregate)["value"] if report.average else None
+    def rank(report: Report) -> tuple[float, str, str]:
+        average = _entry(report, None, metric, aggregate)
+        return -((average and average["value"]) or -1e9), report.model["name"], report.key
 
     rows: list[list[str]] = []
-    ordered = sorted(reports, key=lambda r: (-(mean(r) or -1e9), r.model["name"], r.key))
-    averages = [_entry(r.average, metric, aggregate) if r.average else None for r in ordered]
+    ordered = sorted(reports, key=rank)
+    averages = [_entry(r, None, metric, aggregate) for r in ordered]
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
-        interval = _interval(average)
-        settings = r.model.get("dtype", MISSING)
-        scores = [*(_number(value(r, n)) for n in names), _number(mean(r)), interval]
+        scores = [*(_value(_entry(r, n, metric, aggregate)) for n in names), _value(average), _interval(average)]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
-        name = marked_name(r.model)
-        rows.append([name, shown_usage(r.model), settings + (f", first {r.limit}" if r.limit else ""), *scores])
+        dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
+        rows.append([marked_name(r.model), shown_usage(r.model), dtype, *scores])
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
-        scores = [
-            *(_number(baseline.scores.get(n)) for n in names),
-            _number(baseline.average),
-            MISSING,
-            MISSING,
-            MISSING,
-        ]
+        scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), *[MISSING] * 3]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
-    header = [
-        "model",
-        "pooling",
-        "dtype",
-        *(titles.get(n, n) for n in names),
-        "Avg.",
-        "95 % interval",
-        "rank",
-        "like rank",
-    ]
+    columns = [*(titles.get(n, n) for n in names), "Avg.", "95 % interval", "rank", "like rank"]
     note = (
         "Like rank: averages whose difference the intervals cannot tell from 0, taken as independent. "
         "That is cautious, for the pairs are the same: `simcse-bench compare` sees smaller differences. "
         "Seeds are not considered."
     )
-    return Table(board_title(reports, metric, aggregate), header, rows, [note] if len(ordered) > 1 else [])
+    notes = [note] if len(ordered) > 1 else []
+    return Table(board_title(reports, metric, aggregate), ["model", "pooling", "dtype", *columns], rows, notes)
 
 
 def narrow_leaderboard(table: Table) -> Table:
@@ -138,6 +119,14 @@ def narrow_leaderboard(table: Table) -> Table:
     first = [f"{row[0]}\n  {row[1]}" + f", {row[2]}" * (row[2] != MISSING) for row in table.rows]
     rows = [[name, *row[3:]] for name, row in zip(first, table.rows, strict=True)]
     return dataclasses.replace(table, header=["model", *table.header[3:]], rows=rows)
+
+
+def draw_leaderboards(folder: Path, boards: Sequence[Table]) -> dict[Path, str]:
+    """File -> content of a folder's leaderboards."""
+    return {
+        folder / "leaderboard.md": "\n".join(map(to_markdown, boards)),
+        folder / "leaderboard.csv": to_csv([row for board in boards for row in leaderboard_rows(board)]),
+    }
 
 
 def leaderboard_rows(table: Table) -> list[dict[str, Any]]:
@@ -151,22 +140,20 @@ def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]
     The half-widths that face each other are added as independent errors are. A score without an interval is told from
     all others.
     """
-    found = []
-    for i, a in enumerate(averages):
-        alike = []
-        for j, b in enumerate(averages):
-            if i != j and a and b and a["interval"] and b["interval"]:
-                low, high = (a, b) if a["value"] < b["value"] else (b, a)
-                widths = high["value"] - high["interval"][0], low["interval"][1] - low["value"]
-                if high["value"] - low["value"] <= math.hypot(*widths):
-                    alike.append(j)
-        found.append(alike)
-    return found
+
+    def alike(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
+        if not (a and b and a["interval"] and b["interval"]):
+            return False
+        low, high = (a, b) if a["value"] < b["value"] else (b, a)
+        widths = high["value"] - high["interval"][0], low["interval"][1] - low["value"]
+        return bool(high["value"] - low["value"] <= math.hypot(*widths))
+
+    return [[j for j, b in enumerate(averages) if i != j and alike(a, b)] for i, a in enumerate(averages)]
 
 
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
     """What the reports of one leaderboard share; without metric and aggregation where these are switched."""
-    p, kinds = reports[0].protocol, _kinds(reports[0])
+    p, kinds = reports[0].protocol, {task.get("kind", "sts") for task in reports[0].tasks.values()}
     parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
@@ -186,28 +173,23 @@ def speed_table(content: Mapping[str, Any]) -> Table:
 
     def ratio(row: Mapping[str, Any], dtype: str) -> str:
         base = row.get("base", medians.get((theirs, dtype)))
-        return MISSING if base is None else f"{row['median'] / base:.2f}"
+        return shown_numbers("{:.2f}", None if base is None else row["median"] / base)
+
+    def seconds(value: float) -> str:
+        return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
     cells = [
-        [r["what"], r["dtype"], _seconds(r["median"]), ", ".join(map(_seconds, r["seconds"])),
+        [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])),
          ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
         for r in rows
     ]  # fmt: skip
     header = ["", "dtype", "median s", "runs s", "ratio", "ratio to float32", "sentences", "peak MB"]
     machine = content["environment"]
-    return Table(
-        content["title"],
-        header,
-        cells,
-        [
-            f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}",
-            f"Machine: {shown_machine(machine)}; {shown_versions(machine)}.",
-        ],
-    )
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    notes = [
+        f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}",
+        f"Machine: {shown_machine(machine)}; {shown_versions(machine)}.",
+    ]
+    return Table(content["title"], header, cells, notes)
 
 
 def score_rows(report: Report) -> list[dict[str, Any]]:
@@ -235,51 +217,30 @@ def score_rows(report: Report) -> list[dict[str, Any]]:
 def report_markdown(report: Report, metric: str, aggregate: str) -> str:
     """The whole Markdown page of a report: score table, subsets, provenance."""
     facts = {
-        "model": shown_model(report.model),
-        "pooling, head": shown_origin(report.model),
-        "max length": str(report.model.get("max_length_used", MISSING)),
-        "dtype": str(report.model.get("dtype", MISSING)),
-        "weights": shown_files(report.model) or MISSING,
+        **model_facts(report.model, str(report.model.get("max_length_used", MISSING))),
         "data": ", ".join(f"{n} {t['data']['fingerprint']}" for n, t in report.tasks.items()),
-        "machine": shown_machine(report.environment),
-        "versions": shown_versions(report.environment),
+        **machine_facts(report.environment),
         "time": f"{report.seconds['embedding']} s embedding, {report.seconds['scoring']} s scoring, {report.created}",
         "evaluation": report.key,
     }
-    lines = [f"- {k}: {v}" for k, v in facts.items()]
-    return "\n".join(
-        [to_markdown(score_table(report, metric, aggregate)), to_markdown(subset_table(report, metric)), *lines, ""]
-    )
+    tables = score_table(report, metric, aggregate), subset_table(report, metric)
+    return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
 def _published(report: Report, metric: str, aggregate: str) -> published.PublishedRow | None:
     p = report.protocol
-    if report.limit or report.model.get("whiten"):
+    if report.limit or report.model.get("whiten") or p.get("probe", "exact") != "exact":
         return None
-    if p.get("probe", "exact") != "exact":
+    # the published number belongs to the model's own settings
+    spec = known_model(report.model["name"])
+    if spec is None or any(getattr(spec, k) != v for k, v in deciding(report.model, SETTINGS).items()):
         return None
     if report.suite == "transfer":
         metric, aggregate = "accuracy", "all"
-    found = published.published_row(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
-    # the published number belongs to the model's own settings
-    spec = known_model(report.model["name"])
-    same = spec is not None and all(getattr(spec, k) == v for k, v in deciding(report.model, SETTINGS).items())
-    return found if same else None
+    return published.published_row(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
 
 
-def _title(report: Report, metric: str, aggregate: str) -> str:
-    title = board_title([report], metric, aggregate).replace("(embedded): ", "")
-    if report.limit:
-        title += f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
-    return title
-
-
-def _kinds(report: Report) -> set[str]:
-    return {task.get("kind", "sts") for task in report.tasks.values()}
-
-
-def _notes(report: Report, metric: str, aggregate: str) -> list[str]:
-    paper = _published(report, metric, aggregate)
+def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
     notes = [f"Published: {paper.row}, {paper.source}."] if paper else []
     notes += [f"{name}: not scored, it {why}." for name, why in report.skipped.items()]
     if any("dev" in t.get("probe", {}) for t in report.tasks.values()) and report.protocol["split"] == "dev":
@@ -298,19 +259,22 @@ def _notes(report: Report, metric: str, aggregate: str) -> list[str]:
     return notes
 
 
-def _entry(scores: Mapping[str, Any], metric: str, aggregate: str) -> Mapping[str, Any]:
-    """The score that is shown: of the metric asked for on STS, the accuracy on a transfer task."""
+def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Mapping[str, Any] | None:
+    """The score that is shown of a task (None: the average), where there is one: on transfer tasks the accuracy."""
+    scores = report.average if name is None else report.tasks.get(name, {}).get("scores")
+    if not scores:
+        return None
     by_aggregate: Mapping[str, Any] = scores.get(metric) or scores["accuracy"]
     entry: Mapping[str, Any] = by_aggregate.get(aggregate) or by_aggregate["all"]
     return entry
 
 
-def _cells(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return _number(entry["value"]), _interval(entry)
+def _value(entry: Mapping[str, Any] | None) -> str:
+    return _number(entry["value"] if entry else None)
 
 
 def _interval(entry: Mapping[str, Any] | None) -> str:
-    return MISSING if not entry or entry["interval"] is None else "{:.1f}–{:.1f}".format(*entry["interval"])
+    return shown_numbers("{:.1f}–{:.1f}", *((entry and entry["interval"]) or ()))
 
 
 def _number(value: float | None, sign: bool = False) -> str:
@@ -318,17 +282,3 @@ def _number(value: float | None, sign: bool = False) -> str:
         return MISSING
     rounded = round(value, 2) + 0.0  # no "-0.00"
     return f"{rounded:+.2f}" if sign else f"{rounded:.2f}"
-
-
-def write_report_tables(report: Report, path: Path) -> None:
-    """The Markdown page and the CSV beside a report's JSON."""
-    for file, text in draw_report(report, path).items():
-        write_text(file, text)
-
-
-def draw_report(report: Report, path: Path) -> dict[Path, str]:
-    """File -> content of all that is drawn from one report."""
-    return {
-        path.with_name(path.stem + ".md"): report_markdown(report, "spearman", "all"),
-        path.with_name(path.stem + ".csv"): to_csv(score_rows(report)),
-    }

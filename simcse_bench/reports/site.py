@@ -1,4 +1,4 @@
-"""results/index.html: leaderboards, ablations and geometry of a results folder on one self-contained page."""
+"""A results folder drawn anew or checked, and its index.html: leaderboards, ablations and geometry on one page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any, TypeVar
 
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, read_json, shown_machine, shown_versions, write_bytes
+from simcse_bench.files import fingerprint, read_json, write_bytes
 from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_settings, shown_usage
 from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
 from simcse_bench.reports.report import Report, load_worst
 from simcse_bench.reports.scores import board_title
-from simcse_bench.reports.table import Table, to_csv, to_markdown
+from simcse_bench.reports.table import Table, machine_facts, to_markdown
 
 Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
 Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
+T = TypeVar("T")
+_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
 
 
 def draw_site(
@@ -40,8 +42,8 @@ def draw_site(
     """
     boards = [
         board(f"board{i}-{j}", folder, reports, worst)
-        for i, (folder, found) in enumerate(groups.items())
-        for j, reports in enumerate(found)
+        for i, (folder, group) in enumerate(groups.items())
+        for j, reports in enumerate(group)
     ]
     ablations = [_ablation(name, path) for name, path in summaries.items()]
     findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
@@ -95,8 +97,7 @@ def _row(report: Report) -> dict[str, Any]:
             "pooling, head": shown_settings(model),
             "weights": shown_files(model),
             "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
-            "machine": shown_machine(report.environment),
-            "versions": shown_versions(report.environment),
+            **machine_facts(report.environment),
             "created": report.created,
             "evaluation": report.key,
         },
@@ -107,16 +108,11 @@ def _row(report: Report) -> dict[str, Any]:
 def _ablation(name: str, path: Path) -> dict[str, Any]:
     summary = ablation.read_summary(path)
     arms = ablation.ablation_table(summary)
-    figure = plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
     return {
         "id": name.replace("/", "-"), "name": name, "title": summary["title"], "subtitle": arms.title,
-        "reference": summary["reference"],
-        "section": page.section("", figure, arms), "provenance": ablation.ablation_provenance(summary),
+        "reference": summary["reference"], "section": page.section("", ablation.ablation_plot(summary), arms),
+        "provenance": ablation.ablation_provenance(summary),
     }  # fmt: skip
-
-
-T = TypeVar("T")
-_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
 
 
 def regenerate(results: Path, check: bool = False) -> list[Path]:
@@ -128,24 +124,23 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
     problems: list[str] = []
-    found = read_reports(results, problems)
-    files: dict[Path, bytes] = {}
-    for path, report in found.items():
-        files |= {file: text.encode() for file, text in scores.draw_report(report, path).items()}
-    groups = _by_folder(results, found)
-    for folder, boards in ((results / name, [scores.leaderboard(g) for g in group]) for name, group in groups.items()):
-        files[folder / "leaderboard.md"] = "\n".join(map(to_markdown, boards)).encode()
-        rows = [row for board in boards for row in scores.leaderboard_rows(board)]
-        files[folder / "leaderboard.csv"] = to_csv(rows).encode()
-    worst = dict(_tried(found, lambda path: load_worst(path, found[path]), "a report's pairs", problems))
+    reports = read_reports(results, problems)
+    texts: dict[Path, str] = {}
+    for path, report in reports.items():
+        texts |= scores.draw_report(report, path)
+    groups = _by_folder(results, reports)
+    for name, group in groups.items():
+        texts |= scores.draw_leaderboards(results / name, [scores.leaderboard(g) for g in group])
+    worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), "a report's pairs", problems))
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
-        texts, boards, damaged = mteb.draw_mteb_folder(folder)
-        files |= {file: text.encode() for file, text in texts.items()}
+        drawn, boards, damaged = mteb.draw_mteb_folder(folder)
+        texts |= drawn
         boards_of_mteb += boards
         problems += damaged
     for path, speed in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
-        files[path.with_suffix(".md")] = to_markdown(speed).encode()
+        texts[path.with_suffix(".md")] = to_markdown(speed)
+    files = {path: text.encode() for path, text in texts.items()}
     summaries = []
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
     paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
@@ -164,7 +159,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for folder, paper in _tried(sorted(reproduced), reproduction.draw_reproduction, "a reproduction", problems):
         files |= paper
         papers.append(folder.relative_to(results).as_posix())
-    pairs = {found[path].key: tasks for path, tasks in worst.items() if tasks}
+    pairs = {reports[path].key: tasks for path, tasks in worst.items() if tasks}
     shown = {"/".join(p for p in s.parent.relative_to(results).parts if p != "ablations"): s for s in summaries}
     files[results / "index.html"] = draw_site(groups, pairs, shown, analyses, papers, boards_of_mteb)
     for path, content in files.items():
@@ -183,7 +178,7 @@ def read_leaderboards(
     """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
     groups = _by_folder(results, read_reports(results, problems))
-    boards = {folder: [scores.leaderboard(g, metric, aggregate) for g in found] for folder, found in groups.items()}
+    boards = {folder: [scores.leaderboard(g, metric, aggregate) for g in group] for folder, group in groups.items()}
     return boards, problems
 
 
@@ -195,7 +190,15 @@ def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
         scores.draw_report(report, path)  # one of another form fails here
         return report
 
-    return dict(_tried(_report_files(results), read, "a whole report", problems))
+    # what else is saved: benchmarks, analyses, ablations, mteb and reproductions
+    others = {"speed", "analysis", "ablations", mteb.FOLDER}
+    names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
+    paths = [
+        path
+        for path in sorted(results.rglob("*.json"))
+        if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
+    ]
+    return dict(_tried(paths, read, "a whole report", problems))
 
 
 def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
@@ -210,28 +213,17 @@ def _tried(
     """What is read from each file; the others are added to the problems."""
     for path in paths:
         try:
-            found = read(path)
+            content = read(path)
         except UserError as error:
             problems += error.problems
         except _FOREIGN as error:
             problems.append(f"{path}: not {what} ({error!r}).")
         else:
-            yield path, found
+            yield path, content
 
 
 def _speed(path: Path) -> Table:
     return scores.speed_table(read_json(path))
-
-
-def _report_files(results: Path) -> list[Path]:
-    """JSON that should be reports: not that of benchmarks, analyses, ablations, mteb and reproductions."""
-    others = {"speed", "analysis", "ablations", mteb.FOLDER}
-    names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
-    return [
-        path
-        for path in sorted(results.rglob("*.json"))
-        if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
-    ]
 
 
 def grouped(reports: Sequence[Report]) -> list[list[Report]]:
