@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError, suggestion
 from simcse_bench.evaluation.evaluate import Data, Embedded, distinct_sentences
-from simcse_bench.evaluation.metrics import correlation
+from simcse_bench.evaluation.metrics import correlation, percent_ranks
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
 from simcse_bench.evaluation.statistics import difference, holm, mean_difference
 from simcse_bench.files import shown_name
@@ -24,7 +23,7 @@ from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, load_pairs, report_path
-from simcse_bench.reports.table import MISSING, Table
+from simcse_bench.reports.table import MISSING, Table, shown_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +50,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     """
     path = Path(given)
     if path.suffix != ".json":
-        name = shown_name(given) if Path(given).is_dir() else ALIASES.get(given, given)
+        name = shown_name(given) if path.is_dir() else ALIASES.get(given, given)
         path = report_path(results, suite, name)
     if not path.is_file():
         raise UserError(
@@ -142,16 +141,14 @@ def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.Data
     return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "p", "holm", "detectable"), float))
 
 
-def comparison_table(first: str, second: str, found: pd.DataFrame) -> Table:
+def comparison_table(first: str, second: str, frame: pd.DataFrame) -> Table:
     """What ``differences`` gives, for people; ``first`` and ``second`` are the reports' names."""
-    rows: list[list[str]] = []
-    for row in found.to_dict("records"):
-        scores = [f"{row['first']:.2f}", f"{row['second']:.2f}", f"{row['difference']:+.2f}"]
-        interval = _shown(row["low"], f"{row['low']:+.2f} to {row['high']:+.2f}")
-        p, corrected, detectable = (
-            _shown(row[k], f"{row[k]:.{n}f}") for k, n in (("p", 4), ("holm", 4), ("detectable", 2))
-        )
-        rows.append([row["title"], *scores, interval, p, corrected, detectable])
+    rows = [
+        [row["title"], f"{row['first']:.2f}", f"{row['second']:.2f}", f"{row['difference']:+.2f}",
+         shown_numbers("{:+.2f} to {:+.2f}", row["low"], row["high"]), shown_numbers("{:.4f}", row["p"]),
+         shown_numbers("{:.4f}", row["holm"]), shown_numbers("{:.2f}", row["detectable"])]
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
     notes = [
         "Spearman ×100 over all pairs of a task. 95 %: paired bootstrap over pairs. p: permutation of the two models "
         "pair by pair; Holm: corrected for the number of tasks. Detectable: the smallest true difference found with "
@@ -162,18 +159,12 @@ def comparison_table(first: str, second: str, found: pd.DataFrame) -> Table:
     return Table(f"{second} minus {first}", header, rows, notes)
 
 
-def _shown(value: float, text: str) -> str:
-    """The text of a number; a dash where there is none."""
-    return MISSING if value != value else text
-
-
 def most_different_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int = WORST) -> Table:
     """The pairs whose rank among a task's similarities differs most between two models; ranks in percent."""
     rows: list[tuple[float, list[str]]] = []
     for name, pairs in data.items():
-        a, b, gold = (
-            100 * rankdata(x) / len(pairs) for x in (first.similarities[name], second.similarities[name], pairs.gold)
-        )
+        a, b = (percent_ranks(side.similarities[name]) for side in (first, second))
+        gold = percent_ranks(pairs.gold)
         for i in np.argsort(-np.abs(b - a), kind="stable")[:count].tolist():
             cells = [first.report.tasks[name]["title"], f"{gold[i]:.0f}", f"{a[i]:.0f}", f"{b[i]:.0f}"]
             rows.append((-abs(b[i] - a[i]), [*cells, pairs.left[i], pairs.right[i]]))
@@ -236,16 +227,16 @@ def verify(
     opened = open_model(model, **options)
     plan = plan_evaluation(opened, settings)
     report = run_evaluation(plan, progress, say)
-    found = Verification(report, row, verdicts(report, row))
-    if found.verified:
-        return found
+    verification = Verification(report, row, verdicts(report, row))
+    if verification.verified:
+        return verification
     try:  # with its MLP, where the checkpoint has one
         encoder = open_model(model, **options | {"pooling": "cls", "head": "mlp"}).load()
     except UserError:
         encoder = opened.load()
     if not hasattr(encoder, "encode_views"):
-        return found
-    return replace(found, advice=view_advice(nearest_view(plan, encoder, row), report))
+        return verification
+    return replace(verification, advice=view_advice(nearest_view(plan, encoder, row), report))
 
 
 def require_published(name: str, protocol: str) -> PublishedRow:
@@ -270,8 +261,7 @@ def verdict(value: float, interval: tuple[float, float] | None, theirs: float) -
         return VERDICTS[0]
     if distance <= CLOSE:
         return VERDICTS[1]
-    inside = interval is not None and interval[0] <= theirs <= interval[1]
-    return VERDICTS[2] if inside else VERDICTS[3]
+    return VERDICTS[2 if interval is not None and interval[0] <= theirs <= interval[1] else 3]
 
 
 def verdicts(report: Report, row: PublishedRow) -> dict[str, str]:
@@ -280,26 +270,20 @@ def verdicts(report: Report, row: PublishedRow) -> dict[str, str]:
     return {n: verdict(e["value"], e["interval"], row.scores[n]) for n, e in entries.items()}
 
 
-def verification_table(found: Verification) -> Table:
+def verification_table(verification: Verification) -> Table:
     """Ours, the published number, the difference and the verdict, task by task."""
-    report, row = found.report, found.published
+    report, row = verification.report, verification.published
     rows = []
     for name, task in report.tasks.items():
-        entry = task["scores"]["spearman"]["all"]
-        theirs = row.scores.get(name)
-        interval = MISSING if entry["interval"] is None else "{:.1f}–{:.1f}".format(*entry["interval"])
-        difference = MISSING if theirs is None else f"{round(entry['value'], 2) - theirs:+.2f}"
-        shown = MISSING if theirs is None else f"{theirs:.2f}"
-        rows.append(
-            [task["title"], f"{entry['value']:.2f}", interval, shown, difference, found.verdicts.get(name, MISSING)]
-        )
+        entry, theirs = task["scores"]["spearman"]["all"], row.scores.get(name)
+        interval = shown_numbers("{:.1f}–{:.1f}", *(entry["interval"] or ()))
+        apart = None if theirs is None else round(entry["value"], 2) - theirs
+        rows.append([task["title"], f"{entry['value']:.2f}", interval, shown_numbers("{:.2f}", theirs),
+                     shown_numbers("{:+.2f}", apart), verification.verdicts.get(name, MISSING)])  # fmt: skip
     how = f"pooling {report.model.get('pooling')}, head {report.model.get('head')}"
-    return Table(
-        f"{report.model['name']} ({how}) against {row.row}, {row.source}",
-        ["", "score", "95 %", "published", "difference", "verdict"],
-        rows,
-        [f"OK: at most {OK} points apart; close: at most {CLOSE}. Protocol {report.protocol['name']}."],
-    )
+    title = f"{report.model['name']} ({how}) against {row.row}, {row.source}"
+    note = f"OK: at most {OK} points apart; close: at most {CLOSE}. Protocol {report.protocol['name']}."
+    return Table(title, ["", "score", "95 %", "published", "difference", "verdict"], rows, [note])
 
 
 def nearest_view(plan: EvaluationPlan, encoder: Any, row: PublishedRow) -> Match:
@@ -308,14 +292,12 @@ def nearest_view(plan: EvaluationPlan, encoder: Any, row: PublishedRow) -> Match
     data: Mapping[str, Any] = {n: d for n, d in plan.data.items() if n in row.scores}
     sentences = distinct_sentences(data.values())
     rows = {s: i for i, s in enumerate(sentences)}
-    found = []
+    matches = []
     for (pooling, head), vectors in zip(views, encoder.encode_views(sentences, views), strict=True):
-        distances = []
-        for name, pairs in data.items():
-            score = correlation("spearman", Embedded(rows, vectors).cosines(pairs), pairs.gold)
-            distances.append(abs(score - row.scores[name]))
-        found.append(Match(pooling, head, max(distances)))
-    return min(found, key=lambda m: m.largest)
+        whole = Embedded(rows, vectors)
+        scores = {n: correlation("spearman", whole.cosines(pairs), pairs.gold) for n, pairs in data.items()}
+        matches.append(Match(pooling, head, max(abs(score - row.scores[n]) for n, score in scores.items())))
+    return min(matches, key=lambda m: m.largest)
 
 
 def view_advice(match: Match, report: Report) -> str:

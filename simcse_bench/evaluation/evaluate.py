@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def evaluate(
 
     Args:
         encoder: anything with ``encode(sentences) -> (n, d)``.
-        tasks: from ``task.load_suite`` or ``task.load_task``.
+        tasks: from ``load_suite`` or ``load_task``.
         protocol: "simcse" (the paper's) or "mteb", or an ``EvalProtocol`` of your own.
         data_dir: folder in SentEval's layout; None: what is configured, or the official data from the Hub.
         limit: only the first pairs of every subset, for trying out.
@@ -101,33 +102,32 @@ def score_all(
     replicates: dict[str, dict[str, dict[str, Floats]]] = {}
     similarities: dict[str, Floats] = {}
     for task in (t for t in tasks if t.name in data):
-        found = data[task.name]
+        rows = data[task.name]
         try:
-            if isinstance(found, Pairs):
-                similarities[task.name] = whole.cosines(found)
-                scored, replicates[task.name] = score_sts(similarities[task.name], found, protocol, task.name)
+            if isinstance(rows, Pairs):
+                similarities[task.name] = whole.cosines(rows)
+                scored, replicates[task.name] = score_sts(similarities[task.name], rows, protocol, task.name)
             else:
-                scored, replicates[task.name] = score_transfer(task, found, *whole.sides(found), protocol, device)
+                scored, replicates[task.name] = score_transfer(task, rows, *whole.sides(rows), protocol, device)
                 say(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]
-        origin = {"split": protocol.split_of(task), "text": text, "fingerprint": found.fingerprint()}
-        results[task.name] = {"title": task.title, "kind": task.kind, "n": len(found), **scored, "data": origin}
-    stats = dict(getattr(encoder, "stats", {}))
-    stats |= {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
+        origin = {"split": protocol.split_of(task), "text": text, "fingerprint": rows.fingerprint()}
+        results[task.name] = {"title": task.title, "kind": task.kind, "n": len(rows), **scored, "data": origin}
+    counted = {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
     one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
-    fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
+    fields, fingerprints = protocol_fields(protocol, tasks), {n: r["data"]["fingerprint"] for n, r in results.items()}
     report = Report(
-        key=evaluation_key(model, protocol_fields(protocol, tasks), fingerprints, limit),
+        key=evaluation_key(model, fields, fingerprints, limit),
         suite=suite,
         model=dict(model) | {"dimension": int(whole.vectors.shape[1])},
-        protocol=protocol_fields(protocol, tasks),
+        protocol=fields,
         tasks=results,
         average=_average(results, replicates) if one_kind and not skipped else None,
         skipped=dict(skipped),
         limit=limit,
-        stats=stats,
+        stats=dict(getattr(encoder, "stats", {})) | counted,
         environment=environment(device),
         seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
         created=now(),
@@ -137,12 +137,10 @@ def score_all(
 
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
     """The protocol for a report; the probe only where a task has one."""
-    fields = asdict(protocol)
     probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
-    if not probes:
-        del fields["probe"]
-        return fields
-    return fields | {"task_probes": probes}
+    if probes:
+        return asdict(protocol) | {"task_probes": probes}
+    return {name: value for name, value in asdict(protocol).items() if name != "probe"}
 
 
 @dataclass(frozen=True)
@@ -178,16 +176,13 @@ def distinct_sentences(data: Iterable[Data]) -> list[str]:
     An empty sentence stays "" and is encoded as such. # differs from SentEval: its example scripts (bow.py) put "."
     in its place; SimCSE's batcher does not, and the published numbers come from SimCSE's.
     """
-    return list(dict.fromkeys(s for d in data for s in _sentences(d)))
 
+    def sentences(part: Data) -> Iterable[str]:
+        if isinstance(part, Labelled):
+            return itertools.chain(part.texts, part.seconds)
+        return itertools.chain.from_iterable(zip(part.left, part.right, strict=True))
 
-def _sentences(data: Data) -> Iterator[str]:
-    if isinstance(data, Labelled):
-        yield from data.texts
-        yield from data.seconds
-    else:
-        for pair in zip(data.left, data.right, strict=True):
-            yield from pair
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(sentences, data))))
 
 
 def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
@@ -226,19 +221,11 @@ def _average(
     # differs from SimCSE: evaluation.py averages numbers already rounded to two decimals, and counts a missing
     # task as 0.00
     """
-    metrics = next(iter(results.values()))["scores"]
 
-    def replicates_of(metric: str, how: str) -> Floats | None:
+    def mean_entry(metric: str, how: str) -> dict[str, Any]:
+        values = [r["scores"][metric][how]["value"] for r in results.values()]
         rows = [replicates[name][metric][how] for name in results if how in replicates[name][metric]]
-        return np.mean(rows, axis=0) if len(rows) == len(results) else None
+        return score_entry(float(np.mean(values)), np.mean(rows, axis=0) if len(rows) == len(results) else None)
 
-    return {
-        metric: {
-            how: score_entry(
-                float(np.mean([r["scores"][metric][how]["value"] for r in results.values()])),
-                replicates_of(metric, how),
-            )
-            for how in by_aggregate
-        }
-        for metric, by_aggregate in metrics.items()
-    }
+    metrics = next(iter(results.values()))["scores"]
+    return {metric: {how: mean_entry(metric, how) for how in hows} for metric, hows in metrics.items()}

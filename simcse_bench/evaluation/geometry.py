@@ -1,4 +1,4 @@
-"""Alignment and uniformity of sentence embeddings (Wang and Isola 2020; SimCSE section 2.3), in blocks."""
+"""Alignment and uniformity of sentence embeddings (Wang and Isola 2020; SimCSE section 2.3); a model's analysis."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ from simcse_bench.evaluation.metrics import Floats, correlation, unit
 from simcse_bench.evaluation.run import default_suite
 from simcse_bench.files import environment, now, read_json, require_writable, write_json
 from simcse_bench.models.open import Model, open_model
+from simcse_bench.reports.report import report_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Vectors = NDArray[np.floating[Any]]  # (n, d)
 BLOCK_ROWS = 2048  # rows compared at once: memory is 2048 x 2048 numbers, whatever n
+ALIGNED = 4.0  # gold above it makes a positive pair (SimCSE, footnote 3; STS-B's scale of 0 to 5)
+ANALYSIS_SCHEMA = 1
+BINS = 120  # of the cosine histograms, over -1 to 1
+PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
 
-def _wide(vectors: Vectors) -> NDArray[np.float64]:
-    return np.asarray(vectors, dtype=np.float64)
+def _unit(vectors: Vectors) -> Floats:
+    """In float64."""
+    return unit(np.asarray(vectors, dtype=np.float64))
 
 
 def alignment(left: Vectors, right: Vectors) -> float:
@@ -39,28 +45,28 @@ def alignment(left: Vectors, right: Vectors) -> float:
     """
     if not len(left):
         raise ValueError("alignment needs at least one pair")
-    return float(np.mean(np.sum((unit(_wide(left)) - unit(_wide(right))) ** 2, axis=1)))
+    return float(np.mean(np.sum((_unit(left) - _unit(right)) ** 2, axis=1)))
 
 
 def uniformity(vectors: Vectors) -> float:
     """log mean exp(-2 |x - y|^2) over all pairs of different rows of unit vectors (n, d); lower is better (Eq. 3)."""
     if len(vectors) < 2:
         raise ValueError("uniformity needs at least two vectors")
-    x = unit(_wide(vectors))
+    x = _unit(vectors)
+    blocks = [x[i : i + BLOCK_ROWS] for i in range(0, len(x), BLOCK_ROWS)]
     total = 0.0
-    for i in range(0, len(x), BLOCK_ROWS):
-        for j in range(i, len(x), BLOCK_ROWS):
+    for i, one in enumerate(blocks):
+        for other in blocks[i:]:
             # |x - y|^2 = |x|^2 + |y|^2 - 2xy
-            squares = (x[i : i + BLOCK_ROWS] ** 2).sum(1)[:, None] + (x[j : j + BLOCK_ROWS] ** 2).sum(1)[None]
-            kernel = np.exp(-2 * (squares - 2 * x[i : i + BLOCK_ROWS] @ x[j : j + BLOCK_ROWS].T))
-            total += float(np.triu(kernel, 1).sum() if i == j else kernel.sum())
-    pairs = len(x) * (len(x) - 1) / 2
-    return float(np.log(total / pairs))
+            squares = (one**2).sum(1)[:, None] + (other**2).sum(1)[None]
+            kernel = np.exp(-2 * (squares - 2 * one @ other.T))
+            total += float(np.triu(kernel, 1).sum() if other is one else kernel.sum())
+    return float(np.log(total / (len(x) * (len(x) - 1) / 2)))
 
 
 def mean_cosine(vectors: Vectors) -> float:
     """Mean cosine of all pairs of different rows (n, d): anisotropy (Ethayarajh 2019); 0 for even directions."""
-    x = unit(_wide(vectors))
+    x = _unit(vectors)
     n = len(x)
     if n < 2:
         raise ValueError("a mean cosine needs at least two vectors")
@@ -68,27 +74,22 @@ def mean_cosine(vectors: Vectors) -> float:
     return float((np.sum(x.sum(0) ** 2) - np.sum(x**2)) / (n * (n - 1)))
 
 
-def singular_values(vectors: Vectors) -> NDArray[np.float64]:
+def singular_values(vectors: Vectors) -> Floats:
     """Singular values of the centred unit vectors (n, d), largest first, in blocks: memory O(d^2)."""
-    x = unit(_wide(vectors))
+    x = _unit(vectors)
     centre = x.mean(0)
     square = np.zeros((x.shape[1], x.shape[1]))
     for i in range(0, len(x), BLOCK_ROWS):
         block = x[i : i + BLOCK_ROWS] - centre
         square += block.T @ block
-    values: NDArray[np.float64] = np.sqrt(np.clip(np.linalg.eigvalsh(square)[::-1], 0, None))
+    values: Floats = np.sqrt(np.clip(np.linalg.eigvalsh(square)[::-1], 0, None))
     return values
 
 
-def effective_rank(singular: NDArray[np.float64]) -> float:
+def effective_rank(singular: Floats) -> float:
     """exp of the entropy of the singular values' shares (Roy and Vetterli 2007): 1 for a line, d for a sphere."""
     shares = singular[singular > 0] / singular.sum()
     return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
-ANALYSIS_SCHEMA = 1
-BINS = 120  # of the cosine histograms, over -1 to 1
-PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
 
 def read_whole(name: str, splits: Sequence[str] = (), where: DataSource = ANYWHERE) -> Pairs:
@@ -124,7 +125,7 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
     (left, right), vectors, cosines = whole.sides(pairs), whole.vectors, whole.cosines(pairs)
     near = pairs.gold > ALIGNED
     spectrum = singular_values(vectors)
-    found: dict[str, Any] = {
+    return {
         "schema": ANALYSIS_SCHEMA,
         "model": dict(model.provenance),
         "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(vectors),
@@ -142,7 +143,6 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
         "environment": environment(str(getattr(encoder, "device", "cpu"))),
         "created": now(),
     }  # fmt: skip
-    return found
 
 
 def analyze(
@@ -172,45 +172,44 @@ def analyze(
     import pandas as pd
 
     from simcse_bench.reports.geometry import geometry_rows, write_analyses
-    from simcse_bench.reports.report import report_path
 
     require_writable(Path(out) / "analysis" / "index.html")
     opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
     suites = {default_suite(m.provenance, where) for m in opened}
     name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")
     pairs = read_whole(name, splits, where)
-    found = []
+    analyses = []
     for model in opened:
-        found.append(analyse_model(model, name, splits, pairs))
-        write_json(report_path(Path(out), "analysis", model.name), found[-1], None)
+        analyses.append(analyse_model(model, name, splits, pairs))
+        write_json(report_path(Path(out), "analysis", model.name), analyses[-1], None)
     write_analyses(Path(out) / "analysis")
-    return pd.DataFrame(geometry_rows(found))
+    return pd.DataFrame(geometry_rows(analyses))
 
 
 def by_gold(cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
     """Distribution of the cosines of the pairs of each unit of gold score: [0, 1), ..., [4, 5]."""
     edges = np.linspace(-1, 1, BINS + 1)
-    found = []
+    units = []
     for low in range(5):
         chosen = cosines[(gold >= low) & ((gold < low + 1) | (low == 4))]
         if len(chosen):
             quartiles = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
             counts = np.histogram(np.clip(chosen, -1, 1), edges)[0].tolist()
-            found.append({"gold": [low, low + 1], "n": len(chosen), "quartiles": quartiles, "counts": counts})
-    return found
+            units.append({"gold": [low, low + 1], "n": len(chosen), "quartiles": quartiles, "counts": counts})
+    return units
 
 
 def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
     """Spearman within the thirds of the pairs by ``key`` (n,); None where a third has no correlation."""
-    found = []
+    thirds = []
     for name, chosen in zip(PARTS, np.array_split(np.argsort(key, kind="stable"), 3), strict=True):
         try:
             score: float | None = round(correlation("spearman", cosines[chosen], gold[chosen]), 4)
         except UserError:
             score = None
         limits = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
-        found.append({"part": name, "from_to": limits, "n": len(chosen), "spearman": score})
-    return found
+        thirds.append({"part": name, "from_to": limits, "n": len(chosen), "spearman": score})
+    return thirds
 
 
 def read_trajectory(run: Path) -> list[Mapping[str, float]]:
@@ -234,6 +233,3 @@ def _overlap(pairs: Pairs) -> Floats:
     """Jaccard index of the words of a pair's sentences."""
     words = [[set(re.findall(r"\w+", s.lower())) for s in side] for side in (pairs.left, pairs.right)]
     return np.array([len(a & b) / max(1, len(a | b)) for a, b in zip(*words, strict=True)])
-
-
-ALIGNED = 4.0  # gold above it makes a positive pair (SimCSE, footnote 3; STS-B's scale of 0 to 5)

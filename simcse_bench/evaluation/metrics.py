@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError
 
+COUNT = 20  # worst pairs of each task, kept beside a report
 Floats = NDArray[np.float64]
 Real = TypeVar("Real", NDArray[np.float32], NDArray[np.float64])
 
@@ -63,12 +64,16 @@ def aggregate(how: str, union: float, by_subset: Mapping[str, float], sizes: Map
     """
     if how == "all":
         return union
-    names = list(by_subset)
-    weights = None if how == "mean" else [sizes[n] for n in names]
-    return float(np.average([by_subset[n] for n in names], weights=weights))
+    weights = None if how == "mean" else [sizes[n] for n in by_subset]
+    return float(np.average(list(by_subset.values()), weights=weights))
 
 
-COUNT = 20  # of each task, kept beside a report
+def percent_ranks(values: Floats | Sequence[float]) -> Floats:
+    """Average ranks (n,), in percent of their number."""
+    from scipy.stats import rankdata
+
+    ranks: Floats = rankdata(values)
+    return 100 * ranks / len(values)
 
 
 def worst_pairs(pairs: Pairs, similarities: Floats, count: int = COUNT) -> list[dict[str, Any]]:
@@ -84,18 +89,13 @@ def worst_pairs(pairs: Pairs, similarities: Floats, count: int = COUNT) -> list[
     Returns:
         ``gold``, ``cosine``, their ranks among the task's pairs in percent, ``left`` and ``right``.
     """
-    from scipy.stats import rankdata
-
-    ranks = {
-        "gold_rank": 100 * rankdata(pairs.gold) / len(pairs),
-        "cosine_rank": 100 * rankdata(similarities) / len(pairs),
-    }
+    ranks = {"gold_rank": percent_ranks(pairs.gold), "cosine_rank": percent_ranks(similarities)}
     order = np.argsort(-np.abs(ranks["cosine_rank"] - ranks["gold_rank"]), kind="stable")[:count]
     return [
         {
             "gold": round(float(pairs.gold[i]), 4),
             "cosine": round(float(similarities[i]), 4),
-            **{name: round(float(found[i]), 1) for name, found in ranks.items()},
+            **{name: round(float(values[i]), 1) for name, values in ranks.items()},
             "left": pairs.left[i],
             "right": pairs.right[i],
         }

@@ -44,11 +44,8 @@ def nested_kfold(x: NDArray[np.float32], y: Ints, probe: Probe, device: str = "c
         fits += [Fit(a, b, l2) for l2 in probe.l2 for a, b in inner]
         bounds.append(len(fits))
     accuracy, _ = train_all(x, y, fits, probe, device)
-    best, dev = [], []
-    for start, stop in itertools.pairwise(bounds):
-        chosen, score = choose(accuracy[start:stop].reshape(len(probe.l2), -1), probe.l2)
-        best.append(chosen)
-        dev.append(score)
+    chosen = [choose(accuracy[a:b].reshape(len(probe.l2), -1), probe.l2) for a, b in itertools.pairwise(bounds)]
+    best, dev = zip(*chosen, strict=True)
     refits = [refit(train, l2, probe) for (train, _), l2 in zip(outer, best, strict=True)]
     _, predict = train_all(x, y, refits, probe, device)
     predicted = np.empty_like(y)
@@ -56,9 +53,8 @@ def nested_kfold(x: NDArray[np.float32], y: Ints, probe: Probe, device: str = "c
         predicted[test] = predict(c, test)
     correct = predicted == y
     folds = tuple(percent(correct[test].mean()) for _, test in outer)
-    return Outcome(
-        round(float(np.mean(folds)), 2), round(float(np.mean(dev)), 2), folds, tuple(best), correct, predicted
-    )
+    test_score, dev_score = (round(float(np.mean(scores)), 2) for scores in (folds, dev))
+    return Outcome(test_score, dev_score, folds, best, correct, predicted)
 
 
 def kfold(x: NDArray[np.float32], y: Ints, n_train: int, probe: Probe, device: str = "cpu") -> Outcome:
@@ -69,7 +65,8 @@ def kfold(x: NDArray[np.float32], y: Ints, n_train: int, probe: Probe, device: s
     fits = [Fit(a, b, l2) for l2 in grid for a, b in folds]
     accuracy, _ = train_all(x, y, fits, probe, device)
     l2, dev = choose(accuracy.reshape(len(grid), -1), grid)
-    return _fixed_test(x, y, test, refit(train, l2, probe), dev, probe, device)
+    _, predict = train_all(x, y, [refit(train, l2, probe)], probe, device)
+    return _fixed_test(y[test], predict(0, test), dev, l2)
 
 
 def split(x: NDArray[np.float32], y: Ints, n_train: int, n_dev: int, probe: Probe, device: str = "cpu") -> Outcome:
@@ -80,20 +77,13 @@ def split(x: NDArray[np.float32], y: Ints, n_train: int, n_dev: int, probe: Prob
     l2, dev = choose(accuracy[:, None], probe.l2)
     # SentEval trains the chosen classifier once more from the same seed: it is the same classifier
     test = np.arange(n_train + n_dev, len(y))
-    predicted = predict(probe.l2.index(l2), test)
-    correct = predicted == y[test]
+    return _fixed_test(y[test], predict(probe.l2.index(l2), test), dev, l2)
+
+
+def _fixed_test(gold: Ints, predicted: Ints, dev: float, l2: float) -> Outcome:
+    correct = predicted == gold
     score = percent(correct.mean())
     return Outcome(score, dev, (score,), (l2,), correct, predicted)
-
-
-def _fixed_test(
-    x: NDArray[np.float32], y: Ints, test: Ints, last: Fit, dev: float, probe: Probe, device: str
-) -> Outcome:
-    _, predict = train_all(x, y, [last], probe, device)
-    predicted = predict(0, test)
-    correct = predicted == y[test]
-    score = percent(correct.mean())
-    return Outcome(score, dev, (score,), (last.l2,), correct, predicted)
 
 
 def stratified_folds(y: Ints, k: int, seed: int) -> list[tuple[Ints, Ints]]:

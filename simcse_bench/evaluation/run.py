@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.data.pairs import Pairs, data_folder
@@ -17,12 +17,9 @@ from simcse_bench.evaluation.metrics import worst_pairs
 from simcse_bench.files import require_writable
 from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model
-from simcse_bench.progress import Say, silent
+from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path, save_pairs
 from simcse_bench.reports.scores import write_report_tables
-
-if TYPE_CHECKING:
-    from simcse_bench.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,8 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: 
     """Evaluate and save, or give the report that is there already; ``say`` gets a line per transfer task."""
     report = plan.existing
     if report is None:
-        encoder = plan.model.load(progress)
         report, similarities = score_all(
-            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
+            plan.model.load(progress), plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
@@ -167,12 +163,11 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Ev
 def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
     """Which setting of a saved report is not the one asked for."""
     there, here = deciding(report.model), deciding(model)
-    found = [f"{f} {there[f]} there, {here[f]} here" for f in here if f != "files" and there[f] != here[f]]
+    differences = [f"{f} {there[f]} there, {here[f]} here" for f in here if f != "files" and there[f] != here[f]]
     files = report.model.get("files") or {}
     changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
-    found += [f"{', '.join(changed)} differ"] if changed else []
-    data = [
-        n for n, digest in fingerprints.items() if report.tasks.get(n, {}).get("data", {}).get("fingerprint") != digest
-    ]
-    found += [f"the data of {', '.join(data)} differ"] if data else []
-    return "; ".join(found) or "other protocol settings"
+    differences += [f"{', '.join(changed)} differ"] if changed else []
+    saved = {name: task.get("data", {}).get("fingerprint") for name, task in report.tasks.items()}
+    data = [name for name, digest in fingerprints.items() if saved.get(name) != digest]
+    differences += [f"the data of {', '.join(data)} differ"] if data else []
+    return "; ".join(differences) or "other protocol settings"

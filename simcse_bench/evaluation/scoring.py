@@ -42,7 +42,7 @@ def score_sts(
 def score_entry(value: float, replicates: Floats | None) -> dict[str, Any]:
     """A score for a report, with the interval of its replicates."""
     interval = None if replicates is None else percentile_interval(replicates)
-    return {"value": round(value, 6), "interval": None if interval is None else [round(x, 6) for x in interval]}
+    return {"value": round(value, 6), "interval": _rounded(interval)}
 
 
 def score_transfer(
@@ -70,30 +70,26 @@ def score_transfer(
     features = np.concatenate([np.abs(first - second), first * second], axis=1) if len(second) else first
     sizes = list(data.sizes.values())
     if task.probe == "nested_kfold":
-        found = probes.nested_kfold(features, data.labels, settings, device)
+        outcome = probes.nested_kfold(features, data.labels, settings, device)
     elif task.probe == "kfold":
-        found = probes.kfold(features, data.labels, sizes[0], settings, device)
+        outcome = probes.kfold(features, data.labels, sizes[0], settings, device)
     else:
-        found = probes.split(features, data.labels, sizes[0], sizes[1], settings, device)
-    n = len(found.correct)
+        outcome = probes.split(features, data.labels, sizes[0], sizes[1], settings, device)
+    n = len(outcome.correct)
     rng = np.random.default_rng([protocol.bootstrap_seed, zlib.crc32(task.name.encode())])
-    replicates = 100.0 * rng.binomial(n, found.correct.mean(), size=protocol.resamples) / n
+    replicates = 100.0 * rng.binomial(n, outcome.correct.mean(), size=protocol.resamples) / n
     # the score is the mean of the folds' rounded accuracies: put the interval around it
-    replicates += found.test - 100.0 * found.correct.mean()
-    test = {"value": found.test, "interval": _rounded(percentile_interval(replicates))}
-    dev: Mapping[str, Any] = {"value": found.dev, "interval": None}
+    replicates += outcome.test - 100.0 * outcome.correct.mean()
+    test = {"value": outcome.test, "interval": _rounded(percentile_interval(replicates))}
+    dev: Mapping[str, Any] = {"value": outcome.dev, "interval": None}
     score, kept = (test, {"all": replicates}) if protocol.split == "test" else (dev, {})
-    details = {"test": found.test, "dev": found.dev, "test_examples": n, "folds": found.folds, "l2": found.l2}
+    details = {"test": outcome.test, "dev": outcome.dev, "test_examples": n, "folds": outcome.folds, "l2": outcome.l2}
     if task.name == "mrpc":
-        details["test_f1"] = _f1(data.labels[-n:], found.predicted)
+        from sklearn.metrics import f1_score
+
+        details["test_f1"] = round(100 * float(f1_score(data.labels[-n:], outcome.predicted)), 2)
     scored = {"scores": {"accuracy": {"all": score}}, "subsets": {}, "probe": asdict(settings) | details}
     return scored, {"accuracy": kept}
-
-
-def _f1(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    from sklearn.metrics import f1_score
-
-    return round(100 * float(f1_score(gold, predicted)), 2)
 
 
 def _rounded(interval: tuple[float, float] | None) -> list[float] | None:

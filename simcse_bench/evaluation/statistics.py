@@ -1,4 +1,4 @@
-"""Bootstrap of correlations: all resamples at once, by weights instead of copies."""
+"""Bootstrap of correlations, all resamples at once by weights instead of copies; two systems compared; Holm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.evaluation.metrics import Floats, correlation
 
 LEVEL = 0.95
-_BLOCK = 4_000_000  # numbers per block: resamples are worked off in blocks of about 32 MB an array
+RESAMPLES = 1000
+PERMUTATIONS = 5000
+_BLOCK = 4_000_000  # numbers per block: resamples and permutations are worked off in blocks of about 32 MB an array
+# (z of 97.5 %) + (z of 80 %): a difference of so many standard errors is found with 80 % probability
+_POWER = float(scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float] | None:
@@ -36,8 +40,8 @@ def resample_counts(sizes: Sequence[int], resamples: int, seed: int | Sequence[i
     rng = np.random.default_rng(seed)
     blocks = []
     for n in sizes:
-        drawn = rng.integers(0, n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
-        blocks.append(np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n))
+        rows = rng.integers(0, n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
+        blocks.append(np.bincount(rows.ravel(), minlength=resamples * n).reshape(resamples, n))
     return np.concatenate(blocks, axis=1).astype(np.int32)
 
 
@@ -92,29 +96,25 @@ def bootstrap(
     for metric in METRICS:
         for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True):
             rows = slice(start, stop)
-            by_subset[metric][name] = _replicates(metric, similarity[rows], gold[rows], counts[:, rows])
+            by_subset[metric][name] = replicates(similarity[rows][None], gold[rows], counts[:, rows], metric)[0]
         table = np.stack(list(by_subset[metric].values()))  # (subsets, resamples)
-        union = table[0] if len(names) == 1 else _replicates(metric, similarity, gold, counts)
+        union = table[0] if len(names) == 1 else replicates(similarity[None], gold, counts, metric)[0]
         weighted = np.average(table, axis=0, weights=list(sizes.values()))
         by_aggregate[metric] = dict(zip(AGGREGATES, (union, table.mean(axis=0), weighted), strict=True))
     return by_aggregate, by_subset
 
 
-def _replicates(metric: str, x: Floats, y: Floats, counts: NDArray[np.int32]) -> Floats:
+def replicates(similarities: Floats, gold: Floats, counts: NDArray[np.int32], metric: str = "spearman") -> Floats:
+    """Correlation of every row (seeds, n) with gold (n,) in every resample: (seeds, resamples)."""
     step = max(1, _BLOCK // counts.shape[1])
-    out = []
+    blocks = []
     for start in range(0, len(counts), step):
         block = counts[start : start + step]
-        sides = (weighted_ranks(x, block), weighted_ranks(y, block)) if metric == "spearman" else (x, y)
-        out.append(weighted_pearson(*sides, block))
-    return np.concatenate(out)
-
-
-RESAMPLES = 1000
-PERMUTATIONS = 5000
-_BLOCK = 4_000_000  # numbers drawn at once
-# (z of 97.5 %) + (z of 80 %): a difference of so many standard errors is found with 80 % probability
-_POWER = float(scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))
+        rows, wanted = list(similarities), gold
+        if metric == "spearman":
+            rows, wanted = [weighted_ranks(row, block) for row in rows], weighted_ranks(gold, block)
+        blocks.append(np.stack([weighted_pearson(row, wanted, block) for row in rows]))
+    return np.concatenate(blocks, axis=1)
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,9 @@ def difference(
         gold: (n,).
         sizes: rows of each subset, standing together; pairs are drawn within them. Default: one subset.
     """
-    value = float(np.mean(scores(second, gold)) - np.mean(scores(first, gold)))
+    value = np.mean(_scores(second, gold)) - np.mean(_scores(first, gold))
     moved = _moved(first, second, gold, sizes or {"all": len(gold)}, resamples, (seed,))
-    p = permutation_p(first, second, gold, seed=seed)
-    return Difference(value, percentile_interval(moved), p, _POWER * float(np.nanstd(moved, ddof=1)))
+    return _difference(float(value), moved, permutation_p(first, second, gold, seed=seed))
 
 
 def mean_difference(
@@ -164,10 +163,12 @@ def mean_difference(
     rows = [
         _moved(first[n][None], second[n][None], gold[n], sizes[n], resamples, (seed, i)) for i, n in enumerate(first)
     ]
-    value = np.mean([scores(second[n][None], gold[n])[0] - scores(first[n][None], gold[n])[0] for n in first])
-    moved = np.mean(rows, axis=0)
-    spread = float(np.nanstd(moved, ddof=1))
-    return Difference(float(value), percentile_interval(moved), float("nan"), _POWER * spread)
+    value = np.mean([_scores(second[n][None], gold[n])[0] - _scores(first[n][None], gold[n])[0] for n in first])
+    return _difference(float(value), np.mean(rows, axis=0), float("nan"))
+
+
+def _difference(value: float, moved: Floats, p: float) -> Difference:
+    return Difference(value, percentile_interval(moved), p, _POWER * float(np.nanstd(moved, ddof=1)))
 
 
 def _moved(
@@ -190,15 +191,9 @@ def _moved(
     return moved
 
 
-def scores(similarities: Floats, gold: Floats) -> list[float]:
+def _scores(similarities: Floats, gold: Floats) -> list[float]:
     """Spearman of every row of similarities (seeds, n) with gold (n,), in percent."""
     return [correlation("spearman", row, gold) for row in similarities]
-
-
-def replicates(similarities: Floats, gold: Floats, counts: NDArray[np.int32]) -> Floats:
-    """Spearman of every row (seeds, n) in every resample: (seeds, resamples)."""
-    ranks = weighted_ranks(gold, counts)
-    return np.stack([weighted_pearson(weighted_ranks(row, counts), ranks, counts) for row in similarities])
 
 
 def permutation_p(
@@ -214,15 +209,14 @@ def permutation_p(
     a, b = ([_standard_ranks(side[i % len(side)]) for i in range(count)] for side in (first, second))
     observed = abs(sum(float((y - x) @ wanted) for x, y in zip(a, b, strict=True))) / len(wanted)
     rng = np.random.default_rng((seed, 2))
-    reached, done = 0, 0
-    while done < permutations:
-        rows = min(permutations - done, max(1, _BLOCK // len(wanted)))
+    reached, step = 0, max(1, _BLOCK // len(wanted))
+    for done in range(0, permutations, step):
+        rows = min(permutations - done, step)
         swapped = rng.integers(0, 2, size=(rows, len(wanted))).astype(np.float64)
         moved = sum(
             _swapped(y, x, wanted, swapped) - _swapped(x, y, wanted, swapped) for x, y in zip(a, b, strict=True)
         )
         reached += int(np.sum(np.abs(moved) >= observed - 1e-9))
-        done += rows
     return (reached + 1) / (permutations + 1)
 
 
@@ -232,8 +226,8 @@ def _swapped(x: Floats, other: Floats, wanted: Floats, swapped: Floats) -> Float
     mean = (x.sum() + swapped @ (other - x)) / n
     square = ((x**2).sum() + swapped @ (other**2 - x**2)) / n
     product = (x @ wanted + swapped @ ((other - x) * wanted)) / n  # gold's mean is 0, its variance 1
-    found: Floats = product / np.sqrt(np.maximum(square - mean**2, 1e-12))
-    return found
+    correlations: Floats = product / np.sqrt(np.maximum(square - mean**2, 1e-12))
+    return correlations
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simcse_bench.evaluation.evaluate import finite_embeddings
-from simcse_bench.evaluation.metrics import paired_cosine
+from simcse_bench.evaluation.metrics import Floats, paired_cosine
 from simcse_bench.files import fingerprint
 from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
+from simcse_bench.progress import Progress
 from simcse_bench.reports.report import evaluation_key
 
-if TYPE_CHECKING:
-    from simcse_bench.evaluation.metrics import Floats
+if TYPE_CHECKING:  # it loads torch
     from simcse_bench.models.encoders import Array, Encoder
-    from simcse_bench.progress import Progress
 
-ShowPass = Callable[[], contextlib.AbstractContextManager["Progress | None"]]  # opened around every call of encode
+ShowPass = Callable[[], contextlib.AbstractContextManager[Progress | None]]  # opened around every call of encode
 
 
 def mteb_model(model: str, **options: Any) -> MtebModel:
@@ -93,10 +92,9 @@ class MtebModel:
         """(n, d): every distinct text embedded once."""
         if self.encoder is None:
             self.encoder = self.model.load(self._progress)
-        distinct = list(dict.fromkeys(texts))
+        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         with self.show_pass() as self._show:
-            vectors = finite_embeddings(self.encoder, distinct)
-        row = {text: i for i, text in enumerate(distinct)}
+            vectors = finite_embeddings(self.encoder, list(row))
         return vectors[[row[text] for text in texts]]
 
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Any:

@@ -54,11 +54,11 @@ def select_mteb(spec: str) -> Selection:
     problems: list[str] = []
     for name in names:
         try:
-            found = benchmarks[name].tasks if name in benchmarks else [_task(mteb, name, known, benchmarks)]
+            tasks = benchmarks[name].tasks if name in benchmarks else [_task(mteb, name, known, benchmarks)]
         except UserError as error:
             problems += error.problems
             continue
-        for task in found:
+        for task in tasks:
             other = chosen.setdefault(task.metadata.name, task)
             if other.hf_subsets != task.hf_subsets or other.eval_splits != task.eval_splits:
                 problems.append(
@@ -74,16 +74,15 @@ def select_mteb(spec: str) -> Selection:
 
 
 def _task(mteb: Any, name: str, known: Sequence[str], benchmarks: Iterable[str]) -> Any:
-    whole = re.fullmatch(r"(.+?)\[(.*)\]", name)
-    subsets = [s.strip() for s in whole[2].split(",")] if whole else None
-    plain = whole[1] if whole else name
+    bracketed = re.fullmatch(r"(.+?)\[(.*)\]", name)
+    plain = bracketed[1] if bracketed else name
     if plain not in known:
         near = suggestion(plain, [*known, *benchmarks])
         raise UserError(f"unknown mteb task or benchmark {plain!r}{near} `mteb available-tasks` lists them; {HOW}.")
     task = mteb.get_task(plain)
-    if subsets is None:
+    if bracketed is None:
         return task
-    wrong = [s for s in subsets if s not in task.hf_subsets]
-    if wrong:
-        raise unknown(f"subset of mteb task {plain!r}:", wrong[0], task.hf_subsets)
+    subsets = [s.strip() for s in bracketed[2].split(",")]
+    for wrong in (s for s in subsets if s not in task.hf_subsets):
+        raise unknown(f"subset of mteb task {plain!r}:", wrong, task.hf_subsets)
     return mteb.get_task(plain, hf_subsets=subsets)
