@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 CACHE = 2 << 20  # bytes of a chunk's mini-batch
+_SEED_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -173,17 +174,15 @@ class _Chunk:
                 kept[alive[j], :, part] = self.p[j, :, part]
             going = active[alive].any(axis=1)
             if not going.all():
-                self._keep(torch.from_numpy(np.flatnonzero(going)).to(self.p.device))
+                rows = torch.from_numpy(np.flatnonzero(going)).to(self.p.device)
+                self.train_rows, self.l2 = self.train_rows[rows], self.l2[rows]
+                self.p, self.m, self.v, self.gradient = (t[rows] for t in (self.p, self.m, self.v, self.gradient))
                 alive = alive[going]
         by_value = kept.view(folds, -1, self.values, k)
         return [
             [(float(best[f, r]), by_value[f, :-1, r].clone(), by_value[f, -1, r].clone()) for r in range(self.values)]
             for f in range(folds)
         ]
-
-    def _keep(self, folds: torch.Tensor) -> None:
-        self.train_rows, self.l2 = self.train_rows[folds], self.l2[folds]
-        self.p, self.m, self.v, self.gradient = (t[folds] for t in (self.p, self.m, self.v, self.gradient))
 
     def _one_pass(self) -> None:
         n, size = self.train_rows.shape[1], self.probe.batch_size
@@ -247,6 +246,3 @@ def _initial(dimension: int, classes: int, seed: int) -> tuple[torch.Tensor, tor
         torch.manual_seed(seed)
         linear = torch.nn.Linear(dimension, classes)
     return linear.weight.detach(), linear.bias.detach()
-
-
-_SEED_LOCK = threading.Lock()

@@ -13,7 +13,7 @@ from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError, suggestion
-from simcse_bench.evaluation.evaluate import Data, Embedded, distinct_sentences
+from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
 from simcse_bench.evaluation.metrics import correlation, percent_ranks
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
 from simcse_bench.evaluation.statistics import difference, holm, mean_difference
@@ -71,7 +71,7 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
     if not names:
         raise UserError("these reports have no STS task in common.")
     problems = []
-    data: dict[str, Data] = {}
+    data: dict[str, Pairs] = {}
     for name in names:
         fingerprints = {s.report.tasks[name]["data"]["fingerprint"] for s in sides}
         if len(fingerprints) > 1:
@@ -86,7 +86,7 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
         data[name] = pairs
     if problems:
         raise UserError(*problems)
-    return data  # type: ignore[return-value]
+    return data
 
 
 def compare(
@@ -123,13 +123,13 @@ def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.Data
     import pandas as pd
 
     sides, titles = (first, second), {n: first.report.tasks[n]["title"] for n in data}
-    arrays = [{n: np.asarray(s.similarities[n], dtype=np.float64) for n in data} for s in sides]
+    one, other = ({n: np.asarray(s.similarities[n], dtype=np.float64) for n in data} for s in sides)
     scores = [{n: s.report.tasks[n]["scores"]["spearman"]["all"]["value"] for n in data} for s in sides]
-    by_task = {n: difference(arrays[0][n][None], arrays[1][n][None], p.gold, p.sizes()) for n, p in data.items()}
+    by_task = {n: difference(one[n][None], other[n][None], p.gold, p.sizes()) for n, p in data.items()}
     corrected = dict(zip(by_task, holm([d.p for d in by_task.values()]), strict=True))
     if len(data) > 1:
         gold, sizes = {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()}
-        by_task["avg"], titles["avg"] = mean_difference(arrays[0], arrays[1], gold, sizes), "Avg."
+        by_task["avg"], titles["avg"] = mean_difference(one, other, gold, sizes), "Avg."
         for values in scores:
             values["avg"] = np.mean(list(values.values()))
     rows = [

@@ -60,91 +60,85 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
     suite_from = "--suite" if settings.suite else "--task"
     if not settings.suite and not settings.tasks:
-        settings = replace(settings, suite=default_suite(provenance, settings.where))
-        suite_from = _why(settings.suite)
+        suite = default_suite(provenance, settings.where)
+        settings = replace(settings, suite=suite)
+        suite_from = "the default" if suite == "sts" else "the embedded data: no real data is configured"
+        suite_from = "the model's language" if suite.startswith("sts-") else suite_from
     title = f"{provenance['name']}: what would be evaluated (nothing was computed)"
     model = Table(title, ["", "value", "decided by"], rows)
     return [model, *(_suite(provenance, one, suite_from) for one in each_suite(settings))]
-
-
-def _why(suite: str) -> str:
-    if suite == "sts":
-        return "the default"
-    return "the model's language" if suite.startswith("sts-") else "the embedded data: no real data is configured"
 
 
 def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """What reports are named by, and the rows that tell how the model would be used."""
     if baselines.is_baseline(asked.model):
         words = baselines.named_baseline(asked.model)
-        provenance = words.provenance
-        return provenance, [
-            ["files", str(words.file), "--model"],
-            ["pooling", provenance["pooling"], "word vectors have one"],
-        ]
+        pooling = ["pooling", words.provenance["pooling"], "word vectors have one"]
+        return words.provenance, [["files", str(words.file), "--model"], pooling]
     problem = ""
     try:
-        found = checkpoints.resolve(
+        checkpoint = checkpoints.resolve(
             asked.model, asked.revision, asked.pooling, asked.head, asked.max_length, scratch=scratch
         )
     except Unavailable as error:  # what the catalog says needs no file
         spec = known_model(asked.model)
         if spec is None:
             raise
-        found = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
+        checkpoint = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
         problem = error.problems[0]
-    return found.provenance(fingerprints=False), _rows(found, _files(found, scratch), problem, asked.max_length)
+    return checkpoint.provenance(fingerprints=False), _rows(
+        checkpoint, _files(checkpoint, scratch), problem, asked.max_length
+    )
 
 
-def _files(found: Checkpoint, scratch: Path) -> list[str]:
+def _files(checkpoint: Checkpoint, scratch: Path) -> list[str]:
     """Files with their sizes: those on this machine, or those a download would bring."""
-    if found.folder != Path() and not found.folder.is_relative_to(scratch):
-        return [f"{name} ({_size(path.stat().st_size)})" for name, path in found.files().items()]
-    if found.folder == Path():
+    if checkpoint.folder != Path() and not checkpoint.folder.is_relative_to(scratch):
+        return [f"{name} ({_size(path.stat().st_size)})" for name, path in checkpoint.files().items()]
+    if checkpoint.folder == Path():
         return []
-    return [f"{name} ({_size(size)})" for name, size in hub.file_sizes(found.name, found.revision).items()]
+    return [f"{name} ({_size(size)})" for name, size in hub.file_sizes(checkpoint.name, checkpoint.revision).items()]
 
 
-def _rows(found: Checkpoint, files: Sequence[str], problem: str, given: int | None) -> list[list[str]]:
-    here = weight_files(found.folder) if found.folder != Path() else []
-    if found.folder == Path():
-        place = f"{NOT_HERE}; would be downloaded from the Hub. {problem}"
-    elif here:
-        place = str(found.folder)
+def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int | None) -> list[list[str]]:
+    if checkpoint.folder != Path() and weight_files(checkpoint.folder):
+        place = str(checkpoint.folder)
     else:
-        place = f"{NOT_HERE}; would be downloaded from the Hub"
-    origin = f"Hub, revision {found.revision}" if found.revision else "the name" if not files else "--model"
-    spec = found.spec
+        place = f"{NOT_HERE}; would be downloaded from the Hub" + f". {problem}" * (checkpoint.folder == Path())
+    origin = f"Hub, revision {checkpoint.revision}" if checkpoint.revision else "the name" if not files else "--model"
+    spec = checkpoint.spec
     pooling = f"{spec.pooling}: {POOLINGS[spec.pooling]}" if spec.pooling else "known once its files are here"
     rows = [
         ["folder", place, origin],
-        *([["files", "\n".join(files), "safetensors where there are any"]] if files else []),
-        ["pooling", pooling, _reason(found)],
-        ["head", f"{spec.head}: {HEADS[spec.head]}", _reason(found)],
-        ["max length", *_length(found, given)],
+        *[["files", "\n".join(files), "safetensors where there are any"]] * bool(files),
+        ["pooling", pooling, _reason(checkpoint)],
+        ["head", f"{spec.head}: {HEADS[spec.head]}", _reason(checkpoint)],
+        ["max length", *_length(checkpoint, given)],
         ["segmentation", f"{spec.preprocess}, before the tokenizer" if spec.preprocess else "none",
-         _CATALOG if known_model(found.name) else "only catalog models have one"],
-        ["normalised", "yes" if found.normalize else "no", "modules.json" if found.normalize else "no such module"],
+         _CATALOG if known_model(checkpoint.name) else "only catalog models have one"],
+        ["normalised", *(("yes", "modules.json") if checkpoint.normalize else ("no", "no such module"))],
     ]  # fmt: skip
-    rows += [["usage", found.taken_usage(), "its card shows several"]] if found.taken_usage() else []
+    rows += [["usage", checkpoint.taken_usage(), "its card shows several"]] if checkpoint.taken_usage() else []
     rows += [["note", spec.note, _CATALOG]] if spec.note else []
     return rows
 
 
-def _reason(found: Checkpoint) -> str:
-    return found.reason.replace("catalog", _CATALOG)
+def _reason(checkpoint: Checkpoint) -> str:
+    return checkpoint.reason.replace("catalog", _CATALOG)
 
 
-def _length(found: Checkpoint, given: int | None) -> tuple[str, str]:
+def _length(checkpoint: Checkpoint, given: int | None) -> tuple[str, str]:
     """Most tokens of a sentence, and where that comes from."""
     if given is not None:
         return str(given), "--max-length"
-    if found.spec.max_length is not None:
-        known = known_model(found.name)
-        return str(found.spec.max_length), _reason(found) if known is None or known.max_length is None else _CATALOG
-    if found.folder == Path():
+    if checkpoint.spec.max_length is not None:
+        known = known_model(checkpoint.name)
+        return str(checkpoint.spec.max_length), _reason(
+            checkpoint
+        ) if known is None or known.max_length is None else _CATALOG
+    if checkpoint.folder == Path():
         return "the model's own limit", "its config.json"
-    limit, origin_file = _own_limit(found.folder)
+    limit, origin_file = _own_limit(checkpoint.folder)
     return (f"{limit}, the model's own limit" if limit else "the model's own limit"), origin_file
 
 
@@ -168,10 +162,9 @@ def _suite(provenance: Mapping[str, Any], settings: EvaluationSettings, suite_fr
     tasks, protocol, path = destination(provenance, settings)
     rows = [_task(task, protocol, settings) for task in tasks]
     what = f"suite {settings.suite} ({suite_from})" if settings.suite else "single tasks (--task)"
-    title = f"{what}, protocol {protocol.name}"
     there = "a report is there already: the same evaluation is printed again, another needs --force"
     notes = [f"report: {path} (.md, .csv){f'; {there}' if path.exists() and not settings.force else ''}"]
-    return Table(title, ["task", "title", "split", "rows", "data"], rows, notes)
+    return Table(f"{what}, protocol {protocol.name}", ["task", "title", "split", "rows", "data"], rows, notes)
 
 
 def _task(task: Task, protocol: EvalProtocol, settings: EvaluationSettings) -> list[str]:

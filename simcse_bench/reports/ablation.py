@@ -78,8 +78,8 @@ def ablation_table(summary: Mapping[str, Any]) -> Table:
     rows = []
     for arm in summary["arms"]:
         difference = arm.get("difference")
-        row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(difference), _interval(difference)]
-        row += [_spread(arm["test"])]
+        row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(difference), _interval(difference),
+               _spread(arm["test"])]  # fmt: skip
         row += [_spread(arm["alignment"], 3), _spread(arm["uniformity"], 2)] * geometry
         row += [shown_numbers("{:.1f}", arm["published"])] * paper
         rows.append(row)

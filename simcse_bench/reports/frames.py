@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +44,7 @@ def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.Dat
         raise unknown("kind of results", kind, KINDS)
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with results of `simcse-bench eval` or the like.")
-    read: Mapping[str, Callable[[Path], list[dict[str, Any]]]] = {
-        "scores": _scores, "ablations": _ablations, "geometry": _geometry,
-    }  # fmt: skip
-    return pd.DataFrame(read[kind](results))
-
-
-def report_frame(report: Report, path: Path | None = None) -> pd.DataFrame:
-    """One report as ``read_results`` gives it."""
-    import pandas as pd
-
-    return pd.DataFrame(_rows(report, path))
+    return pd.DataFrame({"scores": _scores, "ablations": _ablations, "geometry": _geometry}[kind](results))
 
 
 def _scores(results: Path) -> list[dict[str, Any]]:
@@ -66,10 +55,10 @@ def _scores(results: Path) -> list[dict[str, Any]]:
     return [row for path, report in reports.items() for row in _rows(report, path)]
 
 
-def _rows(report: Report, path: Path | None) -> list[dict[str, Any]]:
+def _rows(report: Report, path: Path) -> list[dict[str, Any]]:
     said = deciding(report.model, [field for field in VALUES if field != "files"])
     settings = ", ".join(f"{k} {v}" for k, v in said.items() if v)
-    beside = {"limit": report.limit, "key": report.key, "path": None if path is None else path.as_posix()}
+    beside = {"limit": report.limit, "key": report.key, "path": path.as_posix()}
     return [
         {"model": row.pop("model"), "settings": settings, "suite": report.suite}
         | {"n" if k == "pairs" else k: None if v == "" and k in ("low", "high") else v for k, v in row.items()}

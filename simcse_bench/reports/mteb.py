@@ -99,12 +99,8 @@ def mteb_table(report: MtebReport) -> Table:
 
 def mteb_parts_table(report: MtebReport) -> Table:
     """A row per split and subset of the tasks that have several."""
-    rows = [
-        [name, part["split"], part["subset"], f"{part['score']:.2f}"]
-        for name, task in report.tasks.items()
-        for part in task["parts"]
-        if len(task["parts"]) > 1
-    ]
+    several = {name: task["parts"] for name, task in report.tasks.items() if len(task["parts"]) > 1}
+    rows = [[n, p["split"], p["subset"], f"{p['score']:.2f}"] for n, parts in several.items() for p in parts]
     return Table("in parts, ×100", ["task", "split", "subset", "score"], rows)
 
 

@@ -194,13 +194,13 @@ def speed_table(content: Mapping[str, Any]) -> Table:
 
 def score_rows(report: Report) -> list[dict[str, Any]]:
     """Every number of a report as tidy rows: one per task, subset, metric and aggregation."""
+    shared = {"model": report.model["name"], "protocol": report.protocol["name"], "split": report.protocol["split"]}
     rows: list[dict[str, Any]] = []
 
     def add(task: str, part: str, n: int | None, metric: str, how: str, entry: Mapping[str, Any]) -> None:
         low, high = entry["interval"] or ("", "")
-        row = {"model": report.model["name"], "protocol": report.protocol["name"], "split": report.protocol["split"]}
-        row |= {"task": task, "subset": part, "pairs": n, "metric": metric, "aggregate": how}
-        rows.append(row | {"value": entry["value"], "low": low, "high": high})
+        place = {"task": task, "subset": part, "pairs": n, "metric": metric, "aggregate": how}
+        rows.append(shared | place | {"value": entry["value"], "low": low, "high": high})
 
     for name, task in report.tasks.items():
         for metric, by_aggregate in task["scores"].items():

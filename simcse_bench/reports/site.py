@@ -83,12 +83,11 @@ def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> d
 
 def _row(report: Report) -> dict[str, Any]:
     model = report.model
-    settings = [shown_usage(model)]
-    settings += [str(model["dtype"])] if model.get("dtype", "float32") != "float32" else []
-    settings += [f"first {report.limit}"] * bool(report.limit)
+    dtype = str(model.get("dtype", "float32"))
+    settings = shown_usage(model) + f", {dtype}" * (dtype != "float32")
     return {
         "model": marked_name(model),
-        "settings": ", ".join(settings),
+        "settings": settings + f", first {report.limit}" * bool(report.limit),
         "scores": {n: t["scores"] for n, t in report.tasks.items()},
         "subsets": {n: t["subsets"] for n, t in report.tasks.items() if len(t.get("subsets") or {}) > 1},
         "average": report.average,
@@ -138,8 +137,9 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         texts |= drawn
         boards_of_mteb += boards
         problems += damaged
-    for path, speed in _tried(sorted(results.glob("speed/*.json")), _speed, "a benchmark's figures", problems):
-        texts[path.with_suffix(".md")] = to_markdown(speed)
+    speeds = sorted(results.glob("speed/*.json"))
+    for path, table in _tried(speeds, lambda p: scores.speed_table(read_json(p)), "a benchmark's figures", problems):
+        texts[path.with_suffix(".md")] = to_markdown(table)
     files = {path: text.encode() for path, text in texts.items()}
     summaries = []
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
@@ -220,10 +220,6 @@ def _tried(
             problems.append(f"{path}: not {what} ({error!r}).")
         else:
             yield path, content
-
-
-def _speed(path: Path) -> Table:
-    return scores.speed_table(read_json(path))
 
 
 def grouped(reports: Sequence[Report]) -> list[list[Report]]:
