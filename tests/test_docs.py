@@ -17,11 +17,11 @@ from simcse_bench.__main__ import app
 from simcse_bench.data.task import load_suites
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import Ablation
-from simcse_bench.experiments.sweep import named, plan, varied
-from simcse_bench.export.run import FORMATS
+from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
+from simcse_bench.export.run import EXPORT_FORMATS
 from simcse_bench.papers.simcse_2021 import Finding
 from simcse_bench.training.config import TrainConfig, recipe, with_settings
-from simcse_bench.training.run import Place
+from simcse_bench.training.run import RunOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -95,11 +95,11 @@ def understood(words):
         recipe(given["--recipe"])
     if path == ("run-ablation",) and len(words) > 1 and not words[1].isupper():
         vary = [after for word, after in pairs if word == "--vary"]
-        varied(words[1], given.get("--recipe", "mini-unsup"), vary) if vary else named(words[1])
+        grid_ablation(words[1], given.get("--recipe", "mini-unsup"), vary) if vary else named_ablation(words[1])
     if "--suite" in given and not given["--suite"].startswith("mteb:"):
         assert given["--suite"] in {*load_suites(), "all"}
     if "--to" in given:
-        assert set(given["--to"].split("|")) <= set(FORMATS)
+        assert set(given["--to"].split("|")) <= set(EXPORT_FORMATS)
 
 
 def test_python_page():
@@ -118,7 +118,7 @@ def test_other_python_can_be_read():
 def test_the_ablation_of_the_page(tmp_path):
     (text,) = blocks(ROOT / "docs" / "ablations.md", "python")
     ablation = eval(text, {"Ablation": Ablation, "Finding": Finding})
-    assert len(plan(ablation, "mini", 1, (), (), tmp_path, Place(tmp_path)).trials) == 3
+    assert len(plan_sweep(ablation, "mini", 1, (), (), tmp_path, RunOptions(tmp_path)).trials) == 3
 
 
 def test_the_packages_own_example():

@@ -1,4 +1,4 @@
-"""The Hub path for real: `simcse-bench eval --model princeton-nlp/...` in a process of its own, against loopback."""
+"""`simcse-bench eval --model princeton-nlp/...` against a Hub on loopback; once in a process of its own, cold and warm."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 import torch
-from hub_server import COMMIT, Hub, serving
+from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 from safetensors.torch import load_file
 from tiny import tiny_bert
 
@@ -36,9 +36,23 @@ def hub(tmp_path, senteval):
 
 
 @pytest.fixture
-def simcse_bench(tmp_path):
+def simcse_bench(cli, tmp_path, monkeypatch):
+    """A command line that asks the Hub at an endpoint."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(endpoint, *args, offline=False):
+        ask(monkeypatch, endpoint, tmp_path / "hf", offline)
+        return cli(*args)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    """The same in a process of its own, by the variables that a user sets."""
+
     def run(endpoint, *args, **more):
-        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")}
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH")}
         environment = keep | {
             "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": endpoint,
             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "5", "COLUMNS": "100", "PYTHONWARNINGS": "default",
@@ -50,9 +64,9 @@ def simcse_bench(tmp_path):
 
 
 @pytest.mark.slow
-def test_cold_then_warm_with_the_server_gone(hub, simcse_bench, tmp_path):
+def test_cold_then_warm_with_the_server_gone(hub, process, tmp_path):
     with serving(hub) as endpoint:
-        cold = simcse_bench(endpoint, *EVAL)
+        cold = process(endpoint, *EVAL)
     assert cold.returncode == 0, cold.stderr
     assert "published 75.30 84.67 80.19 85.40 80.82 84.25 80.39 81.57" in " ".join(cold.stdout.split())
     saved = tmp_path / "results" / "sts" / f"{MODEL.replace('/', '__')}.json"
@@ -63,22 +77,31 @@ def test_cold_then_warm_with_the_server_gone(hub, simcse_bench, tmp_path):
     assert saved.with_suffix(".md").is_file()
     assert saved.with_suffix(".csv").is_file()
     assert not any("flax" in r for r in hub.requests)
-    again = simcse_bench(endpoint, *EVAL)  # the server is gone
+    again = process(endpoint, *EVAL)  # the server is gone
     assert again.returncode == 0, again.stderr
     assert "already there, printed again" in again.stderr
     shutil.rmtree(tmp_path / "results")
-    fresh = simcse_bench("http://127.0.0.1:9", *EVAL, HF_HUB_OFFLINE="1")
+    fresh = process(NOWHERE, *EVAL, HF_HUB_OFFLINE="1")
     assert fresh.returncode == 0, fresh.stderr
     assert json.loads(saved.read_text())["tasks"] == report["tasks"]
 
 
+@pytest.mark.slow
+def test_a_process_that_finds_nothing_offline_ends_without_a_traceback(process, tmp_path):
+    done = process(NOWHERE, *EVAL, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "HF_HUB_OFFLINE is set" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home" / ".cache" / "simcse-bench").exists()
+
+
 def expect_error(result, tmp_path, *parts):
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.code == 2, result.out + result.err
+    assert "Traceback" not in result.err
     for part in parts:
-        assert part in result.stderr, result.stderr
+        assert part in result.err, result.err
     assert not (tmp_path / "results").exists()
-    cache = tmp_path / "home" / ".cache" / "simcse-bench"
+    cache = tmp_path / "cache"
     assert not cache.exists() or [p.name for p in cache.iterdir() if p.suffix != ".lock"] == []
 
 
@@ -95,8 +118,8 @@ def test_archive_cut_off_on_the_way_then_fetched_again(hub, simcse_bench, tmp_pa
         expect_error(simcse_bench(endpoint, "data", "fetch"), tmp_path, "could not be downloaded", "SIMCSE_BENCH_DATA")
         hub.cut.clear()
         fetched = simcse_bench(endpoint, "data", "fetch")
-        assert fetched.returncode == 0, fetched.stderr
-        assert simcse_bench(endpoint, "data", "where").stdout == fetched.stdout.replace("downloaded", "cache")
+        assert fetched.code == 0, fetched.err
+        assert simcse_bench(endpoint, "data", "where").out == fetched.out.replace("downloaded", "cache")
 
 
 def test_wrong_row_count_in_the_archive(hub, simcse_bench, tmp_path, senteval):
@@ -109,10 +132,10 @@ def test_wrong_row_count_in_the_archive(hub, simcse_bench, tmp_path, senteval):
         tar.add(copy / "SICK", arcname="SICK")
     with serving(hub) as endpoint:
         result = simcse_bench(endpoint, *EVAL)
-        assert result.returncode == 2
-        assert "stsb/test: 1300 scored pairs in" in result.stderr
-        assert "expected 1379" in result.stderr
-        assert "Traceback" not in result.stderr
+        assert result.code == 2
+        assert "stsb/test: 1300 scored pairs in" in result.err
+        assert "expected 1379" in result.err
+        assert "Traceback" not in result.err
         assert not (tmp_path / "results").exists()
 
 
@@ -137,7 +160,15 @@ def test_server_errors(hub, simcse_bench, tmp_path):
         expect_error(result, tmp_path, f"dataset {DATA}@main", "501", "SIMCSE_BENCH_DATA")
 
 
+def test_a_server_that_is_out_of_order_is_asked_several_times(hub, simcse_bench, tmp_path):
+    hub.status["senteval.tar"] = 503
+    with serving(hub) as endpoint:
+        result = simcse_bench(endpoint, "data", "fetch")
+    expect_error(result, tmp_path, f"dataset {DATA}@main", "503", "SIMCSE_BENCH_DATA")
+    assert sum("senteval.tar" in request for request in hub.requests) > 3
+
+
 def test_offline_with_nothing_cached(simcse_bench, tmp_path, bert):
-    expect_error(simcse_bench("http://127.0.0.1:9", *EVAL, HF_HUB_OFFLINE="1"), tmp_path, "HF_HUB_OFFLINE is set")
-    own = simcse_bench("http://127.0.0.1:9", "eval", "--model", bert, "--pooling", "mean", HF_HUB_OFFLINE="1")
+    expect_error(simcse_bench(NOWHERE, *EVAL, offline=True), tmp_path, "HF_HUB_OFFLINE is set")
+    own = simcse_bench(NOWHERE, "eval", "--model", bert, "--pooling", "mean", offline=True)
     expect_error(own, tmp_path, "SIMCSE_BENCH_DATA", "STS/STS12-en-test/STS.input.MSRpar.txt", "HF_HUB_OFFLINE is set")

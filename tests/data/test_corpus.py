@@ -9,9 +9,10 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import COMMIT, Hub, serving
+from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 
-from simcse_bench.data.corpus import FORMATS, open_corpus
+from simcse_bench.data.corpus import open_corpus
+from simcse_bench.data.text_formats import TEXT_FORMATS
 from simcse_bench.errors import UserError
 
 DATA = "princeton-nlp/datasets-for-simcse"
@@ -154,7 +155,7 @@ def test_jsonl_problems(tmp_path):
     )
     assert problems(str(path))[0].startswith(f"{path}:1: 'n' is int, expected text.")
     path = write(tmp_path / "b.jsonl", "\n[]\n")
-    assert problems(str(path)) == (f"{path}:2: not a JSON object; expected {FORMATS['.jsonl']}.",)
+    assert problems(str(path)) == (f"{path}:2: not a JSON object; expected {TEXT_FORMATS['.jsonl']}.",)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
@@ -172,7 +173,7 @@ def test_files_without_rows(suffix, content, tmp_path):
     if suffix == ".txt" and content:
         assert list(open_corpus(str(path)).rows()) == [("a",)]
     else:
-        assert f"expected {FORMATS[suffix]}." in problems(str(path))[0]
+        assert f"expected {TEXT_FORMATS[suffix]}." in problems(str(path))[0]
         assert problems(str(path))[0].startswith(str(path))
 
 
@@ -190,11 +191,11 @@ def test_damaged_files(tmp_path):
 
 def test_names_that_lead_nowhere(tmp_path):
     (tmp_path / "folder").mkdir()
-    assert problems("folder") == (f"folder: is a folder, expected a file ({', '.join(FORMATS)}).",)
+    assert problems("folder") == (f"folder: is a folder, expected a file ({', '.join(TEXT_FORMATS)}).",)
     for name in ("./a", "a/b/c", "data/a.txt", "a.csv.gz", "~/x"):
         assert problems(name) == (f"{name}: no such file.",)
     assert problems("wiki1") == (
-        f"unknown training data 'wiki1'; did you mean 'wiki1m'? Expected a file ({', '.join(FORMATS)}), a dataset on the "
+        f"unknown training data 'wiki1'; did you mean 'wiki1m'? Expected a file ({', '.join(TEXT_FORMATS)}), a dataset on the "
         "Hub (owner/name or owner/name:config), or one of: wiki1m, nli, mini-sentences, mini-nli.",
     )
     path = write(tmp_path / "a.doc", "text")
@@ -243,64 +244,93 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-@pytest.fixture
-def show(tmp_path):
+@pytest.fixture(scope="module")
+def show(tmp_path_factory):
+    """Open each of the corpora in one process of its own, with the cache of the ones before."""
+    home = tmp_path_factory.mktemp("home")
+
     def run(endpoint, *calls, **more):
-        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV")}
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH")}
         environment = keep | {
-            "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": endpoint,
+            "HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": endpoint,
             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_OFFLINE": "0",
         } | more  # fmt: skip
         command = [sys.executable, "-c", SHOW, json.dumps(calls)]
-        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr
         return [json.loads(line) for line in result.stdout.splitlines()]
 
     return run
 
 
-@pytest.fixture
-def hub(tmp_path):
-    hub = Hub()
-    data, pairs = tmp_path / "hub" / "data", tmp_path / "hub" / "pairs"
-    for folder in (data, pairs):
+OFFICIAL = {"wiki": {"train": "wiki1m"}, "nli": {"train": "nli", "max_rows": 1, "columns": ["hard_neg"]}}
+WHOLE = {"train": "me/pairs"}
+FEW = WHOLE | {"columns": ["a"], "max_rows": 3}
+WRONG = {
+    "number": WHOLE | {"columns": ["n"]}, "unknown": WHOLE | {"columns": ["b"]}, "split": WHOLE | {"split": "test"},
+    "revision": WHOLE | {"revision": "v9"}, "config": {"train": "me/pairs:other"}, "nothing": {"train": "me/nothing"},
+}  # fmt: skip
+DAMAGED = {"train": "me/damaged"}
+ONLINE = {
+    **OFFICIAL, "few": FEW, "whole": WHOLE, **WRONG,
+    "null": {"train": "me/null", "max_rows": 5}, "damaged": DAMAGED, "damaged streamed": DAMAGED | {"max_rows": 5},
+}  # fmt: skip
+OFFLINE = {
+    **OFFICIAL, "few": FEW, "whole": WHOLE, "commit": WHOLE | {"revision": COMMIT}, "other": WHOLE | {"revision": "v9"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    hub, root = Hub(), tmp_path_factory.mktemp("hub")
+    hub.repositories = {f"datasets/{name}": root / name for name in (DATA, "me/pairs", "me/null", "me/damaged")}
+    data, pairs, null, damaged = hub.repositories.values()
+    for folder in (data, pairs, null, damaged):
         folder.mkdir(parents=True)
     write(data / "wiki1m_for_simcse.txt", "one\n\ntwo\n")
     write(data / "nli_for_simcse.csv", "sent0,sent1,hard_neg\na,b,c\n")
     write(pairs / "train.jsonl", "".join(json.dumps({"q": f"q{i}", "a": f"a{i}", "n": i}) + "\n" for i in range(2500)))
-    hub.repositories = {f"datasets/{DATA}": data, "datasets/me/pairs": pairs}
+    lines = [{"q": "x", "a": None}, {"q": None, "a": "y"}]
+    write(null / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write(damaged / "train.jsonl", '{"q": "x"}\n{"q": \n')
     return hub
 
 
-def test_simcse_files_from_the_hub_and_then_from_its_cache(hub, show, tmp_path):
-    calls = [{"train": "wiki1m"}, {"train": "nli", "max_rows": 1, "columns": ["hard_neg"]}]
+@pytest.fixture(scope="module")
+def online(hub, show):
     with serving(hub) as endpoint:
-        repository = hub.repositories.pop(f"datasets/{DATA}")
-        gone = show(endpoint, {"train": "nli", "revision": "v9"})
-        hub.repositories[f"datasets/{DATA}"] = repository
-        wiki, nli = show(endpoint, *calls)
+        return dict(zip(ONLINE, show(endpoint, *ONLINE.values()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def offline(online, show):
+    """The same machine without a network."""
+    return dict(zip(OFFLINE, show(NOWHERE, *OFFLINE.values(), HF_HUB_OFFLINE="1"), strict=True))
+
+
+def test_simcse_files_from_the_hub_and_then_from_its_cache(hub, online, offline):
     origin = f"Hub dataset {DATA} at revision {COMMIT}"
-    local = open_corpus(str(repository / "wiki1m_for_simcse.txt"))
-    assert wiki == ["wiki1m", origin, local.fingerprint, 1, [["one"], [""], ["two"]], True]
-    assert nli[:2] + nli[3:] == ["nli", origin, 1, [["c"]], True]
-    assert gone[0][0].startswith(
-        f"nli_for_simcse.csv of dataset {DATA!r} at revision 'v9' does not exist on the Hub (404)"
-    )
-    assert show("http://127.0.0.1:9", *calls, HF_HUB_OFFLINE="1") == [wiki, nli]
+    local = open_corpus(str(hub.repositories[f"datasets/{DATA}"] / "wiki1m_for_simcse.txt"))
+    assert online["wiki"] == ["wiki1m", origin, local.fingerprint, 1, [["one"], [""], ["two"]], True]
+    assert online["nli"][:2] + online["nli"][3:] == ["nli", origin, 1, [["c"]], True]
+    assert {name: offline[name] for name in OFFICIAL} == {name: online[name] for name in OFFICIAL}
 
 
-def test_dataset_from_the_hub(hub, show):
-    whole, few = {"train": "me/pairs"}, {"train": "me/pairs", "columns": ["a"], "max_rows": 3}
-    wrong = [whole | more for more in ({"columns": ["n"]}, {"columns": ["b"]}, {"split": "test"}, {"revision": "v9"})]
-    wrong += [{"train": "me/pairs:other"}, {"train": "me/nothing"}]
-    with serving(hub) as endpoint:
-        streamed = show(endpoint, few)[0]
-        assert streamed[:2] == ["me/pairs", f"Hub dataset me/pairs at revision {COMMIT}"]
-        assert streamed[3:] == [1, [["a0"], ["a1"], ["a2"]], True]
-        full, *errors = show(endpoint, whole, *wrong)
+def test_a_simcse_file_that_is_gone(hub, monkeypatch, tmp_path):
+    with serving(Hub()) as endpoint:
+        ask(monkeypatch, endpoint, tmp_path / "hf")
+        assert problems("nli", revision="v9")[0].startswith(
+            f"nli_for_simcse.csv of dataset {DATA!r} at revision 'v9' does not exist on the Hub (404)"
+        )
+
+
+def test_dataset_from_the_hub(online, offline):
+    streamed, full = online["few"], online["whole"]
+    assert streamed[:2] == ["me/pairs", f"Hub dataset me/pairs at revision {COMMIT}"]
+    assert streamed[3:] == [1, [["a0"], ["a1"], ["a2"]], True]
     assert full[3:] == [2, [[f"q{i}", f"a{i}"] for i in range(2500)], True]
     assert full[2] != streamed[2]
-    number, unknown, split, revision, config, nothing = (error[0] for error in errors)
+    number, unknown, split, revision, config, nothing = (online[name][0] for name in WRONG)
     assert number.endswith("column 'n' holds no text. Those that do: q, a.")
     assert "unknown column 'b'" in unknown
     assert "Known: q, a, n." in unknown
@@ -311,28 +341,21 @@ def test_dataset_from_the_hub(hub, show):
     assert "Revision 'v9' doesn't exist" in revision
     assert "BuilderConfig 'other' not found" in config
     assert "Dataset 'me/nothing' doesn't exist on the Hub or cannot be accessed" in nothing
-    offline = show(
-        "http://127.0.0.1:9", whole, few, whole | {"revision": COMMIT}, whole | {"revision": "v9"}, HF_HUB_OFFLINE="1"
+    assert [offline[name] for name in ("whole", "few", "commit")] == [full, streamed, full]
+    assert offline["other"][0].endswith(
+        f"revision 'v9': the Hub cannot be reached, and the cache holds revision {COMMIT}."
     )
-    assert offline[:3] == [full, streamed, full]
-    assert offline[3][0].endswith(f"revision 'v9': the Hub cannot be reached, and the cache holds revision {COMMIT}.")
 
 
-def test_null_and_other_types_in_a_streamed_dataset(hub, show):
-    lines = [{"q": "x", "a": None}, {"q": None, "a": "y"}]
-    write(hub.repositories["datasets/me/pairs"] / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    with serving(hub) as endpoint:
-        (streamed,) = show(endpoint, {"train": "me/pairs", "max_rows": 5})
-    assert streamed[4] == [["x", ""], ["", "y"]]
+def test_null_and_other_types_in_a_streamed_dataset(online):
+    assert online["null"][4] == [["x", ""], ["", "y"]]
 
 
-def test_a_damaged_file_of_a_dataset(hub, show):
-    write(hub.repositories["datasets/me/pairs"] / "train.jsonl", '{"q": "x"}\n{"q": \n')
-    with serving(hub) as endpoint:
-        whole, streamed = show(endpoint, {"train": "me/pairs"}, {"train": "me/pairs", "max_rows": 5})
-    for found in (whole, streamed):
-        assert found[0].startswith("Hub dataset 'me/pairs', split 'train' could not be loaded: ")
-        assert "JSON" in found[0]
+def test_a_damaged_file_of_a_dataset(online):
+    for name in ("damaged", "damaged streamed"):
+        (problem,) = online[name]
+        assert problem.startswith("Hub dataset 'me/damaged', split 'train' could not be loaded: ")
+        assert "JSON" in problem
 
 
 def test_dataset_without_the_hub():

@@ -10,7 +10,7 @@ from tiny import sentences
 
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.pairs import data_root, read_pairs
-from simcse_bench.data.senteval import given_root
+from simcse_bench.data.senteval import DataSource, given_root
 from simcse_bench.data.task import load_suite, load_suites, load_task
 from simcse_bench.errors import UserError
 
@@ -113,13 +113,13 @@ def test_bad_fields(own_task):
 def test_the_data_folder_need_not_be_sentevals(tmp_path, monkeypatch, own_task, tasks_dir):
     task = load_task("own", own_task)
     assert data_root([task]) is None
-    assert data_root([task], tmp_path).path == tmp_path
+    assert data_root([task], DataSource(tmp_path)).path == tmp_path
     monkeypatch.setenv("SIMCSE_BENCH_DATA", str(tmp_path / "mistyped"))
     with pytest.raises(UserError, match=r"SIMCSE_BENCH_DATA .*mistyped: no such folder"):
         data_root([task])
     assert data_root([load_task("own", tasks_dir)]) is None  # brings its own file: the data folder does not matter
     (tmp_path / "d" / "downstream" / "STS").mkdir(parents=True)
-    assert given_root(tmp_path / "d").path == tmp_path / "d" / "downstream"
+    assert given_root(DataSource(tmp_path / "d")).path == tmp_path / "d" / "downstream"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -90,13 +90,13 @@ def test_order_of_the_sources(tmp_path, monkeypatch):
     assert senteval.find_root().path == cached
     monkeypatch.setenv("SIMCSE_BENCH_DATA", str(folders["variable"]))
     assert senteval.find_root().path == folders["variable"] / "downstream"
-    assert senteval.find_root(folders["option"]).path == folders["option"] / "downstream"
-    assert senteval.find_root(folders["option"]).origin == "--data-dir"
+    assert senteval.find_root(senteval.DataSource(folders["option"])).path == folders["option"] / "downstream"
+    assert senteval.find_root(senteval.DataSource(folders["option"])).origin == "--data-dir"
 
 
 def test_a_folder_without_data_is_named_with_the_layout(tmp_path):
     with pytest.raises(UserError, match="no data found there") as error:
-        senteval.find_root(tmp_path)
+        senteval.find_root(senteval.DataSource(tmp_path))
     assert "STS/STSBenchmark/sts-dev.csv" in str(error.value)
 
 

@@ -1,8 +1,16 @@
+"""Alignment, uniformity and the rest by hand and by plain loops; `simcse-bench analyze` with tables, plots and page."""
+
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from simcse_bench.data.pairs import Pairs
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.evaluation import geometry
 
 
@@ -28,7 +36,7 @@ def test_uniformity_by_hand():
 
 @pytest.mark.parametrize("n", [2, 7, 8, 23])
 def test_uniformity_in_blocks_equals_a_double_loop(monkeypatch, n):
-    monkeypatch.setattr(geometry, "BLOCK", 4)
+    monkeypatch.setattr(geometry, "BLOCK_ROWS", 4)
     x = drawn(n)
     x /= np.sqrt((x**2).sum(1, keepdims=True))
     values = [math.exp(-2 * sum((a - b) ** 2)) for i, a in enumerate(x) for b in x[i + 1 :]]
@@ -58,3 +66,133 @@ def test_too_few_vectors_are_refused():
         geometry.alignment(np.zeros((0, 3)), np.zeros((0, 3)))
     with pytest.raises(ValueError, match="at least two vectors"):
         geometry.uniformity(np.ones((1, 3)))
+
+
+def test_the_mean_cosine_equals_the_plain_loop():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 5)) + 0.7
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    pairs = [unit[i] @ unit[j] for i in range(60) for j in range(60) if i != j]
+    assert geometry.mean_cosine(x) == pytest.approx(np.mean(pairs))
+    assert geometry.mean_cosine(np.array([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-1)
+    assert geometry.mean_cosine(np.ones((3, 4))) == pytest.approx(1)
+
+
+def test_singular_values_in_blocks_equal_numpys(monkeypatch):
+    monkeypatch.setattr(geometry, "BLOCK_ROWS", 7)
+    x = np.random.default_rng(1).standard_normal((50, 8))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = np.linalg.svd(unit - unit.mean(0), compute_uv=False)
+    np.testing.assert_allclose(geometry.singular_values(x), expected, atol=1e-9)
+
+
+def test_the_effective_rank_of_a_line_and_a_sphere():
+    assert geometry.effective_rank(np.array([3.0, 0.0, 0.0])) == pytest.approx(1)
+    assert geometry.effective_rank(np.ones(7)) == pytest.approx(7)
+
+
+def test_cosines_by_gold_score():
+    gold = np.array([0.0, 0.9, 1.0, 4.0, 5.0])
+    found = geometry.by_gold(np.array([0.1, 0.3, 0.5, 0.7, 1.0]), gold)
+    assert [(f["gold"], f["n"]) for f in found] == [([0, 1], 2), ([1, 2], 1), ([4, 5], 2)]
+    assert [f["quartiles"][1] for f in found] == [0.2, 0.5, 0.85]
+    assert [sum(f["counts"]) for f in found] == [2, 1, 2]
+
+
+def test_scores_by_thirds():
+    rng = np.random.default_rng(2)
+    key, gold = np.arange(90.0), rng.random(90) * 5
+    cosines = np.where(key < 30, gold, rng.random(90))
+    low, middle, high = geometry.by_third(key, cosines, gold)
+    assert (low["from_to"], low["n"], low["spearman"]) == ([0.0, 29.0], 30, 100.0)
+    expected = 100 * stats.spearmanr(cosines[60:], gold[60:])[0]
+    assert high["spearman"] == pytest.approx(expected, abs=1e-3)
+    assert geometry.by_third(key[:3], cosines[:3], gold[:3])[0]["spearman"] is None
+    assert middle["part"] == "middle"
+
+
+def test_overlap_is_the_share_of_common_words():
+    pairs = Pairs(("A b, c!", "x"), ("c B d", "y z"), np.array([1.0, 2.0]), ("s", "s"))
+    assert geometry._overlap(pairs).tolist() == [0.5, 0.0]
+    assert geometry._lengths(pairs).tolist() == [3.0, 1.5]
+
+
+@pytest.fixture
+def analyzed(cli, bert, senteval):
+    def run(*args):
+        return cli("analyze", "--model", bert, "--model", "mini", "--data-dir", senteval, "--device", "cpu", "--split",
+                   "dev", *args)  # fmt: skip
+
+    return run
+
+
+def test_models_side_by_side(analyzed, cli, bert, senteval):
+    done = analyzed("--pooling", "mean", "--head", "none")
+    assert done.code == 0, done.err
+    folder = Path("results/analysis")
+    names = {p.name for p in folder.iterdir()}
+    plots = {f"{n}.{f}" for n in ("tiny-bert-cosines", "mini-cosines", "spectrum", "scatter") for f in ("svg", "png")}
+    assert names == {"tiny-bert.json", "mini.json", "table.md", "table.csv", "index.html"} | plots
+    found = json.loads((folder / "tiny-bert.json").read_text())
+    assert (found["data"]["splits"], found["data"]["pairs"]) == (["dev"], 1500)
+    # uniformity and alignment by the direct formula
+    from simcse_bench.evaluation.evaluate import distinct_sentences, embed
+    from simcse_bench.models.open import open_model
+
+    pairs = geometry.read_whole("stsb", ["dev"], DataSource(senteval))
+    sentences = distinct_sentences([pairs])
+    x = embed(open_model(str(bert), pooling="mean", head="none", device="cpu").load(), sentences).astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    squares = ((x[:, None] - x[None]) ** 2).sum(-1)[np.triu_indices(len(x), 1)]
+    assert found["uniformity"] == pytest.approx(np.log(np.exp(-2 * squares).mean()), abs=1e-4)
+    row = {s: i for i, s in enumerate(sentences)}
+    near = [
+        ((x[row[a]] - x[row[b]]) ** 2).sum()
+        for a, b, g in zip(pairs.left, pairs.right, pairs.gold, strict=True)
+        if g > 4
+    ]
+    assert found["alignment"] == pytest.approx(np.mean(near), abs=1e-5)
+    page = (folder / "index.html").read_text("utf-8")
+    assert page.count("<svg") == 4
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert "embedded mini encoder" in page
+    assert cli("report", "results").code == 0
+    assert cli("report", "results", "--check").code == 0
+    (folder / "mini.json").write_text("{}")
+    done = cli("report", "results", "--check")
+    assert done.code == 2
+    assert "mini.json: not a model's analysis" in done.err
+
+
+def test_the_embedded_model_without_data(cli):
+    done = cli("analyze", "--model", "mini", "--device", "cpu")
+    assert done.code == 0, done.err
+    found = json.loads(Path("results/analysis/mini.json").read_text())
+    assert (found["data"]["task"], found["data"]["pairs"]) == ("mini-sts", 922)
+    assert "for trying, no benchmark" in " ".join(done.out.split())
+
+
+def test_the_trajectory_of_a_run(cli, tmp_path):
+    done = cli("train", "--recipe", "mini-unsup", "--out", "runs/x", "--set", "max_steps=4", "--set", "batch_size=8",
+               "--device", "cpu", "--track-geometry", "2", "-q")  # fmt: skip
+    assert done.code == 0, done.err
+    done = cli("analyze", "--run", "runs/x")
+    assert done.code == 0, done.err
+    assert Path("results/analysis/trajectory.svg").is_file()
+    assert [p["step"] for p in geometry.read_trajectory(Path("runs/x"))] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        ([], "nothing to analyze"),
+        (["--run", "nowhere"], "train with --track-geometry"),
+        (["--model", "mini", "--task", "mini-probe"], "has no pairs"),
+        (["--model", "mini", "--task", "mini-sts", "--split", "train"], "no split 'train'"),
+    ],
+)
+def test_a_wrong_command_is_told(cli, args, said):
+    done = cli("analyze", *args)
+    assert done.code == 2
+    assert said in done.err
+    assert not Path("results").exists()

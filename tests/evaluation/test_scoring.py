@@ -12,7 +12,7 @@ from simcse_bench.data.task import SIMCSE, load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import probe
 from simcse_bench.evaluation.evaluate import evaluate
-from simcse_bench.papers.published import find
+from simcse_bench.papers.published import published_row
 
 
 @pytest.fixture
@@ -142,9 +142,12 @@ def test_a_nan_embedding_is_an_error(transfer_tasks):
 
 
 def test_published_rows_of_table_e1():
-    row = find("princeton-nlp/sup-simcse-bert-base-uncased", "simcse", "all", "accuracy", "test", "transfer")
+    row = published_row("princeton-nlp/sup-simcse-bert-base-uncased", "simcse", "all", "accuracy", "test", "transfer")
     assert (row.scores["mr"], row.scores["mrpc"], row.average) == (82.69, 73.51, 86.51)
-    assert find("princeton-nlp/sup-simcse-bert-base-uncased", "simcse", "all", "accuracy", "dev", "transfer") is None
+    assert (
+        published_row("princeton-nlp/sup-simcse-bert-base-uncased", "simcse", "all", "accuracy", "dev", "transfer")
+        is None
+    )
 
 
 @pytest.mark.data

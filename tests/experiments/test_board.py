@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from simcse_bench.experiments.board import Board, sweep_shown
+from simcse_bench.experiments.board import Board, show_sweep
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ def test_the_board_shows_what_becomes_of_every_arm(clock):
     board = Board.of(TRIALS)
     assert board.rows() == [["none", "· ·", "", ""], ["0.1", "· ·", "", ""]]
     assert board.left() is None
-    board.watch(TRIALS[0], "there", 70.0)
-    show = board.watch(TRIALS[1], "running")
+    board.show_trial(TRIALS[0], "there", 70.0)
+    show = board.show_trial(TRIALS[1], "running")
     show({"step": 30, "total": 120, "loss": 0.5})
     show({"step": 60, "total": 120, "dev": 71.0})
     assert board.rows()[0] == ["none", "✓ ▶", "70.00", "seed 43: 60 of 120, loss 0.500"]
-    board.watch(TRIALS[1], "done", 72.0)
-    board.watch(TRIALS[2], "failed")
+    board.show_trial(TRIALS[1], "done", 72.0)
+    board.show_trial(TRIALS[2], "failed")
     assert board.rows() == [["none", "✓ ✓", "71.00 ± 1.41", ""], ["0.1", "✗ ·", "", ""]]
     assert board.ended == 3
 
 
 def test_time_left_counts_neither_what_was_there_nor_what_is_done(clock):
     board = Board.of(TRIALS)
-    board.watch(TRIALS[0], "there", 70.0)
+    board.show_trial(TRIALS[0], "there", 70.0)
     clock[0] = 60.0
-    board.watch(TRIALS[1], "done", 70.0)
-    show = board.watch(TRIALS[2], "running")
+    board.show_trial(TRIALS[1], "done", 70.0)
+    show = board.show_trial(TRIALS[2], "running")
     assert board.left() == pytest.approx(120)
     clock[0] = 90.0
     show({"step": 50, "total": 100})
@@ -55,7 +55,7 @@ def test_time_left_counts_neither_what_was_there_nor_what_is_done(clock):
 
 def test_the_live_table_is_drawn(clock):
     board = Board.of(TRIALS)
-    board.watch(TRIALS[0], "done", 70.25)
+    board.show_trial(TRIALS[0], "done", 70.25)
     console = Console(file=io.StringIO(), width=100)
     console.print(board)
     shown = console.file.getvalue()
@@ -65,9 +65,9 @@ def test_the_live_table_is_drawn(clock):
 
 @pytest.mark.parametrize("how, lines", [("plain", 2), ("none", 0)])
 def test_a_log_gets_a_line_per_event(how, lines, capsys):
-    with sweep_shown(how, TRIALS) as watch:
-        watch(TRIALS[0], "running")({"step": 1, "total": 2, "loss": 1.0})
-        watch(TRIALS[0], "done", 81.5)
+    with show_sweep(how, TRIALS) as show_trial:
+        show_trial(TRIALS[0], "running")({"step": 1, "total": 2, "loss": 1.0})
+        show_trial(TRIALS[0], "done", 81.5)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == lines
     if said:
@@ -76,6 +76,6 @@ def test_a_log_gets_a_line_per_event(how, lines, capsys):
 
 
 def test_a_terminal_gets_the_live_table(capsys, monkeypatch):
-    with sweep_shown("bar", TRIALS) as watch:
-        watch(TRIALS[0], "done", 81.5)
+    with show_sweep("bar", TRIALS) as show_trial:
+        show_trial(TRIALS[0], "done", 81.5)
     assert "81.50" in capsys.readouterr().err

@@ -4,13 +4,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import kept, start_command
 from tiny import sentences, without_time
 
 from simcse_bench.errors import UserError
@@ -18,6 +18,7 @@ from simcse_bench.experiments import ray
 from simcse_bench.training import together
 
 PATIENCE = 120  # seconds
+KILLS = 10
 
 FOLDER = Path("results/ablations/dropout-mini")
 
@@ -31,20 +32,16 @@ def start(bert, senteval, tmp_path):
     def run(out, *args, **settings):
         chosen = {"eval_every": 0, "batch_size": 8, "learning_rate": 1e-3, "max_steps": 300} | settings
         given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
-        command = [sys.executable, "-m", "simcse_bench", "run-ablation", "dropout", "--model", bert, "--train", text,
-                   "--arm", "0.0", "--arm", "0.1", "--data-dir", senteval, "--device", "cpu", "--save-every", "20",
-                   "--progress", "plain", "--out", out, *given, *args]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "SIMCSE_BENCH_CACHE": str(tmp_path / "cache")}
-        with Path(f"{out}.err").open("a") as stream:
-            process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream, env=environment)
+        command = ["run-ablation", "dropout", "--model", bert, "--train", text, "--arm", "0.0", "--arm", "0.1",
+                   "--data-dir", senteval, "--device", "cpu", "--save-every", "20", "--progress", "plain", "--out", out,
+                   *given, *args]  # fmt: skip
+        cache = {"SIMCSE_BENCH_CACHE": str(tmp_path / "cache")}
+        process = start_command(command, Path(f"{out}.err"), cache, warm="--executor" not in args)
         running.append(process)
         return process
 
-    yield run
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    with kept(running):
+        yield run
 
 
 def ended(process, out, code=0):
@@ -131,7 +128,7 @@ def test_wrong_ray_commands_are_told(start, monkeypatch):
     assert "Traceback" not in said
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'simcse-bench\[ray\]'"):
-        next(ray.run(None, (), False, None, ray.Cluster()))
+        next(ray.run_on_ray(None, (), False, None, ray.RayCluster()))
 
 
 @pytest.mark.slow
@@ -171,20 +168,20 @@ def test_the_problems_of_processes_are_told_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_ten_times_ends_like_an_undisturbed_one(start):
+def test_a_sweep_killed_again_and_again_ends_like_an_undisturbed_one(start):
     began = time.monotonic()
-    ended(start("whole", "--seeds", "2"), "whole")
+    ended(start("whole", "--seeds", "2", max_steps=80), "whole")
     whole = time.monotonic() - began
     rng, kills = random.Random(7), 0
-    while kills < 10:
-        process = start("killed", "--seeds", "2")
+    while kills < KILLS:
+        process = start("killed", "--seeds", "2", max_steps=80)
         time.sleep(rng.uniform(0.3, 1.0) * whole)
         kills += process.poll() is None
         process.kill()
         process.wait()
-        if (Path("killed") / FOLDER.relative_to("results") / "summary.json").exists() and kills < 10:
+        if (Path("killed") / FOLDER.relative_to("results") / "summary.json").exists() and kills < KILLS:
             for path in Path("killed").rglob("*--seed*.json"):  # it was done: begin anew
                 path.unlink()
-    ended(start("killed", "--seeds", "2"), "killed")
+    ended(start("killed", "--seeds", "2", max_steps=80), "killed")
     assert table("killed") == table("whole")
     assert without_time(results("killed")) == without_time(results("whole"))

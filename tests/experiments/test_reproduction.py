@@ -14,6 +14,8 @@ from simcse_bench.training import config
 
 FOLDER = Path("results/simcse-2021-mini")
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture
 def reproduce(cli, bert, monkeypatch):
@@ -66,7 +68,7 @@ def test_tables_beside_the_papers_and_the_same_command_again(reproduce, cli, mon
     assert claim["published"] == pytest.approx(84.25 - 76.85)
     assert all("value" in s for s in statements.values())
     # nothing is done twice, and nothing is lost
-    monkeypatch.setattr(steps, "launch", lambda config, place, *rest: pytest.fail("trained again")
+    monkeypatch.setattr(steps, "train", lambda config, place, *rest: pytest.fail("trained again")
                         if not (place.out / "train.json").exists() else {"status": "finished"})  # fmt: skip
     kept = {p: p.read_bytes() for p in FOLDER.rglob("*.json") if p.name != "reproduction.json"}
     seconds = record()["seconds"]

@@ -13,11 +13,12 @@ import torch
 from scipy import stats
 from tiny import sentences, without_time
 
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import UserError
 from simcse_bench.experiments import summary, sweep, trial
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.papers.simcse_2021 import Finding
-from simcse_bench.training.run import Place
+from simcse_bench.training.run import RunOptions
 
 FOLDER = Path("results/ablations/dropout-mini")
 
@@ -60,7 +61,7 @@ def trials(folder=FOLDER):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_arm_is_a_possible_run_of_its_own(name, preset):
-    planned = sweep.plan(ABLATIONS[name], preset, 1, (), (), Path("results"), Place(Path("results")))
+    planned = sweep.plan_sweep(ABLATIONS[name], preset, 1, (), (), Path("results"), RunOptions(Path("results")))
     configs = [dataclasses.replace(t.config, seed=0) for t in planned.trials]
     assert len(set(configs)) == len(configs)
     assert len({t.path for t in planned.trials}) == len(configs)
@@ -84,15 +85,15 @@ def test_the_published_scores_are_the_papers():
 
 
 def test_a_grid_has_every_combination():
-    grid = sweep.varied("mine", "mini-unsup", ["batch_size=8,16", "temperature=0.1,0.2"])
+    grid = sweep.grid_ablation("mine", "mini-unsup", ["batch_size=8,16", "temperature=0.1,0.2"])
     assert list(grid.arms) == [f"batch_size={b}, temperature={t}" for b in (8, 16) for t in (0.1, 0.2)]
     assert grid.arms["batch_size=16, temperature=0.2"] == {"batch_size": 16, "temperature": 0.2}
-    one = sweep.varied("mine", "mini-unsup", ["learning_rate=1e-4,3e-4"])
+    one = sweep.grid_ablation("mine", "mini-unsup", ["learning_rate=1e-4,3e-4"])
     assert (list(one.arms), one.axis) == (["1e-4", "3e-4"], "learning_rate")
     with pytest.raises(UserError, match="expected field=value,value"):
-        sweep.varied("mine", "mini-unsup", ["batch_size"])
+        sweep.grid_ablation("mine", "mini-unsup", ["batch_size"])
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
-        sweep.varied("mine", "mini-unsup", ["batchsize=1,2"])
+        sweep.grid_ablation("mine", "mini-unsup", ["batchsize=1,2"])
 
 
 # --- a sweep
@@ -119,7 +120,7 @@ def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
     # the similarities kept are those of the score
     from simcse_bench.training.selection import read_split
 
-    gold = read_split("stsb", "dev", senteval, None).data.gold
+    gold = read_split("stsb", "dev", DataSource(senteval)).data.gold
     for part in parts.values():
         assert 100 * stats.spearmanr(part["dev"]["similarities"], gold)[0] == pytest.approx(
             part["dev"]["score"], abs=0.02
@@ -165,8 +166,8 @@ def test_the_same_command_again_trains_nothing_and_more_seeds_only_those(ablate,
     assert ablate("dropout", *TWO).code == 0
     before = trials()
     trained = []
-    real = trial.launch
-    monkeypatch.setattr(trial, "launch", lambda config, *rest: trained.append(config.seed) or real(config, *rest))
+    real = trial.train
+    monkeypatch.setattr(trial, "train", lambda config, *rest: trained.append(config.seed) or real(config, *rest))
     done = ablate("dropout", *TWO)
     assert done.code == 0
     assert trained == []
@@ -188,20 +189,20 @@ def test_other_settings_are_named_and_not_mixed(ablate):
 
 
 def test_an_arm_that_fails_is_told_and_the_others_go_on(ablate, monkeypatch):
-    real = trial.launch
+    real = trial.train
 
     def broken(config, *rest):
         if config.hidden_dropout == 0:
             raise UserError("the disk is made of cheese.")
         return real(config, *rest)
 
-    monkeypatch.setattr(trial, "launch", broken)
+    monkeypatch.setattr(trial, "train", broken)
     done = ablate("dropout", *TWO)
     assert done.code == 1
     assert "0.0, seed 42: the disk is made of cheese." in done.err
     assert [bool(a["failed"]) for a in found()["arms"]] == [True, False]
     assert "FAILED: the disk is made of cheese." in (FOLDER / "table.md").read_text("utf-8")
-    monkeypatch.setattr(trial, "launch", real)
+    monkeypatch.setattr(trial, "train", real)
     assert ablate("dropout", *TWO).code == 0
     assert not any(a["failed"] for a in found()["arms"])
 
@@ -243,7 +244,7 @@ def test_force_never_puts_a_failure_over_a_result(ablate, monkeypatch):
     def broken(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trial, "launch", broken)
+    monkeypatch.setattr(trial, "train", broken)
     done = ablate("dropout", *TWO, "--force")
     assert done.code == 1
     assert "out of memory" in done.err
@@ -273,12 +274,12 @@ def test_changed_text_weights_or_dev_pairs_are_not_mixed_in(ablate, tmp_path, be
 
 
 def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):
-    real = trial.launch
-    monkeypatch.setattr(trial, "launch", lambda *a: (_ for _ in ()).throw(UserError("no.")))
+    real = trial.train
+    monkeypatch.setattr(trial, "train", lambda *a: (_ for _ in ()).throw(UserError("no.")))
     assert ablate("dropout", "--arm", "0.1").code == 1
     assert "no trial has finished" in (FOLDER / "table.md").read_text("utf-8")
     assert not (FOLDER / "index.html").exists()
-    monkeypatch.setattr(trial, "launch", real)
+    monkeypatch.setattr(trial, "train", real)
     assert ablate("dropout", "--arm", "0.1", steps=4).code == 0
 
 
@@ -371,13 +372,13 @@ def test_a_statement_holds_fails_or_stays_open():
     good, bad = (np.stack([gold + noise * rng.standard_normal(400) for _ in range(3)]) for noise in (0.5, 4.0))
     claim = Finding("good beats bad", "a", "b")
     verdict = [
-        summary.finding(claim, sides, gold, {"all": 400}, {"a": 82.5, "b": 71.1})
+        summary.judge(claim, sides, gold, {"all": 400}, {"a": 82.5, "b": 71.1})
         for sides in ({"a": good, "b": bad}, {"a": bad, "b": good}, {"a": good, "b": good}, {"a": good})
     ]
     assert [v["verdict"] for v in verdict] == ["holds", "does not hold", "undecided", "not run"]
-    one = summary.finding(claim, {"a": good[:1], "b": bad[:1]}, gold, {"all": 400}, {})
+    one = summary.judge(claim, {"a": good[:1], "b": bad[:1]}, gold, {"all": 400}, {})
     assert one["verdict"] == "undecided"
-    as_it_is = summary.finding(claim, {"a": good, "b": bad[:1]}, gold, {"all": 400}, {}, ["b"])
+    as_it_is = summary.judge(claim, {"a": good, "b": bad[:1]}, gold, {"all": 400}, {}, ["b"])
     assert as_it_is["verdict"] == "holds"
     assert verdict[0]["published"] == pytest.approx(11.4)
 

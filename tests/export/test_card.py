@@ -12,7 +12,7 @@ from tiny import sentences
 
 from simcse_bench.data.senteval import REPO
 from simcse_bench.export import parity
-from simcse_bench.export.card import About, measured, uses
+from simcse_bench.export.card import About, read_measured, uses
 from simcse_bench.export.run import Export
 from simcse_bench.models import checkpoints, loading
 from simcse_bench.reports.report import Report
@@ -111,10 +111,10 @@ def test_only_float32_reports_of_whole_data_match(cli, model, tmp_path):
     evaluate(cli, model, "--suite", "mini")
     evaluate(cli, model, "--suite", "mini", "--name", "again")
     provenance = checkpoints.resolve(str(model)).provenance()
-    assert len(measured(Path("results"), provenance).reports) == 1  # one evaluation, under two names
-    assert measured(Path("results"), {**provenance, "normalize": True}).reports == []
-    assert measured(Path("results"), {**provenance, "max_length": 12}).reports == []
-    assert measured(tmp_path / "nowhere", provenance).reports == []
+    assert len(read_measured(Path("results"), provenance).reports) == 1  # one evaluation, under two names
+    assert read_measured(Path("results"), {**provenance, "normalize": True}).reports == []
+    assert read_measured(Path("results"), {**provenance, "max_length": 12}).reports == []
+    assert read_measured(tmp_path / "nowhere", provenance).reports == []
 
 
 def test_what_the_user_says_stands_in_the_front_matter(export):

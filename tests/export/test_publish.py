@@ -135,6 +135,7 @@ def test_options_without_a_repository(cli, bert):
     refused(done, "belong to --push-to-hub")
 
 
+@pytest.mark.slow
 def test_from_a_process_of_its_own_and_a_hub_that_is_gone(hub, bert, tmp_path):
     keep = {
         k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV", "OMP_NUM_THREADS")

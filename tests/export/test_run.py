@@ -255,14 +255,14 @@ def test_other_embeddings_are_refused_and_nothing_is_left(bert, cli, monkeypatch
 
 def test_comparison_by_hand():
     a = np.array([[1.0, 0.0], [0.0, 20.0]], dtype=np.float32)
-    assert parity.compare(a, a + np.float32(0.001), ["x", "y"], 1e-4, "onnx") == {
+    assert parity.measure_parity(a, a + np.float32(0.001), ["x", "y"], 1e-4, "onnx") == {
         "difference": pytest.approx(0.001, rel=1e-2), "tolerance": 1e-4, "largest_value": 20.0, "sentences": 2}  # fmt: skip
     with pytest.raises(UserError, match=r"up to 0.0031? \(sentence 'y'\)"):
-        parity.compare(a, a + np.float32([[0, 0], [0.003, 0]]), ["x", "y"], 1e-4, "onnx")
+        parity.measure_parity(a, a + np.float32([[0, 0], [0.003, 0]]), ["x", "y"], 1e-4, "onnx")
     with pytest.raises(UserError, match="sentence 'x'"):
-        parity.compare(a, a * np.float32([[np.nan], [1]]), ["x", "y"], 1e-4, "onnx")
+        parity.measure_parity(a, a * np.float32([[np.nan], [1]]), ["x", "y"], 1e-4, "onnx")
     with pytest.raises(UserError, match="3 values, ours 2"):
-        parity.compare(a, np.zeros((2, 3), np.float32), ["x", "y"], 1e-4, "onnx")
+        parity.measure_parity(a, np.zeros((2, 3), np.float32), ["x", "y"], 1e-4, "onnx")
 
 
 def test_unknown_format_and_no_such_model(bert, cli):

@@ -213,7 +213,7 @@ def test_the_arguments_win_over_modules_json(tmp_path):
 
 def test_a_catalog_model_with_another_pooling_goes_without_its_head(monkeypatch, bert):
     name = "princeton-nlp/sup-simcse-bert-base-uncased"
-    monkeypatch.setattr("simcse_bench.hub.snapshot", lambda *_: bert)
+    monkeypatch.setattr("simcse_bench.hub.download_model", lambda *_: bert)
     assert resolve(name).spec.head == "mlp"
     assert resolve(name, pooling="mean").spec.head == "none"
     assert resolve(name, pooling="cls").spec.head == "mlp"

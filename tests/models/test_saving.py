@@ -66,7 +66,7 @@ def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pool
     model = trained(bert, pooling=pooling, mlp=mlp)
     expected = model.encoder().encode(TEXTS)
     assert not np.allclose(expected, trained(bert, pooling=pooling, mlp=mlp, seed=5).encoder().encode(TEXTS), atol=1e-3)
-    train.export(model, tmp_path / "out")
+    train.write_model(model, tmp_path / "out")
 
     found = checkpoints.resolve(str(tmp_path / "out"))
     assert (found.spec.pooling, found.spec.head) == (pooling, "mlp" if mlp == "always" else "none")
@@ -86,13 +86,13 @@ def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pool
 
 def test_an_mlp_of_training_only_is_kept_as_the_pooler(bert, tmp_path):
     model = trained(bert, mlp="train_only")
-    train.export(model, tmp_path / "out")
+    train.write_model(model, tmp_path / "out")
     state = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(state["pooler.dense.weight"], model.mlp[0].weight)
     again = loading.load_encoder(checkpoints.resolve(str(tmp_path / "out"), head="mlp"), device="cpu").encode(TEXTS)
     outputs = plain(tmp_path / "out", TEXTS)
     close(torch.cat([o.pooler_output for o in outputs]), again)
-    train.export(trained(bert, mlp="none"), tmp_path / "none")
+    train.write_model(trained(bert, mlp="none"), tmp_path / "none")
     assert not any("pooler" in k for k in load_file(tmp_path / "none" / "model.safetensors"))
 
 
@@ -116,7 +116,7 @@ def test_a_model_without_a_pooler_keeps_its_mlp(distilbert, tmp_path, pooling):
     model = trained(distilbert, pooling=pooling, mlp="always", hidden_dropout=0.2)
     assert model.dropout()["hidden"] == 0.2
     expected = model.encoder().encode(TEXTS)
-    train.export(model, tmp_path / "out")
+    train.write_model(model, tmp_path / "out")
     found = checkpoints.resolve(str(tmp_path / "out"))
     assert (found.spec.pooling, found.spec.head) == (pooling, "mlp")
     close(loading.load_encoder(found, device="cpu").encode(TEXTS), expected)
@@ -128,7 +128,7 @@ def test_the_anchors_encoder_is_exported(bert, tmp_path):
     with torch.no_grad():
         for p in model.encoders[1].parameters():
             p.zero_()
-    train.export(model, tmp_path / "out")
+    train.write_model(model, tmp_path / "out")
     found = loading.load_encoder(checkpoints.resolve(str(tmp_path / "out")), device="cpu").encode(TEXTS)
     assert np.abs(found).max() > 0.1
     close(found, model.encoder().encode(TEXTS))
@@ -136,14 +136,14 @@ def test_the_anchors_encoder_is_exported(bert, tmp_path):
 
 def test_a_language_model_head_is_left_out(bert, tmp_path):
     model = trained(bert, mlm_weight=0.1)
-    train.export(model, tmp_path / "out")
+    train.write_model(model, tmp_path / "out")
     assert not any("cls." in k or "lm_head" in k for k in load_file(tmp_path / "out" / "model.safetensors"))
     found = loading.load_encoder(checkpoints.resolve(str(tmp_path / "out")), device="cpu").encode(TEXTS)
     close(found, model.encoder().encode(TEXTS))
 
 
 def test_sentence_transformers_takes_sentences_as_long_as_the_model_does(bert, tmp_path):
-    train.export(trained(bert, max_length=8), tmp_path / "out")
+    train.write_model(trained(bert, max_length=8), tmp_path / "out")
     long = " ".join(["the dog sees a big red house ."] * 4)
     expected = loading.load_encoder(checkpoints.resolve(str(tmp_path / "out")), device="cpu").encode([long])
     model = sentence_transformer(tmp_path / "out")
@@ -153,7 +153,7 @@ def test_sentence_transformers_takes_sentences_as_long_as_the_model_does(bert, t
 
 def test_an_exported_model_can_be_trained_again(bert, tmp_path):
     first = trained(bert, pooling="mean", mlp="none", hidden_dropout=0.3)
-    train.export(first, tmp_path / "out")
+    train.write_model(first, tmp_path / "out")
     again, _ = load_model(
         checkpoints.resolve(str(tmp_path / "out")), TrainConfig(pooling="mean", mlp="none"), torch.device("cpu")
     )
@@ -165,9 +165,9 @@ def test_a_second_export_replaces_the_first(bert, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    train.export(trained(bert, pooling="top2", mlp="always"), folder)
+    train.write_model(trained(bert, pooling="top2", mlp="always"), folder)
     model = trained(bert, pooling="mean", mlp="none", seed=9)
-    train.export(model, folder)
+    train.write_model(model, folder)
     assert (folder / "notes.txt").read_text() == "mine"
     assert not list(folder.glob(".new-*"))
     found = checkpoints.resolve(str(folder))
@@ -182,7 +182,7 @@ def test_a_second_export_replaces_the_first(bert, tmp_path):
                 '["mean", "none"]', '{"pooling": ["mean"], "head": "none"}', "{"],
 )  # fmt: skip
 def test_a_settings_file_that_says_nothing_possible_is_refused(bert, tmp_path, content):
-    train.export(trained(bert), tmp_path / "out")
+    train.write_model(trained(bert), tmp_path / "out")
     (tmp_path / "out" / "simcse_bench.json").write_text(content)
     with pytest.raises(UserError, match=r"simcse_bench\.json"):
         checkpoints.resolve(str(tmp_path / "out"))
@@ -192,7 +192,7 @@ def test_a_settings_file_that_says_nothing_possible_is_refused(bert, tmp_path, c
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_failing_write_leaves_what_was_there(bert, tmp_path, monkeypatch, place, call):
     folder = tmp_path / "out"
-    train.export(trained(bert, pooling="top2", mlp="always"), folder)
+    train.write_model(trained(bert, pooling="top2", mlp="always"), folder)
     before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     calls, real = [], getattr(saving, place)
 
@@ -204,7 +204,7 @@ def test_a_failing_write_leaves_what_was_there(bert, tmp_path, monkeypatch, plac
 
     monkeypatch.setattr(saving, place, full)
     with pytest.raises(UserError, match="No space left on device"):
-        train.export(trained(bert, pooling="mean", mlp="always"), folder)
+        train.write_model(trained(bert, pooling="mean", mlp="always"), folder)
     assert {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
@@ -214,19 +214,19 @@ def test_a_failing_write_into_a_new_folder_leaves_it_empty(bert, tmp_path, monke
 
     monkeypatch.setattr(saving, "_sentence_transformers", full)
     with pytest.raises(UserError, match="cannot write"):
-        train.export(trained(bert), tmp_path / "out")
+        train.write_model(trained(bert), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(bert, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="cannot write"):
-        train.export(trained(bert), tmp_path / "out")
+        train.write_model(trained(bert), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_the_config_names_the_architecture_and_no_folder_of_this_machine(bert, tmp_path):
-    train.export(trained(bert), tmp_path / "out")
+    train.write_model(trained(bert), tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["BertModel"]
     assert config["model_type"] == "bert"

@@ -74,7 +74,7 @@ def test_every_model_of_the_seed_is_in_the_catalog():
 @pytest.mark.filterwarnings("ignore")
 def test_embeddings_are_those_of_the_card(name, checkpoints, segmenter, monkeypatch):
     monkeypatch.syspath_prepend(str(segmenter))
-    monkeypatch.setattr("simcse_bench.hub.snapshot", lambda *_: checkpoints[name])
+    monkeypatch.setattr("simcse_bench.hub.download_model", lambda *_: checkpoints[name])
     found = resolve(name)
     encoder = load_encoder(found)
     sentences = segmented = seed_models.texts(name)
@@ -95,7 +95,7 @@ def test_embeddings_are_those_of_the_card(name, checkpoints, segmenter, monkeypa
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_without_pooler_refuses_the_head(checkpoints, monkeypatch):
     name = "mrp/simcse-model-distil-m-bert"
-    monkeypatch.setattr("simcse_bench.hub.snapshot", lambda *_: checkpoints[name])
+    monkeypatch.setattr("simcse_bench.hub.download_model", lambda *_: checkpoints[name])
     with pytest.raises(UserError, match="the head would be random"):
         load_encoder(resolve(name, pooling="cls", head="mlp"))
 
@@ -191,6 +191,7 @@ def test_dry_run_without_the_hub_tells_what_the_catalog_knows(in_one_process, tm
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_every_model_is_evaluated_by_name(hub, in_one_process, tmp_path, tasks_dir):
     more = ("--task", "own", "--tasks-dir", tasks_dir, "--quiet", "--device", "cpu")
     lines = [("eval", "--model", name, *more) for name in seed_models.MODELS]

@@ -8,7 +8,7 @@ from simcse_bench.errors import UserError
 from simcse_bench.files import write_text
 from simcse_bench.papers import published
 from simcse_bench.reports import scores
-from simcse_bench.reports.report import SCHEMA, Report, evaluation_key, report_path
+from simcse_bench.reports.report import REPORT_SCHEMA, Report, evaluation_key, report_path
 from simcse_bench.reports.site import regenerate
 from simcse_bench.reports.table import to_csv, to_latex, to_markdown
 
@@ -69,19 +69,17 @@ def test_damaged_reports_are_named(tmp_path, content):
     (tmp_path / "r.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"r\.json: not a"):
         Report.load(tmp_path / "r.json")
-    assert SCHEMA == 1
+    assert REPORT_SCHEMA == 1
 
 
 def test_key_follows_what_decides_the_numbers():
     model = {"name": "m", "files": {"w": "1"}, "pooling": "cls", "head": "none", "dtype": "float32", "note": "x"}
-    protocol = {"name": "simcse", "aggregate": "all", "metric": "spearman", "resamples": 10}
+    protocol = {"name": "simcse", "resamples": 10}
     key = evaluation_key(model, protocol, {"a": "1"}, None)
     same = [
         ({"name": "n"}, {}),
         ({"note": "y"}, {}),
         ({"device": "cuda"}, {}),
-        ({}, {"aggregate": "mean"}),
-        ({}, {"metric": "pearson"}),
     ]
     for m, p in same:
         assert evaluation_key(model | m, protocol | p, {"a": "1"}, None) == key
@@ -136,16 +134,18 @@ def test_score_table_known_answer(report):
 
 def test_published_rows_only_for_the_same_protocol():
     name = "princeton-nlp/unsup-simcse-bert-base-uncased"
-    found = published.find(name, "simcse", "all", "spearman", "test", "sts")
+    found = published.published_row(name, "simcse", "all", "spearman", "test", "sts")
     assert (found.scores["sickr"], found.average) == (72.23, 76.25)
-    assert published.find(name, "simcse", "wmean", "spearman", "test", "sts").average == 76.46
+    assert published.published_row(name, "simcse", "wmean", "spearman", "test", "sts").average == 76.46
     for wrong in (("mteb", "all", "spearman", "test"), ("simcse", "mean", "spearman", "test"),
                   ("simcse", "all", "pearson", "test"), ("simcse", "all", "spearman", "dev")):  # fmt: skip
-        assert published.find(name, *wrong, "sts") is None
-    assert published.find("somebody/else", "simcse", "all", "spearman", "test", "sts") is None
-    large = published.find("princeton-nlp/sup-simcse-bert-large-uncased", "simcse", "all", "spearman", "test", "sts")
+        assert published.published_row(name, *wrong, "sts") is None
+    assert published.published_row("somebody/else", "simcse", "all", "spearman", "test", "sts") is None
+    large = published.published_row(
+        "princeton-nlp/sup-simcse-bert-large-uncased", "simcse", "all", "spearman", "test", "sts"
+    )
     assert (large.scores, large.average) == ({}, 82.21)
-    mini = published.find("all-MiniLM-L6-v2", "mteb", "all", "spearman", "test", "sts")
+    mini = published.published_row("all-MiniLM-L6-v2", "mteb", "all", "spearman", "test", "sts")
     assert mini.scores["sickr"] == 77.58
     assert "sickr_test" not in mini.scores
 
@@ -157,7 +157,7 @@ def test_every_published_row_of_the_catalog_exists():
         if spec.published:
             protocol = "mteb" if "MiniLM" in name else "simcse"
             suite = "sts" if spec.language == "en" else f"sts-{spec.language}"
-            assert published.find(name, protocol, "all", "spearman", "test", suite) is not None, name
+            assert published.published_row(name, protocol, "all", "spearman", "test", suite) is not None, name
 
 
 def test_no_published_row_beside_another_pooling_or_a_part_of_the_data(report):
@@ -189,7 +189,7 @@ def test_markdown_csv_and_latex(report):
     latex = to_latex(table)
     assert r"95 \% interval & 74.3--76.3 & 74.3--76.3 \\" in latex
     assert r"\begin{tabular}{lrr}" in latex
-    rows = scores.long_rows(report)
+    rows = scores.score_rows(report)
     assert len(rows) == 2 * (3 + 2 + 3)  # metrics x (aggregates + subsets + averages)
     assert {"task": "sts12", "subset": "b", "metric": "pearson", "value": 70.0}.items() <= rows[9].items()
     assert to_csv(rows).splitlines()[0].startswith("model,protocol,split,task,subset,pairs,metric")
@@ -227,12 +227,14 @@ def test_the_papers_glove_row_stands_beside_word_vectors(report):
     assert not any(row[0].startswith("published") for row in scores.leaderboard([report]).rows)
     dev = dataclasses.replace(words, protocol=words.protocol | {"split": "dev"})
     assert len(scores.leaderboard([dev]).rows) == 1
-    transfer = published.word_vectors(
+    transfer = published.published_word_vectors(
         {"name": "simcse", "split": "test", "probe": "exact"}, "spearman", "all", "transfer"
     )
     assert (transfer.scores["trec"], transfer.average) == (83.00, 81.52)
     assert (
-        published.word_vectors({"name": "simcse", "split": "test", "probe": "fast"}, "spearman", "all", "transfer")
+        published.published_word_vectors(
+            {"name": "simcse", "split": "test", "probe": "fast"}, "spearman", "all", "transfer"
+        )
         is None
     )
 

@@ -7,6 +7,8 @@ import pytest
 
 from simcse_bench.reports.report import Report
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture
 def site(cli, bert, senteval):

@@ -26,7 +26,7 @@ def model(bert):
 def server(model):
     with demo.take_port("127.0.0.1", 0) as found:
         found.answers = demo.Answers(model, "<i>my</i> corpus")
-        thread = threading.Thread(target=found.serve_forever)
+        thread = threading.Thread(target=found.serve_forever, args=(0.01,))
         thread.start()
         yield found
         found.shutdown()

@@ -108,6 +108,7 @@ def test_after_a_kill_the_same_call_goes_on(model, text, target, after, monkeypa
     assert not Path(f"{target}.part").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_half_written(bert, tmp_path, monkeypatch):
     lines = [f"{a} {b}" for a, b in zip(sentences(6000), sentences(6000, seed=1), strict=True)]
     (tmp_path / "big.txt").write_text("\n".join(lines), "utf-8")
@@ -234,18 +235,18 @@ def test_bad_targets_are_refused(tmp_path):
 
 
 def test_a_full_disk_leaves_what_is_done(model, text, monkeypatch):
-    real, calls = encode_file.write_text, []
+    real, calls = encode_file.write_json, []
 
-    def full(path, content):
+    def full(path, *content):
         calls.append(path)
         if len(calls) == 3:
             raise OSError(28, "No space left on device")
-        real(path, content)
+        real(path, *content)
 
-    monkeypatch.setattr(encode_file, "write_text", full)
+    monkeypatch.setattr(encode_file, "write_json", full)
     with pytest.raises(UserError, match=r"No space left on device\. The same command goes on once that is mended"):
         encode(model, text[0], "v.npy")
-    monkeypatch.setattr(encode_file, "write_text", real)
+    monkeypatch.setattr(encode_file, "write_json", real)
     notes = []
     encode(model, text[0], "v.npy", say=notes.append)
     assert notes == ["going on after 16 of 50 sentences"]

@@ -11,7 +11,7 @@ from tiny import sentences, tiny_bert, write_tokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.augment import _load_mlm, mlm_filler, pairs
+from simcse_bench.training.augment import _load_mlm, make_pairs, mlm_filler
 from simcse_bench.training.config import AUGMENTATIONS, OBJECTIVES
 
 ROWS = [(f"{text} {i}",) for i, text in enumerate(sentences(400, seed=7))]
@@ -25,11 +25,11 @@ def synonyms(tmp_path):
 
 
 def made(augmentation, rate=0.0, seed=1, rows=ROWS, **more):
-    return list(pairs(iter(rows), "self", augmentation, rate, seed, **more))
+    return list(make_pairs(iter(rows), "self", augmentation, rate, seed, **more))
 
 
 def following(lines, objective, seed=1):
-    return list(pairs([(line,) for line in lines], objective, "none", 0, seed))
+    return list(make_pairs([(line,) for line in lines], objective, "none", 0, seed))
 
 
 def test_none_and_self_give_the_sentence_itself():
@@ -197,7 +197,7 @@ def test_next_3_sentences_never_crosses_a_blank_line():
 
 def test_next_3_sentences_reads_no_more_than_it_needs():
     endless = ((f"line {i}",) for i in itertools.count())
-    assert len(list(itertools.islice(pairs(endless, "next_3_sentences", "none", 0, 1), 5))) == 5
+    assert len(list(itertools.islice(make_pairs(endless, "next_3_sentences", "none", 0, 1), 5))) == 5
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -210,7 +210,7 @@ def test_next_3_sentences_reads_no_more_than_it_needs():
 ])  # fmt: skip
 def test_errors_before_the_first_row(arguments, message):
     with pytest.raises(UserError) as error:
-        pairs(iter(()), *arguments, seed=1)
+        make_pairs(iter(()), *arguments, seed=1)
     assert message in str(error.value)
 
 
@@ -218,7 +218,7 @@ def test_errors_before_the_first_row(arguments, message):
 def test_rows_with_a_positive_of_their_own(objective, augmentation):
     what = objective if augmentation == "none" else augmentation
     with pytest.raises(UserError, match=f"'{what}' makes the positive of single sentences, but .* has 2 columns"):
-        list(pairs([("a", "b")], objective, augmentation, 0.1, 1))
+        list(make_pairs([("a", "b")], objective, augmentation, 0.1, 1))
 
 
 @pytest.fixture(scope="session")

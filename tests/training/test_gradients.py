@@ -381,10 +381,10 @@ from safetensors.torch import save_file
 import torch
 torch.set_num_threads(1)
 from simcse_bench.training.gradients import backward
-from simcse_bench.training.processes import average_gradients, join
+from simcse_bench.training.processes import average_gradients, join_processes
 from test_gradients import CASES, STILL, batch, sentence_model
 
-here = join("cpu")
+here = join_processes("cpu")
 assert (here.count, here.rank) == (2, int(os.environ["RANK"]))
 assert here.any(here.rank == 1) and not here.any(False)
 for name, (n, columns, settings) in CASES.items():
@@ -425,6 +425,7 @@ def two_processes(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_give_the_gradients_of_one(two_processes, name):
     n, columns, settings = CASES[name]
@@ -434,6 +435,7 @@ def test_two_processes_give_the_gradients_of_one(two_processes, name):
         same((found.pop("loss")[0], found), expected, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_simcses_gather_gives_half_of_them(two_processes, name):
     n, columns, settings = CASES[name]

@@ -16,7 +16,7 @@ from simcse_bench.training import dry_run, run, selection
 from simcse_bench.training import train as training
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
-from simcse_bench.training.job import prepare
+from simcse_bench.training.job import prepare_job
 from simcse_bench.training.processes import Processes
 from simcse_bench.training.train import learning_rate
 
@@ -191,7 +191,7 @@ def test_a_short_run_fills_the_words_of_the_rows_it_reaches_only(bert, text, mon
 
     monkeypatch.setattr("simcse_bench.training.augment.mlm_filler", filler)
     config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, augmentation="mlm")
-    whole, short = (prepare(dataclasses.replace(config, max_steps=steps), CPU) for steps in (7, 4))
+    whole, short = (prepare_job(dataclasses.replace(config, max_steps=steps), CPU) for steps in (7, 4))
     assert len(asked) == 60 + 4 * 8  # 7 batches may be more than an epoch's
     assert [short.rows(i) for i in range(4)] == [whole.rows(i) for i in range(4)]
     assert short.data.counts["rows"] == 60
@@ -284,7 +284,7 @@ def test_only_the_main_process_reads_the_best_weights_at_the_end(bert, text):
             pass
 
     config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, max_steps=4)
-    job = dataclasses.replace(prepare(config, CPU), processes=Second(1, 2, torch.device("cpu")))
+    job = dataclasses.replace(prepare_job(config, CPU), processes=Second(1, 2, torch.device("cpu")))
     run = training.Run(job, RunFolder(OUT), lambda entry: None)
     run.state.step, run.state.best, run.state.best_step = 4, 50.0, 2
     run.finish()
@@ -455,13 +455,13 @@ def test_accumulated_gradients_are_the_mean_of_their_batches(bert, text, monkeyp
         model.zero_grad()
         return torch.tensor(0.0)
 
-    monkeypatch.setattr(training, "apply", keep)
+    monkeypatch.setattr(training, "apply_update", keep)
     config = TrainConfig(
         model=str(bert), train=str(text), batch_size=8, eval_every=0, max_steps=2, hidden_dropout=0.0,
         attention_dropout=0.0,
     )  # fmt: skip
     for changed, updates in (({}, 2), ({"accumulation": 2}, 1)):
-        run = training.Run(prepare(dataclasses.replace(config, **changed), CPU), RunFolder(OUT), lambda entry: None)
+        run = training.Run(prepare_job(dataclasses.replace(config, **changed), CPU), RunFolder(OUT), lambda entry: None)
         for _ in range(updates):
             run.update()
     first, second, both = seen
@@ -516,7 +516,7 @@ def test_a_dry_run_tells_the_cost_and_writes_no_run(train):
 
 def test_the_tokens_of_a_dry_run_are_those_of_the_run(train, bert, text):
     config = TrainConfig(model=str(bert), train=str(text), batch_size=10, epochs=1, eval_every=0)
-    said = dict(dry_run.estimate(config, run.Place(OUT, device="cpu"), lambda line: None)[0])
+    said = dict(dry_run.estimate(config, run.RunOptions(OUT, device="cpu"), lambda line: None)[0])
     assert train(max_steps=0, batch_size=10).code == 0
     each = record()["data"]["tokens"] / 60
     assert said["tokens"] == f"{2 * record()['data']['tokens'] / 1e6:,.1f} million, {each:.1f} a sentence"
@@ -654,10 +654,10 @@ def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
 
     path = _found(real_data, name)
     settings = (
-        "max_steps=20",
-        "eval_every=10",
-        "max_rows=1280",
-        "batch_size=64",
+        "max_steps=6",
+        "eval_every=3",
+        "max_rows=240",
+        "batch_size=40",
         "learning_rate=3e-5",
         "dtype=float32",
     )
@@ -665,7 +665,7 @@ def test_a_mini_recipe_on_real_data(cli, minilm, real_data, recipe, name):
                "--device", "cpu", *(part for s in settings for part in ("--set", s)))  # fmt: skip
     assert done.code == 0, done.err
     found = record()
-    assert [m["step"] for m in found["measured"]] == [10, 20]
+    assert [m["step"] for m in found["measured"]] == [3, 6]
     assert dev_of(cli, real_data) == pytest.approx(found["kept"]["dev"], abs=0.01)
     assert found["kept"]["dev"] > 70
     texts = ["A man is playing a guitar.", "The cat sat on the mat, and then it slept for a long while.", "no"]

@@ -121,12 +121,12 @@ def test_progress_is_shown_around_every_pass(bert):
     seen = []
 
     @contextlib.contextmanager
-    def watch():
+    def show_pass():
         seen.append("open")
         yield lambda done, total: seen.append((done, total))
 
     model = simcse_bench.mteb_model(str(bert), pooling="cls", head="none", device="cpu")
-    model.watch = watch
+    model.show_pass = show_pass
     for texts in (["the dog ."], ["a cat .", "a man plays ."]):
         model.encode([{"text": texts}])
     assert seen == ["open", (5, 5), "open", (6, 11), (11, 11)]

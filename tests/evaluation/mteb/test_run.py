@@ -17,7 +17,7 @@ from tiny import sentences, tiny_bert
 from simcse_bench.data.pairs import Pairs, read_pairs
 from simcse_bench.data.task import MTEB, load_task
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.mteb.selection import select
+from simcse_bench.evaluation.mteb.selection import select_mteb
 from simcse_bench.reports.mteb import MtebReport
 from simcse_bench.reports.report import report_path
 
@@ -290,11 +290,11 @@ def test_bad_input(run, suite, more, message):
 
 
 def test_commas_inside_brackets_belong_to_the_name():
-    chosen = select("mteb:MTEB(eng, v2)")
+    chosen = select_mteb("mteb:MTEB(eng, v2)")
     assert chosen.benchmark.name == "MTEB(eng, v2)"
     assert len(chosen.tasks) == 41
     assert {t.metadata.name: t.hf_subsets for t in chosen.tasks}["STS22.v2"] == ["en"]
-    both = select("mteb:STS22.v2[en,de], BIOSSES")
+    both = select_mteb("mteb:STS22.v2[en,de], BIOSSES")
     assert [(t.metadata.name, t.hf_subsets) for t in both.tasks] == [
         ("STS22.v2", ["en", "de"]),
         ("BIOSSES", ["default"]),

@@ -1,5 +1,6 @@
-"""Characters that the plots' own font lacks: a fallback font where there is one, boxes and no warning where not."""
+"""Plots: a fallback font for characters that the own one lacks, no warning where there is none; names do not overlap."""
 
+import itertools
 import warnings
 
 import pytest
@@ -59,7 +60,7 @@ def asian(tmp_path, monkeypatch):
 def drawn(points, form="svg"):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return plots.rendered(plots.scatter(points), form)
+        return plots.render_figure(plots.plot_scatter(points), form)
 
 
 @pytest.mark.parametrize("form", ["svg", "png"])
@@ -68,11 +69,11 @@ def test_without_such_a_font_boxes_and_no_warning(only_own, form):
 
 
 def test_with_such_fonts_they_are_used_in_order(asian, monkeypatch):
-    assert plots.covering(frozenset("abc 模型")) == ("Tiny Sans CJK",)
-    assert plots.covering(frozenset("模本โ")) == ("Tiny Sans CJK", "Tiny Serif CJK", "Tiny Thai")
-    assert plots.covering(frozenset("abc ×α±")) == ()
-    figure = plots.scatter(MODELS)
-    plots.add_missing(figure)
+    assert plots.find_fonts(frozenset("abc 模型")) == ("Tiny Sans CJK",)
+    assert plots.find_fonts(frozenset("模本โ")) == ("Tiny Sans CJK", "Tiny Serif CJK", "Tiny Thai")
+    assert plots.find_fonts(frozenset("abc ×α±")) == ()
+    figure = plots.plot_scatter(MODELS)
+    plots.add_fonts(figure)
     families = {tuple(t.get_fontfamily()) for t in figure.findobj(Text)}
     assert families == {(plots.OWN, "Tiny Sans CJK", "Tiny Thai")}
     with_fonts = drawn(MODELS)
@@ -81,9 +82,9 @@ def test_with_such_fonts_they_are_used_in_order(asian, monkeypatch):
 
 
 def test_a_plain_plot_is_left_as_it_is(asian):
-    figure = plots.scatter(PLAIN)
+    figure = plots.plot_scatter(PLAIN)
     before = [tuple(t.get_fontfamily()) for t in figure.findobj(Text)]
-    plots.add_missing(figure)
+    plots.add_fonts(figure)
     assert [tuple(t.get_fontfamily()) for t in figure.findobj(Text)] == before
 
 
@@ -109,3 +110,17 @@ def test_wide_characters_are_aligned_in_markdown():
         "| :-- | --: |",
         "| ab  |   1 |",
     ]
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "scatter"])
+def test_names_of_near_points_do_not_stand_on_each_other(kind):
+    near = {f"a run with a long name {i}": (-2.0 - i / 500, 0.5 + i / 1000) for i in range(5)}
+    if kind == "trajectory":
+        figure = plots.plot_trajectory({n: [{"uniformity": u, "alignment": a}] for n, (u, a) in near.items()})
+    else:
+        points = [{"model": {"name": n}, "uniformity": u, "alignment": a} for n, (u, a) in near.items()]
+        figure = plots.plot_scatter([p | {"spearman": 70.0 + i} for i, p in enumerate(points)])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
+    assert len(boxes) == len(near)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

@@ -1,0 +1,163 @@
+"""The command line in a process of its own, to be killed, stopped, or started twice: what tests of processes share.
+
+Most of these processes are forked from one that has torch and transformers loaded already: a start takes a moment
+instead of seconds. ``warm=False`` starts an interpreter, as a user does.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STEPS = 120
+PATIENCE = 90  # seconds
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["scipy.stats", "transformers", "simcse_bench.training.train"])
+
+
+class Forked:
+    """A process with the methods of ``subprocess.Popen`` that the tests use."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, limit: int | None) -> None:
+        self._process = _FORKS.Process(
+            target=_command, args=(arguments, dict(environment), str(log), limit, str(Path.cwd()))
+        )
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("simcse-bench", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _command(arguments: Sequence[str], environment: dict[str, str], log: str, limit: int | None, folder: str) -> None:
+    """What a forked process does: the command line with its output in a file."""
+    import torch
+
+    from simcse_bench.__main__ import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8") for number in (1, 2))  # noqa: SIM115, PTH123
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = ["simcse-bench", *arguments]
+    main()
+
+
+def start_command(
+    arguments: Sequence[object], log: Path, env: Mapping[str, str], limit: int | None = None, warm: bool = True
+) -> Any:
+    """Start a command line, of one thread; its output is added to the file ``log``; no file may grow over ``limit``."""
+    given = list(map(str, arguments))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env)
+    if warm:
+        return Forked(given, environment, log, limit)
+    ceiling = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    command = [sys.executable, "-m", "simcse_bench", *given]
+    with log.open("a") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, preexec_fn=ceiling)
+
+
+@contextmanager
+def kept(running: list[Any]) -> Iterator[None]:
+    """End those that still run."""
+    try:
+        yield
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def trainings(bert: Path, text: Path, senteval: Path, cache: Path) -> Iterator[Any]:
+    """Start `train` as a process of its own; output goes to the file FOLDER.err."""
+    running: list[Any] = []
+
+    def run(out, *args, env=None, limit=None, warm=True, **settings):
+        chosen = {"model": bert, "train": text, "batch_size": 24, "max_steps": STEPS, "eval_every": 0} | settings
+        given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
+        command = ["train", "--out", out, "--device", "cpu", "--save-every", "5", "--data-dir", senteval, "-q",
+                   "--progress", "plain", *given, *args]  # fmt: skip
+        log = Path(f"{out}.err")
+        log.write_text("")
+        process = start_command(command, log, {"SIMCSE_BENCH_CACHE": str(cache)} | (env or {}), limit, warm)
+        running.append(process)
+        return process
+
+    with kept(running):
+        yield run
+
+
+def finished(process, out, code=0):
+    """What it said, once it has ended with the code."""
+    found = process.wait(PATIENCE)
+    said = Path(f"{out}.err").read_text(encoding="utf-8")
+    assert found == code, said
+    return said
+
+
+def steps(out):
+    try:
+        lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line)["step"])
+        except ValueError:  # half a line
+            continue
+    return found
+
+
+def wait_for(process, out, step):
+    """Until an update later than this one is in the log; the run must still be going on."""
+    end = time.monotonic() + PATIENCE
+    while max(steps(out), default=0) <= step:
+        assert process.poll() is None, Path(f"{out}.err").read_text(encoding="utf-8")
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def record(out):
+    return json.loads((out / "train.json").read_text(encoding="utf-8"))
+
+
+def checkpoints(out):
+    return sorted(int(p.name.removeprefix("step-")) for p in out.glob("checkpoints/step-*"))
