@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simcse_bench import hub
+from simcse_bench import bundled, hub
 from simcse_bench.data.hub_datasets import shown_dataset
 from simcse_bench.data.pairs import file_paths, needs_root
 from simcse_bench.data.senteval import ARCHIVE, REPO, find_root, given_root, is_configured
@@ -60,10 +60,10 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
     suite_from = "--suite" if settings.suite else "--task"
     if not settings.suite and not settings.tasks:
-        suite = default_suite(provenance, settings.where)
-        settings = replace(settings, suite=suite)
-        suite_from = "the default" if suite == "sts" else "the embedded data: no real data is configured"
-        suite_from = "the model's language" if suite.startswith("sts-") else suite_from
+        settings = replace(settings, suite=default_suite(provenance, settings.where))
+        suite_from = "the model's language" if settings.suite.startswith("sts-") else "the default"
+        if settings.suite == bundled.SUITE:
+            suite_from = "the embedded data: no real data is configured"
     title = f"{provenance['name']}: what would be evaluated (nothing was computed)"
     model = Table(title, ["", "value", "decided by"], rows)
     return [model, *(_suite(provenance, one, suite_from) for one in each_suite(settings))]
@@ -86,9 +86,8 @@ def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]
             raise
         checkpoint = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
         problem = error.problems[0]
-    return checkpoint.provenance(fingerprints=False), _rows(
-        checkpoint, _files(checkpoint, scratch), problem, asked.max_length
-    )
+    rows = _rows(checkpoint, _files(checkpoint, scratch), problem, asked.max_length)
+    return checkpoint.provenance(fingerprints=False), rows
 
 
 def _files(checkpoint: Checkpoint, scratch: Path) -> list[str]:
@@ -106,14 +105,14 @@ def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int
     else:
         place = f"{NOT_HERE}; would be downloaded from the Hub" + f". {problem}" * (checkpoint.folder == Path())
     origin = f"Hub, revision {checkpoint.revision}" if checkpoint.revision else "the name" if not files else "--model"
-    spec = checkpoint.spec
+    spec, reason = checkpoint.spec, checkpoint.reason.replace("catalog", _CATALOG)
     pooling = f"{spec.pooling}: {POOLINGS[spec.pooling]}" if spec.pooling else "known once its files are here"
     rows = [
         ["folder", place, origin],
         *[["files", "\n".join(files), "safetensors where there are any"]] * bool(files),
-        ["pooling", pooling, _reason(checkpoint)],
-        ["head", f"{spec.head}: {HEADS[spec.head]}", _reason(checkpoint)],
-        ["max length", *_length(checkpoint, given)],
+        ["pooling", pooling, reason],
+        ["head", f"{spec.head}: {HEADS[spec.head]}", reason],
+        ["max length", *_length(checkpoint, given, reason)],
         ["segmentation", f"{spec.preprocess}, before the tokenizer" if spec.preprocess else "none",
          _CATALOG if known_model(checkpoint.name) else "only catalog models have one"],
         ["normalised", *(("yes", "modules.json") if checkpoint.normalize else ("no", "no such module"))],
@@ -123,38 +122,29 @@ def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int
     return rows
 
 
-def _reason(checkpoint: Checkpoint) -> str:
-    return checkpoint.reason.replace("catalog", _CATALOG)
-
-
-def _length(checkpoint: Checkpoint, given: int | None) -> tuple[str, str]:
+def _length(checkpoint: Checkpoint, given: int | None, reason: str) -> tuple[str, str]:
     """Most tokens of a sentence, and where that comes from."""
     if given is not None:
         return str(given), "--max-length"
     if checkpoint.spec.max_length is not None:
         known = known_model(checkpoint.name)
-        return str(checkpoint.spec.max_length), _reason(
-            checkpoint
-        ) if known is None or known.max_length is None else _CATALOG
+        from_catalog = known is not None and known.max_length is not None
+        return str(checkpoint.spec.max_length), _CATALOG if from_catalog else reason
     if checkpoint.folder == Path():
         return "the model's own limit", "its config.json"
-    limit, origin_file = _own_limit(checkpoint.folder)
-    return (f"{limit}, the model's own limit" if limit else "the model's own limit"), origin_file
-
-
-def _own_limit(folder: Path) -> tuple[int | None, str]:
-    """As ``loading.length_limit``, from the two settings files instead of the loaded model."""
-    config = read_json(folder / "config.json")
+    # as loading.length_limit, from the two settings files instead of the loaded model
+    config = read_json(checkpoint.folder / "config.json")
     limits = []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
         padded = config.get("model_type") in _PADDED_POSITIONS
         limits.append((positions - (int(config.get("pad_token_id") or 0) + 1 if padded else 0), "config.json"))
-    path = folder / "tokenizer_config.json"
+    path = checkpoint.folder / "tokenizer_config.json"
     length = read_json(path).get("model_max_length") if path.is_file() else None
     if isinstance(length, int) and length < 10**9:
         limits.append((length, "tokenizer_config.json"))
-    return min(limits, default=(None, "its tokenizer"))
+    limit, source = min(limits, default=(None, "its tokenizer"))
+    return (f"{limit}, " if limit else "") + "the model's own limit", source
 
 
 def _suite(provenance: Mapping[str, Any], settings: EvaluationSettings, suite_from: str) -> Table:

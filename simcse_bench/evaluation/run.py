@@ -85,11 +85,11 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
         UserError: any input that cannot be used; a report of another evaluation in the same file (without force).
     """
     tasks, protocol, path = destination(model.provenance, settings)
-    suite, fields = settings.suite or "tasks", protocol_fields(protocol, tasks)
+    suite = settings.suite or "tasks"
     require_writable(path)
     data, skipped = read_all(tasks, protocol, data_folder(tasks, settings.where), settings.limit)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
-    key = evaluation_key(model.provenance, fields, fingerprints, settings.limit)
+    key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, settings.limit)
     existing = None
     if path.exists() and not settings.force:
         existing = Report.load(path)
@@ -153,9 +153,8 @@ def _tasks(settings: EvaluationSettings) -> list[Task]:
 def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: EvaluationSettings) -> str:
     """What sets this evaluation apart from the default one, for the file name."""
     parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
-    parts += [protocol["name"]] if protocol["name"] != "simcse" else []
-    parts += [protocol["split"]] if protocol["split"] != "test" else []
-    parts += [protocol["probe"]] if protocol.get("probe", "exact") != "exact" else []
+    usual = {"name": "simcse", "split": "test", "probe": "exact"}
+    parts += [protocol[field] for field, value in usual.items() if protocol.get(field, value) != value]
     parts += [f"first{settings.limit}"] if settings.limit else []
     return "".join(f"--{p}" for p in (*parts, *model_variant(model)))
 

@@ -54,8 +54,8 @@ def plan_mteb(model: Model, spec: str, out: Path, force: bool = False, export: P
     """Check names and places.
 
     Raises:
-        UserError: see ``select``; a report of another evaluation in the same file (without force); an export folder
-            among the reports.
+        UserError: see ``select_mteb``; a report of another evaluation in the same file (without force); an export
+            folder among the reports.
     """
     if export is not None:
         if export.resolve().is_relative_to(out.resolve()):
@@ -86,7 +86,7 @@ def run_mteb(plan: MtebPlan, show_pass: ShowPass = contextlib.nullcontext, say: 
     """Evaluate what the cache does not hold and save, or give the report that is there already.
 
     Args:
-        plan: from ``prepare``.
+        plan: from ``plan_mteb``.
         show_pass: opened around every pass of the encoder, gives a callback for its progress.
         say: gets a line per task.
 
@@ -217,9 +217,9 @@ def _averages(plan: MtebPlan, results: dict[str, Any]) -> dict[str, float]:
 
 
 def _part(split: str, part: dict[str, Any]) -> dict[str, Any]:
-    metrics = {k: v for k, v in part.items() if isinstance(v, int | float) and k != "main_score"}
-    finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}  # a few of mteb's side metrics are NaN
-    return {"split": split, "subset": part["hf_subset"], "score": _percent(part["main_score"]), "metrics": finite}
+    numbers = {k: v for k, v in part.items() if isinstance(v, int | float) and k != "main_score"}
+    metrics = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # a few of mteb's side metrics are NaN
+    return {"split": split, "subset": part["hf_subset"], "score": _percent(part["main_score"]), "metrics": metrics}
 
 
 def _percent(value: float) -> float:
@@ -241,8 +241,8 @@ def _quiet() -> Iterator[None]:
     """Without mteb's and datasets' notes; bars of downloads in a terminal only."""
     import datasets
 
-    logger, level = logging.getLogger("mteb"), logging.getLogger("mteb").level
-    verbosity = datasets.logging.get_verbosity()
+    logger = logging.getLogger("mteb")
+    level, verbosity = logger.level, datasets.logging.get_verbosity()
     logger.setLevel(logging.ERROR)
     datasets.logging.set_verbosity_error()
     if not sys.stderr.isatty():
@@ -275,13 +275,12 @@ class TaskCache:
 
     def save_to_cache(self, result: Any, model: Any, **_: Any) -> None:
         """Keep a result; UserError where a main score is not a number, or the disk is full."""
-        for split, parts in result.scores.items():
-            for part in parts:
-                if not math.isfinite(part["main_score"]):
-                    raise UserError(
-                        f"mteb gives {part['main_score']} as main score of {split}, {part['hf_subset']}: "
-                        "no score exists. Are the embeddings all the same?"
-                    )
+        for split, part in ((split, part) for split, parts in result.scores.items() for part in parts):
+            if not math.isfinite(part["main_score"]):
+                raise UserError(
+                    f"mteb gives {part['main_score']} as main score of {split}, {part['hf_subset']}: "
+                    "no score exists. Are the embeddings all the same?"
+                )
         path = self._path(result.task_name, model)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
