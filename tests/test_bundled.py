@@ -202,9 +202,10 @@ def test_the_probe_suite(cli):
     assert report["average"]["accuracy"]["all"]["value"] > 55
 
 
+@pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize("name, text", [("mini-unsup", "mini-sentences"), ("mini-sup", "mini-nli")])
 def test_the_recipes_train_and_their_models_stay_marked(cli, name, text):
-    done = cli("train", "--recipe", name, "--out", "runs/x", "--set", "max_steps=4", "--set", "eval_every=2",
+    done = cli("train", "--recipe", name, "--out", "runs/x", "--set", "max_steps=4", "--set", "eval_every=4",
                "--set", "batch_size=16", "--device", "cpu")  # fmt: skip
     assert done.code == 0, done.err
     record = json.loads(Path("runs/x/train.json").read_text())

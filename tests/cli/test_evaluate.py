@@ -232,6 +232,7 @@ def test_what_cannot_work_is_refused_before_the_work(cli, own, bert, senteval, t
     assert nothing_written(tmp_path)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_protocol_mteb_with_its_own_split_named_is_the_same_evaluation(cli, bert, senteval, tmp_path):
     base = (
         "eval",

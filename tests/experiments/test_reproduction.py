@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from tiny import sentences
 
 from simcse_bench.experiments import steps
 from simcse_bench.papers.simcse_2021 import PAPERS
@@ -18,11 +19,16 @@ pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture
-def reproduce(cli, bert, monkeypatch):
-    """The command, with small recipes."""
+def reproduce(cli, bert, monkeypatch, tmp_path):
+    """The command, with small recipes on a small text."""
+    words = sentences(180)
+    (tmp_path / "text.txt").write_text("\n".join(words[:60]) + "\n", "utf-8")
+    rows = (f"{','.join(row)}\n" for row in zip(words[:60], words[60:120], words[120:], strict=True))
+    (tmp_path / "triplets.csv").write_text("sent0,sent1,hard_neg\n" + "".join(rows), "utf-8")
     small = {"model": str(bert), "max_steps": 3, "batch_size": 8, "dtype": "float32"}
-    for name in ("mini-unsup", "mini-sup"):
-        monkeypatch.setitem(config.RECIPES, name, config.RECIPES[name] | small)
+    for name, text in (("mini-unsup", "text.txt"), ("mini-sup", "triplets.csv")):
+        train = {"train": str(tmp_path / text)}
+        monkeypatch.setitem(config.RECIPES, name, config.RECIPES[name] | small | train)
 
     def run(*args):
         return cli("reproduce", "simcse-2021", "--device", "cpu", "--progress", "none", *args)
@@ -40,6 +46,7 @@ def test_every_part_of_the_paper_is_there_once():
     assert {p.number for p in parts} >= {"1", "2", "3", "4", "5", "6", "7", "D.1", "D.2", "E.1", "Figure 2", "Figure 3"}
 
 
+@pytest.mark.slow
 def test_tables_beside_the_papers_and_the_same_command_again(reproduce, cli, monkeypatch):
     wanted = ("--table", "4", "--table", "5", "--table", "figure 2", "--table", "Figure 3", "--seeds", "2")
     before = reproduce(*wanted, "--dry-run")

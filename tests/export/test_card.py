@@ -19,6 +19,8 @@ from simcse_bench.reports.report import Report
 
 OUT = Path("out")
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture
 def model(bert, tmp_path):

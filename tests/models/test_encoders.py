@@ -84,6 +84,7 @@ def test_an_empty_sentence_is_encoded_as_such(bert):
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
 def test_out_of_memory_halves_the_budget_and_goes_on(bert, monkeypatch, error):
+    monkeypatch.setattr("gc.collect", int)  # a second each beside the objects of a thousand tests
     texts = sentences(60)
     encoder = load_encoder(resolve(str(bert), pooling="mean"), batch_tokens=400)
     expected, forward = encoder.encode(texts), encoder._forward

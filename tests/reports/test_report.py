@@ -249,6 +249,7 @@ def test_averages_within_their_noise_are_named():
     assert scores.inseparable(lopsided) == [[], []]  # the sides that face each other count
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
     for pooling in ("cls", "mean"):
         assert cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--data-dir", senteval, "--device",
