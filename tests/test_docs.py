@@ -1,5 +1,6 @@
 """What the documentation shows works: its Python is run, its commands and those of --help are understood."""
 
+import configparser
 import doctest
 import itertools
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import simcse_bench
 from simcse_bench.__main__ import app
@@ -206,3 +208,47 @@ def test_the_committed_results_do_not_stand_in_the_way_of_the_first_commands():
         if committed.returncode:
             pytest.skip("no git here: this is no checkout")
         assert committed.stdout == ""
+
+
+# --- what checks and packs the repository elsewhere
+
+WORKFLOWS = ROOT / ".github" / "workflows"
+
+
+@pytest.mark.skipif(not WORKFLOWS.is_dir(), reason="the workflows are in the repository only")
+def test_the_workflow_checks_every_python_of_the_package_and_publishes_without_a_token():
+    text = (WORKFLOWS / "checks.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    jobs = workflow["jobs"]
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["classifiers"]
+    versions = [c.rsplit(" ", 1)[1] for c in classifiers if c.startswith("Programming Language :: Python :: 3.")]
+    assert jobs["test"]["strategy"]["matrix"]["python-version"] == versions == ["3.11", "3.12", "3.13"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert {"python -m build", "twine check --strict dist/*"} <= set(commands)
+    asked = {name for c in commands if c.startswith("tox -e ") for name in c.removeprefix("tox -e ").split(",")}
+    assert asked == {"lint", "type", "results", "tests"}
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert {f"testenv:{name}" for name in asked} <= set(tox.sections())
+    for name in asked:  # the one environment of the README's command runs them all
+        assert f"{{[testenv:{name}]commands}}" in tox["testenv:check"]["commands"]
+    assert all("-c constraints.txt" in command for command in commands if command.startswith("pip install"))
+    release = jobs["release"]
+    assert workflow[True]["push"]["tags"] == ["v*"]  # YAML 1.1 reads `on` as true
+    assert release["if"] == "startsWith(github.ref, 'refs/tags/v')"
+    assert set(release["needs"]) == set(jobs) - {"release"}
+    assert (release["environment"], release["permissions"]) == ("pypi", {"id-token": "write"})
+    assert workflow["permissions"] == {"contents": "read"}
+    assert not any("permissions" in job for name, job in jobs.items() if name != "release")
+    used = [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"(actions/[a-z-]+@v\d+|pypa/gh-action-pypi-publish@release/v1)", name) for name in used)
+    assert "secrets." not in text
+
+
+@pytest.mark.skipif(not (ROOT / "Dockerfile").is_file(), reason="the Dockerfile is in the repository only")
+def test_the_dockerfile_copies_what_the_wheel_is_made_of_and_runs_the_command_as_no_root():
+    lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+    assert lines.index("USER user") < lines.index('ENTRYPOINT ["simcse-bench"]')
+    copied = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    assert copied == {"simcse_bench", "tasks", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"}
+    assert all((ROOT / name).exists() for name in copied)
