@@ -1,5 +1,6 @@
 # simcse-bench on a CPU.
-#   docker build -t simcse-bench .
+#   docker build -t simcse-bench --build-arg TORCH_CPU_INDEX=... .
+#     (PyTorch's index of CPU builds, pytorch.org shows it; without it pip brings gigabytes of CUDA)
 #   docker run --rm -v simcse-bench-cache:/cache simcse-bench eval --model mini
 # Results go to /work. With real data of your own:
 #   docker run --rm -v "$PWD:/work" -v /path/to/data:/data:ro -e SIMCSE_BENCH_DATA=/data simcse-bench eval --model ...
@@ -7,8 +8,9 @@ FROM python:3.12-slim
 
 WORKDIR /source
 COPY constraints.txt ./
-# the CPU build of torch, in a layer of its own (2.13.0+cpu goes before 2.13.0, which brings gigabytes of CUDA)
-RUN pip install --no-cache-dir -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu torch
+# torch, in a layer of its own
+ARG TORCH_CPU_INDEX=
+RUN pip install --no-cache-dir -c constraints.txt ${TORCH_CPU_INDEX:+--extra-index-url "$TORCH_CPU_INDEX"} torch
 COPY . .
 RUN pip install --no-cache-dir -c constraints.txt . && rm -rf /source/*
 

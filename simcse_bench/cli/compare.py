@@ -146,14 +146,14 @@ def verify_command(
         protocol=protocol, where=where_from(data_dir, None, data_revision), out=out, force=force
     )
     with show_progress(progress) as show:
-        found = verify(
+        verification = verify(
             model, as_, settings, show, silent if progress == "none" else aloud,
             revision=revision, pooling=pooling, head=head, dtype=dtype, device=device,
         )  # fmt: skip
-    print_table(verification_table(found))
-    if found.advice:
-        typer.echo(found.advice)
-    if not found.verified:
+    print_table(verification_table(verification))
+    if verification.advice:
+        typer.echo(verification.advice)
+    if not verification.verified:
         raise typer.Exit(1)
 
 

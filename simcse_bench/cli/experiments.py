@@ -1,4 +1,4 @@
-"""The command that goes through a whole paper: `reproduce`."""
+"""The commands that train many times: `run-ablation` and `reproduce`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud, print_table
+from simcse_bench.cli.console import (
+    PROGRESS,
+    DataDir,
+    DataRevision,
+    Device,
+    ProgressKind,
+    Quiet,
+    Results,
+    StartModel,
+    TasksDir,
+    TrainText,
+    aloud,
+    print_table,
+    require_choices,
+    where_from,
+)
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.progress import silent
 
@@ -25,7 +40,7 @@ def reproduce_command(
     seeds: Annotated[int, typer.Option(help="Seeds of everything that is trained.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is missing and its time; do nothing.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     executor: Annotated[str, typer.Option(help="Of the ablations' arms: local or ray (on a Ray cluster).")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="Cluster of --executor ray: host:port, auto.")] = None,
     cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
@@ -34,10 +49,10 @@ def reproduce_command(
     ] = None,
     data_dir: DataDir = None,
     data_revision: DataRevision = "main",
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    out: Results = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder for the trained models.")] = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
-    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+    quiet: Quiet = False,
+    progress: ProgressKind = "auto",
 ) -> None:
     """Go through a paper: train and measure what is missing, and put every table beside the paper's on one page.
 
@@ -48,14 +63,12 @@ def reproduce_command(
     simcse-bench reproduce simcse-2021 --table 3 --table D.1 --seeds 3
     simcse-bench reproduce simcse-2021 --preset paper --seeds 3 --executor ray --ray-address head:6379
     """
-    from simcse_bench.data.senteval import DataSource
     from simcse_bench.experiments import reproduction
     from simcse_bench.reports.reproduction import statements_table
     from simcse_bench.training.run import RunOptions
 
-    if progress not in PROGRESS:
-        raise unknown("progress", progress, PROGRESS)
-    options = RunOptions(out, save_every=save_every, device=device, where=DataSource(data_dir, None, data_revision))
+    require_choices(progress=(progress, PROGRESS))
+    options = RunOptions(out, save_every=save_every, device=device, where=where_from(data_dir, None, data_revision))
     execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
     planned = reproduction.plan_reproduction(paper, table or (), preset, seeds, out, runs, options, execute)
     say = silent if quiet else aloud
@@ -88,15 +101,15 @@ def ablation_command(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe that --vary starts from (mini-unsup).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    model: StartModel = None,
+    train: TrainText = None,
     set: Annotated[list[str] | None, typer.Option(help="field=value for all arms, repeatable.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     processes: Annotated[int, typer.Option(help="Processes that train an arm together, on a GPU each.")] = 1,
     executor: Annotated[str, typer.Option(help="local (one arm after the other) or ray (arms on a Ray cluster).")] = (
         "local"
@@ -111,9 +124,9 @@ def ablation_command(
     tasks_dir: TasksDir = None,
     data_dir: DataDir = None,
     data_revision: DataRevision = "main",
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("results"),
+    out: Results = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
-    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+    progress: ProgressKind = "auto",
 ) -> None:
     """Train and compare the arms of an ablation; the same command goes on after an interruption.
 
@@ -125,12 +138,10 @@ def ablation_command(
     """
     import dataclasses
 
-    from simcse_bench.data.senteval import DataSource
     from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
     from simcse_bench.training.run import RunOptions
 
-    if progress not in PROGRESS:
-        raise unknown("progress", progress, PROGRESS)
+    require_choices(progress=(progress, PROGRESS))
     if name is None and not vary:
         raise UserError("name an ablation (see `simcse-bench ls ablations`), or give a name and --vary field=a,b.")
     if preset and vary:
@@ -145,7 +156,7 @@ def ablation_command(
     ablation = grid_ablation(name, recipe, vary) if vary else named_ablation(str(name))
     short = {"model": model, "train": train}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
-    options = RunOptions(out, False, force, save_every, device, DataSource(data_dir, tasks_dir, data_revision))
+    options = RunOptions(out, False, force, save_every, device, where_from(data_dir, tasks_dir, data_revision))
     planned = plan_sweep(ablation, preset, seeds, settings, arm or (), out, options)
     planned = dataclasses.replace(planned, processes=processes)
     say = silent if quiet else aloud

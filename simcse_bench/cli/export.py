@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import aloud
+from simcse_bench.cli.console import Head, MaxLength, Pooling, Revision, aloud
 from simcse_bench.errors import UserError
 from simcse_bench.progress import silent
 
@@ -16,10 +16,10 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Folder of a run or a checkpoint, Hub id, or a name from `ls models`.")],
     to: Annotated[str, typer.Option(help="sentence-transformers, transformers or onnx.")],
     out: Annotated[Path, typer.Option(help="Folder of the export; new, empty, or with --force.")],
-    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")] = None,
-    head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Truncate after so many tokens.")] = None,
+    pooling: Pooling = None,
+    head: Head = None,
+    revision: Revision = None,
+    max_length: MaxLength = None,
     tolerance: Annotated[
         float, typer.Option(help="Largest difference to our embeddings, as a share of their largest value.")
     ] = 1e-4,
@@ -56,17 +56,17 @@ def export_command(
     run.check_export(to, out, checkpoint, force)
     if push_to_hub is not None:
         publish.check_repo(push_to_hub, private, update_repo)
-    found = card.read_measured(results, checkpoint.provenance())
+    scores = card.read_measured(results, checkpoint.provenance())
     say = silent if quiet else aloud
     export, files = run.export_model(
-        run.Export(to, checkpoint, record), out, tolerance, lambda done: card.model_card(done, about, found)
+        run.Export(to, checkpoint, record), out, tolerance, lambda done: card.model_card(done, about, scores)
     )
     parity = export.parity
     typer.echo(
         f"{out}: {to}, {export.dimension} dimensions, largest difference to our embeddings "
         f"{parity['difference']:.1e} over {parity['sentences']} sentences (tolerance {tolerance:g})"
     )
-    suites = ", ".join(dict.fromkeys(r.suite for r in found.reports))
+    suites = ", ".join(dict.fromkeys(r.suite for r in scores.reports))
     say(f"model card: scores of {suites} from {results}" if suites else f"model card: no scores in {results}; evaluate "
         f"with `simcse-bench eval --model {model}` and export again to have them")  # fmt: skip
     if license is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import DataDir, DataRevision, TasksDir, print_table
+from simcse_bench.cli.console import DataDir, DataRevision, TasksDir, print_table, where_from
 from simcse_bench.errors import UserError, unknown
 
 
@@ -69,9 +69,9 @@ def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -
     simcse-bench data where
     simcse-bench data where --data-dir SentEval/data
     """
-    from simcse_bench.data.senteval import DataSource, find_root
+    from simcse_bench.data.senteval import find_root
 
-    root = find_root(DataSource(data_dir, None, data_revision), download=False)
+    root = find_root(where_from(data_dir, None, data_revision), download=False)
     typer.echo(f"{root.path} ({root.origin})")
 
 
@@ -110,12 +110,11 @@ def data_check(
     """
     from simcse_bench.cli import lists
     from simcse_bench.data.pairs import data_root
-    from simcse_bench.data.senteval import DataSource
     from simcse_bench.data.task import load_suite, load_task, task_names
 
     chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
     tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
-    root = data_root(tasks, DataSource(data_dir, tasks_dir, data_revision))
+    root = data_root(tasks, where_from(data_dir, tasks_dir, data_revision))
     table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))
     if root:
         typer.echo(f"{root.path} ({root.origin})", err=True)

@@ -81,14 +81,14 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
 
     def attempt(name: str, split: str, text: str, read: Callable[[], Pairs | Labelled]) -> None:
         try:
-            found = read()
+            data = read()
         except UserError as error:
             problems.extend(error.problems)
             rows.append([name, split, text, "", "", "", "FAILED"])
             return
-        values = found.gold if isinstance(found, Pairs) else found.labels
+        values = data.gold if isinstance(data, Pairs) else data.labels
         span = f"{values.min():g}–{values.max():g}"
-        rows.append([name, split, text, str(len(found)), span, str(found.duplicates()), found.fingerprint()])
+        rows.append([name, split, text, str(len(data)), span, str(data.duplicates()), data.fingerprint()])
 
     for task in tasks:
         if task.kind == "transfer":

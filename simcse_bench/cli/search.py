@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simcse_bench.cli.console import PROGRESS, aloud, print_table
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.cli.console import (
+    PROGRESS,
+    Device,
+    Dtype,
+    Head,
+    Pooling,
+    ProgressKind,
+    Revision,
+    aloud,
+    print_table,
+    require_choices,
+)
+from simcse_bench.errors import UserError
 
 if TYPE_CHECKING:
     from simcse_bench.search.simcse import SimCSE
@@ -17,14 +28,8 @@ if TYPE_CHECKING:
 EXAMPLES = 1000  # embedded sentences that `demo` takes without a corpus, as many as the official demo
 LENGTH = 128  # simcse.MAX_LENGTH, which is not loaded for --help
 Model = Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")]
-Pooling = Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")]
-Head = Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
 MaxLength = Annotated[int, typer.Option(help="Truncate after so many tokens (the model's own limit holds too).")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Column = Annotated[str | None, typer.Option(help="Column of the sentences, where the file has several.")]
-ProgressKind = Annotated[str, typer.Option(help="auto, bar, plain or none.")]
 _FILE = "Sentences: .txt, .csv, .tsv, .jsonl (each also .gz), .parquet, or mini-sentences."
 
 
@@ -52,7 +57,7 @@ def index_command(
     from simcse_bench.search.index import require_place
     from simcse_bench.search.simcse import SimCSE
 
-    _known(progress)
+    require_choices(progress=(progress, PROGRESS))
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
     made = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
@@ -80,20 +85,19 @@ def search_command(
     """
     from simcse_bench.reports.table import Table
 
-    if format not in ("table", "json"):
-        raise unknown("format", format, ("table", "json"))
+    require_choices(format=(format, ("table", "json")))
     opened = _open_index(index, model, device)
     hits = opened.nearest(query, threshold=threshold, top_k=top_k)
     if format == "json":
         content = [
-            {"query": one, "results": [{"sentence": text, "score": score} for text, score in found]}
-            for one, found in zip(query, hits, strict=True)
+            {"query": one, "results": [{"sentence": text, "score": score} for text, score in results]}
+            for one, results in zip(query, hits, strict=True)
         ]
         typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
         return
-    for one, found in zip(query, hits, strict=True):
-        notes = [] if found else [f"no sentence reaches a cosine of {threshold}; lower --threshold."]
-        print_table(Table(one, ("cosine", "sentence"), [(f"{score:.4f}", text) for text, score in found], notes))
+    for one, results in zip(query, hits, strict=True):
+        notes = [] if results else [f"no sentence reaches a cosine of {threshold}; lower --threshold."]
+        print_table(Table(one, ("cosine", "sentence"), [(f"{score:.4f}", text) for text, score in results], notes))
 
 
 def encode_command(
@@ -120,7 +124,7 @@ def encode_command(
     from simcse_bench.search.encode_file import encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
-    _known(progress)
+    require_choices(progress=(progress, PROGRESS))
     require_target(out)
     opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
     with show_progress(progress, "sentences") as show:
@@ -156,7 +160,7 @@ def demo_command(
     from simcse_bench.search import demo
     from simcse_bench.search.simcse import SimCSE
 
-    _known(progress)
+    require_choices(progress=(progress, PROGRESS))
     if index is not None and (corpus or pooling or head or revision):
         raise UserError("--index has its own corpus and model settings; leave --corpus, --pooling, --head, --revision.")
     if index is None and model is None:
@@ -205,11 +209,6 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
         ) from error
     opened.load_index(folder)
     return opened
-
-
-def _known(progress: str) -> None:
-    if progress not in PROGRESS:
-        raise unknown("progress", progress, PROGRESS)
 
 
 def _left_out(blank: int) -> str:

@@ -1,4 +1,4 @@
-"""The commands that train: `train` and `run-ablation`."""
+"""The command that trains: `train`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import PROGRESS, DataDir, DataRevision, TasksDir, aloud
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.cli.console import (
+    PROGRESS,
+    DataDir,
+    DataRevision,
+    Device,
+    ProgressKind,
+    Quiet,
+    StartModel,
+    TasksDir,
+    TrainText,
+    aloud,
+    require_choices,
+    where_from,
+)
+from simcse_bench.errors import UserError
 from simcse_bench.progress import silent
 
 
 def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
     recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training text; short for --set train=.")] = None,
+    model: StartModel = None,
+    train: TrainText = None,
     set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
     track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
@@ -25,12 +38,12 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     tasks_dir: TasksDir = None,
     data_dir: DataDir = None,
     data_revision: DataRevision = "main",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")] = False,
-    progress: Annotated[str, typer.Option(help="auto, bar, plain or none.")] = "auto",
+    quiet: Quiet = False,
+    progress: ProgressKind = "auto",
 ) -> None:
     """Train an encoder with SimCSE and keep the weights with the best dev score.
 
@@ -40,18 +53,16 @@ def train_command(
     simcse-bench train --resume --out runs/sup
     torchrun --nproc-per-node 4 -m simcse_bench train --recipe sup-roberta-large --out runs/large
     """
-    from simcse_bench.data.senteval import DataSource
     from simcse_bench.training import run
     from simcse_bench.training.dry_run import estimate
 
-    if progress not in PROGRESS:
-        raise unknown("progress", progress, PROGRESS)
+    require_choices(progress=(progress, PROGRESS))
     if resume and force:
         raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
     short = {"model": model, "train": train, "track_geometry": track_geometry}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
     options = run.RunOptions(
-        out, resume, force, save_every, device, DataSource(data_dir, tasks_dir, data_revision), tuple(tracker or ())
+        out, resume, force, save_every, device, where_from(data_dir, tasks_dir, data_revision), tuple(tracker or ())
     )
     config = run.settle_config(recipe, settings, options)
     main_process = os.environ.get("RANK", "0") == "0"

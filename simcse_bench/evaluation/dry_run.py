@@ -29,7 +29,7 @@ _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # their position ta
 
 @dataclass(frozen=True)
 class Asked:
-    """The model as the command line names it; see ``models.open_model``."""
+    """The model as the command line names it; see ``open_model``."""
 
     model: str
     revision: str | None = None

@@ -51,7 +51,7 @@ class Board:
         return cls({arm: {t.seed: _Entry() for t in trials if t.arm == arm} for arm in arms})
 
     def show_trial(self, trial: Trial, state: str, dev: float | None = None) -> Show:
-        """A trial's new state; a `sweep.Watch`."""
+        """A trial's new state; a ``run.ShowTrial``."""
         entry = self.trials[trial.arm][trial.seed]
         entry.state, entry.dev = state, dev
 
@@ -80,7 +80,7 @@ class Board:
 
     def rows(self) -> list[list[str]]:
         """A row per arm: name, a sign for each seed, dev scores so far, what is running."""
-        found = []
+        rows = []
         for arm, seeds in self.trials.items():
             scores = [e.dev for e in seeds.values() if e.dev is not None]
             dev = f"{statistics.mean(scores):.2f}" if scores else ""
@@ -90,8 +90,8 @@ class Board:
                 for seed, e in seeds.items()
                 if e.state == "running"
             )
-            found.append([arm, " ".join(_SIGNS[e.state] for e in seeds.values()), dev, now])
-        return found
+            rows.append([arm, " ".join(_SIGNS[e.state] for e in seeds.values()), dev, now])
+        return rows
 
     def __rich__(self) -> RenderableType:
         from rich.box import SIMPLE_HEAD

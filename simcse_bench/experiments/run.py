@@ -128,7 +128,7 @@ def read_finished(trial: Trial, identity: Identities | None = None) -> dict[str,
 
 def collect_finished(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
     """Every finished trial of this sweep in its folder, whichever command left it there, in the arms' order."""
-    found = []
+    results = []
     for arm in sweep.ablation.arms_of(sweep.preset):
         paths = sweep.folder.glob(f"{slug(arm)}--seed*.json")
         for seed in sorted(
@@ -136,8 +136,8 @@ def collect_finished(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]
         ):
             with contextlib.suppress(UserError):  # of other settings: it belongs to another table
                 result = read_finished(sweep.trial(arm, seed), identity)
-                found += [result] if result else []
-    return found
+                results += [result] if result else []
+    return results
 
 
 def run_trials(
@@ -207,7 +207,7 @@ def run_sweep(
     The summary holds every trial of the ablation that is in the folder, those of earlier commands included.
 
     Raises:
-        UserError: dev data that cannot be used, another sweep in the folder; what ``sweep.run`` raises.
+        UserError: dev data that cannot be used, another sweep in the folder; what ``run_trials`` raises.
     """
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)

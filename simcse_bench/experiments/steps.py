@@ -92,7 +92,7 @@ def name_of(line: Line, seed: int) -> str:
 
 
 def report_of(r: Reproduction, suite: str, line: Line, seed: int) -> Path:
-    """Where `bench.run` saves it: a pooling of one's own stands in the file's name."""
+    """Where ``run_evaluation`` saves it: a pooling of one's own stands in the file's name."""
     return report_path(r.folder, suite, name_of(line, seed), f"--{line.pooling}-none" if line.pooling else "")
 
 
@@ -163,8 +163,8 @@ def _geometry(r: Reproduction, part: Part) -> Step:
         for line, seed, opened in _models(r):
             path = paths.get(name_of(line, seed))
             if path and not path.exists():
-                found = geometry.analyse_model(opened(), task, (), pairs)
-                write_json(path, found, None)
+                analysis = geometry.analyse_model(opened(), task, (), pairs)
+                write_json(path, analysis, None)
 
     return Step(part.number, sum(not p.exists() for p in paths.values()), len(paths), None, work)
 

@@ -91,12 +91,12 @@ def _shared(values: Sequence[Mapping[str, Any]], otherwise: str) -> dict[str, An
     """What all trials share, field by field; the name says where they differ."""
     if not values:
         return None
-    found = {k: v if all(other[k] == v for other in values) else None for k, v in values[0].items()}
-    if found["name"] is None:
-        found["name"] = otherwise
-    if "embedded" in found:
-        found["embedded"] = any(v["embedded"] for v in values)
-    return found
+    shared = {k: v if all(other[k] == v for other in values) else None for k, v in values[0].items()}
+    if shared["name"] is None:
+        shared["name"] = otherwise
+    if "embedded" in shared:
+        shared["embedded"] = any(v["embedded"] for v in values)
+    return shared
 
 
 def judge(
@@ -115,9 +115,9 @@ def judge(
     if claim.better in paper and claim.worse in paper:
         entry["published"] = round(paper[claim.better] - paper[claim.worse], 2)
     if claim.better in similarities and claim.worse in similarities:
-        found = difference(similarities[claim.worse], similarities[claim.better], gold, sizes)
-        entry |= _plain(found)
-        low, high = found.interval or (-1.0, 1.0)
+        measured = difference(similarities[claim.worse], similarities[claim.better], gold, sizes)
+        entry |= _plain(measured)
+        low, high = measured.interval or (-1.0, 1.0)
         entry["verdict"] = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
         trained = {claim.better, claim.worse} - set(untrained)
         if any(len(similarities[side]) < 2 for side in trained):
@@ -147,7 +147,12 @@ def _spread(values: Sequence[float]) -> dict[str, Any] | None:
             "values": list(values)}  # fmt: skip
 
 
-def _plain(found: Difference) -> dict[str, Any]:
-    interval = None if found.interval is None else [round(x, 4) for x in found.interval]
-    detectable = None if found.detectable is None else round(found.detectable, 4)
-    return {"value": round(found.value, 4), "interval": interval, "p": round(found.p, 6), "detectable": detectable}
+def _plain(measured: Difference) -> dict[str, Any]:
+    interval = None if measured.interval is None else [round(x, 4) for x in measured.interval]
+    detectable = None if measured.detectable is None else round(measured.detectable, 4)
+    return {
+        "value": round(measured.value, 4),
+        "interval": interval,
+        "p": round(measured.p, 6),
+        "detectable": detectable,
+    }

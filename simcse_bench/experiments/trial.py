@@ -83,9 +83,9 @@ def measure(model: Path, task_name: str, options: RunOptions) -> dict[str, Any]:
     splits = {s: read_split(task_name, s, options.where) for s in names}
     encoder = open_model(str(model), device=options.device).load()
     whole = embed_once(encoder, [split.data for split in splits.values()])
-    found: dict[str, Any] = {"test": None}
+    measured: dict[str, Any] = {"test": None}
     for name, split in splits.items():
-        found[name] = split.describe() | {"score": round(split.score(whole), 4)} | split.shape(whole)
+        measured[name] = split.describe() | {"score": round(split.score(whole), 4)} | split.shape(whole)
     dev: Any = splits["dev"].data  # pairs: `run.read_dev_of` has seen to that
-    found["dev"]["similarities"] = [round(float(x), 5) for x in whole.cosines(dev)]
-    return found
+    measured["dev"]["similarities"] = [round(float(x), 5) for x in whole.cosines(dev)]
+    return measured

@@ -87,17 +87,17 @@ def read_measured(results: Path, model: Mapping[str, Any]) -> Measured:
     return Measured(sorted(reports.values(), key=place), analyses)
 
 
-def _same(found: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    plain = found.get("dtype", "float32") == "float32" and not found.get("whiten")
+def _same(other: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    plain = other.get("dtype", "float32") == "float32" and not other.get("whiten")
     fields = (*DIRECTION, "normalize")
-    return plain and deciding(found, fields) == deciding(model, fields)
+    return plain and deciding(other, fields) == deciding(model, fields)
 
 
-def model_card(export: Export, about: About, found: Measured) -> str:
+def model_card(export: Export, about: About, scores: Measured) -> str:
     """The whole README.md."""
     from huggingface_hub import ModelCard
 
-    data = _metadata(export, about, found.reports)
+    data = _metadata(export, about, scores.reports)
     card = ModelCard.from_template(
         data,
         str(TEMPLATES / "model_card.md"),
@@ -105,8 +105,8 @@ def model_card(export: Export, about: About, found: Measured) -> str:
         summary=_summary(export),
         notes=_notes(export),
         uses=uses(export, about.repo),
-        tables=[to_markdown(_named(score_table(r, "spearman", "all"), about.name)) for r in found.reports],
-        geometry=_geometry(found.analyses, about.name),
+        tables=[to_markdown(_named(score_table(r, "spearman", "all"), about.name)) for r in scores.reports],
+        geometry=_geometry(scores.analyses, about.name),
         training=_training(export.record) if export.record else None,
         settings=json.dumps(export.record["config"], indent=1, ensure_ascii=False) if export.record else "",
         facts=_facts(export),
@@ -139,7 +139,7 @@ def _results(report: Report) -> list[Any]:
     from huggingface_hub import EvalResult
 
     protocol = report.protocol
-    found = []
+    results = []
     official = {n for n in report.tasks if n in task_names() and n not in bundled.TASKS}
     if official == set(report.tasks):
         official.add("average")
@@ -152,7 +152,7 @@ def _results(report: Report) -> list[Any]:
         for metric in ("spearman", "pearson") if sts else ("accuracy",):
             entry = task["scores"][metric]["all"]
             kind = f"{metric}_cosine" if sts else metric
-            found.append(
+            results.append(
                 EvalResult(
                     task_type="semantic-similarity" if sts else "text-classification",
                     task_name="Semantic Similarity" if sts else "Text Classification",
@@ -167,7 +167,7 @@ def _results(report: Report) -> list[Any]:
                     metric_args={"interval_95": entry["interval"]} if entry["interval"] else None,
                 )
             )
-    return found
+    return results
 
 
 def _named(table: Table, name: str) -> Table:
@@ -200,12 +200,12 @@ def _summary(export: Export) -> str:
 
 
 def _notes(export: Export) -> list[str]:
-    found = []
+    notes = []
     if export.checkpoint.spec.preprocess == "pyvi":
-        found.append("Sentences must be segmented first: `pyvi.ViTokenizer.tokenize(sentence)`.")
+        notes.append("Sentences must be segmented first: `pyvi.ViTokenizer.tokenize(sentence)`.")
     if export.checkpoint.embedded:
-        found.append(f"Trained from the {bundled.ENCODER}.")
-    return found
+        notes.append(f"Trained from the {bundled.ENCODER}.")
+    return notes
 
 
 def _geometry(analyses: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -214,22 +214,22 @@ def _geometry(analyses: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def _training(record: Mapping[str, Any]) -> dict[str, str]:
     config, data, kept = record["config"], record["data"], record["kept"]
-    found = {
+    facts = {
         "start": shown_model(record["model"]),
         "text": f"{data['name']} ({data['origin']}), {data['rows']} rows of {data['columns']} "
         f"(1: sentences, 2: pairs, 3: triplets), fingerprint {data['fingerprint']}",
         "updates": f"{record['steps']} ({record['epochs']} epochs)",
     }
-    found |= {name: str(config[name]) for name in _SHOWN if config.get(name) not in (None, "")}
-    found["dropout"] = ", ".join(f"{k} {v}" for k, v in record["dropout"].items())
+    facts |= {name: str(config[name]) for name in _SHOWN if config.get(name) not in (None, "")}
+    facts["dropout"] = ", ".join(f"{k} {v}" for k, v in record["dropout"].items())
     if record.get("dev") and kept.get("dev") is not None:
         dev = record["dev"]
-        found["kept"] = f"weights of update {kept['step']}: {dev['metric']} {kept['dev']:.2f} on {dev['task']} "
-        found["kept"] += f"{dev['split']} (selects the weights; not comparable with test scores)"
+        facts["kept"] = f"weights of update {kept['step']}: {dev['metric']} {kept['dev']:.2f} on {dev['task']} "
+        facts["kept"] += f"{dev['split']} (selects the weights; not comparable with test scores)"
     machine = record["environment"]
-    found["machine"] = f"{machine.get('gpu', machine['processor'])}, {machine['processes']} process(es), "
-    found["machine"] += f"{record['seconds']:.0f} s; torch {machine['versions']['torch']}"
-    return found
+    facts["machine"] = f"{machine.get('gpu', machine['processor'])}, {machine['processes']} process(es), "
+    facts["machine"] += f"{record['seconds']:.0f} s; torch {machine['versions']['torch']}"
+    return facts
 
 
 def _facts(export: Export) -> dict[str, str]:
@@ -270,11 +270,11 @@ def uses(export: Export, repo: str | None) -> list[Use]:
     place = repo or "path/to/model"
     if export.form == "onnx":
         return [Use("onnxruntime", _onnx(place, repo is not None))]
-    found = [Use("sentence-transformers", _sentence_transformers(place))]
+    ways = [Use("sentence-transformers", _sentence_transformers(place))]
     if export.checkpoint.spec.head == "none" or export.pooler:
         own = Use("transformers", _transformers(export, place))
-        found = [own, *found] if export.form == "transformers" else [*found, own]
-    return [*found, Use("simcse-bench", f"simcse-bench eval --model {place}", "bash")]
+        ways = [own, *ways] if export.form == "transformers" else [*ways, own]
+    return [*ways, Use("simcse-bench", f"simcse-bench eval --model {place}", "bash")]
 
 
 def _sentence_transformers(place: str) -> str:

@@ -69,8 +69,8 @@ def _sentence_transformers(folder: Path, texts: Sequence[str]) -> Array:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    found = model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
-    return np.asarray(found, dtype=np.float32)
+    vectors = model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float32)
 
 
 def _transformers(folder: Path, texts: Sequence[str], parts: Parts) -> Array:
@@ -79,7 +79,7 @@ def _transformers(folder: Path, texts: Sequence[str], parts: Parts) -> Array:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    found = []
+    batches = []
     with torch.inference_mode():
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer(list(texts[start : start + _BATCH]), padding=True, truncation=True, return_tensors="pt")
@@ -88,8 +88,8 @@ def _transformers(folder: Path, texts: Sequence[str], parts: Parts) -> Array:
                 vectors = output.pooler_output
             else:
                 vectors = pool(output.hidden_states, batch["attention_mask"], parts.pooling)
-            found.append(torch.nn.functional.normalize(vectors, dim=-1) if parts.normalize else vectors)
-    vectors_of_all: Array = torch.cat(found).float().numpy()
+            batches.append(torch.nn.functional.normalize(vectors, dim=-1) if parts.normalize else vectors)
+    vectors_of_all: Array = torch.cat(batches).float().numpy()
     return vectors_of_all
 
 
@@ -100,12 +100,12 @@ def _onnx(folder: Path, texts: Sequence[str]) -> Array:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
-    found = []
+    batches = []
     for start in (0, 1, *range(1 + _BATCH, len(texts), _BATCH)):  # a batch of one first
         stop = 1 if start == 0 else start + _BATCH
         batch = tokenizer(list(texts[start:stop]), padding=True, truncation=True, return_tensors="np")
-        found.append(session.run(["sentence_embedding"], {n: batch[n].astype(np.int64) for n in names})[0])
-    return np.concatenate(found).astype(np.float32)
+        batches.append(session.run(["sentence_embedding"], {n: batch[n].astype(np.int64) for n in names})[0])
+    return np.concatenate(batches).astype(np.float32)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ EXPORT_FORMATS = {
 EXPORT_RECORD = "export.json"  # beside an export: what it was made from, and how close it is
 TOLERANCE = 1e-4
 _PACKAGES = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
-_EXTRAS = {"sentence-transformers": "export", "onnx": "onnx"}
+_INSTALL = {"sentence-transformers": "sentence-transformers", "onnx": "simcse-bench[onnx]"}
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def check_export(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> N
     missing = [p for p in _PACKAGES.get(form, ()) if importlib.util.find_spec(p) is None]
     if missing:
         raise UserError(
-            f"--to {form} needs {', '.join(p.replace('_', '-') for p in missing)}: "
-            f'pip install "simcse-bench[{_EXTRAS[form]}]".'
+            f'--to {form} needs {", ".join(p.replace("_", "-") for p in missing)}: pip install "{_INSTALL[form]}".'
         )
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write {out}: it is a file. Choose another --out.")
@@ -133,8 +132,8 @@ def _same_source(out: Path, form: str, checkpoint: Checkpoint) -> bool:
     if not (out / EXPORT_RECORD).is_file():
         return False
     content = read_json(out / EXPORT_RECORD)
-    found = content if isinstance(content, dict) else {}
-    return found.get("format") == form and found.get("model") == json.loads(json.dumps(checkpoint.provenance()))
+    record = content if isinstance(content, dict) else {}
+    return record.get("format") == form and record.get("model") == json.loads(json.dumps(checkpoint.provenance()))
 
 
 def export_model(
@@ -167,8 +166,8 @@ def export_model(
             write_onnx(parts, new)
         else:
             write_parts(parts, new)
-        found = parity.embed_with_export(export.form, new, prepared, parts)
-        compared = parity.measure_parity(expected, found, sentences, tolerance, export.form)
+        theirs = parity.embed_with_export(export.form, new, prepared, parts)
+        compared = parity.measure_parity(expected, theirs, sentences, tolerance, export.form)
         pooler = parts.head == "mlp" and _pooler_is_head(parts)
         export = dataclasses.replace(
             export, parity=compared, dimension=expected.shape[1], max_length=parts.limit, pooler=pooler
@@ -194,7 +193,7 @@ def _remove_earlier(out: Path, files: list[str]) -> None:
 
 
 def load_parts(export: Export) -> Any:
-    """The model's weights, tokenizer and head as an ``export.Parts``.
+    """The model's weights, tokenizer and head as an ``saving.Parts``.
 
     Raises:
         UserError: the form cannot express it.
@@ -204,27 +203,36 @@ def load_parts(export: Export) -> Any:
     from simcse_bench.models.loading import length_limit, load_backbone
     from simcse_bench.models.saving import Parts
 
-    found = export.checkpoint
-    backbone = load_backbone(found, torch.float32, "eager")
+    checkpoint = export.checkpoint
+    backbone = load_backbone(checkpoint, torch.float32, "eager")
     tokenizer = backbone.tokenizer
-    limit = min(found.spec.max_length or 10**9, length_limit(backbone.model, tokenizer))
+    limit = min(checkpoint.spec.max_length or 10**9, length_limit(backbone.model, tokenizer))
     if limit < 10**9:
         tokenizer.model_max_length = limit  # so that every library truncates where we do
     dense = None
-    if found.spec.head == "mlp":
-        dense = dense_head(found.dense) if found.dense else mlp_head(found.name, found.folder)
+    if checkpoint.spec.head == "mlp":
+        dense = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
     parts = Parts(
-        backbone.model, tokenizer, str(found.spec.pooling), limit, dense, None, found.normalize, found.embedded
+        backbone.model,
+        tokenizer,
+        str(checkpoint.spec.pooling),
+        limit,
+        dense,
+        None,
+        checkpoint.normalize,
+        checkpoint.embedded,
     )
     pooler = None
     if dense is not None and parts.simcse_head and dense[0].bias is not None:
         pooler = dense[0]
-    elif dense is None and any(f"{k}.weight" in tensor_names(found.folder) for k in MLP_KEYS):
-        pooler = mlp_head(found.name, found.folder)[0]  # unused at test; without it AutoModel would draw a random one
+    elif dense is None and any(f"{k}.weight" in tensor_names(checkpoint.folder) for k in MLP_KEYS):
+        pooler = mlp_head(checkpoint.name, checkpoint.folder)[
+            0
+        ]  # unused at test; without it AutoModel would draw a random one
     parts = dataclasses.replace(parts, pooler=pooler)
     if export.form == "transformers" and dense is not None and not _pooler_is_head(parts):
         raise UserError(
-            f"{found.name}: transformers cannot express pooling {parts.pooling!r} with this head "
+            f"{checkpoint.name}: transformers cannot express pooling {parts.pooling!r} with this head "
             f"({_shown_head(dense)}): AutoModel has a dense layer and tanh over [CLS] only (pooler_output), and not "
             f"in every architecture ({type(backbone.model).__name__}). Use --to sentence-transformers or --to onnx."
         )

@@ -1,4 +1,4 @@
-"""Everything that has a name: poolings, heads, training choices and recipes, models with their settings."""
+"""Everything about models that has a name: poolings, heads, and the models whose settings are known."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ POOLINGS = {
     "embedding_last": "mean over tokens of (embedding layer + last layer) / 2 (the paper's first-last avg.)",
     "top2": "mean over tokens of the last two layers' average (avg_top2)",
 }
+LAST_LAYER = ("cls", "mean")  # poolings that need no other layer
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = {
     "none": "the pooled vector as it is",

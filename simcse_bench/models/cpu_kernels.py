@@ -170,7 +170,7 @@ def training_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention with the cheap dropout; (B, n, H, d). Without a gradient it is ``kernels.short_attention``."""
+    """Attention with the cheap dropout; (B, n, H, d). Without a gradient it is ``short_attention``."""
     if not (dropout or torch.is_grad_enabled()):
         return short_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.models.catalog import POOLINGS
+from simcse_bench.models.catalog import LAST_LAYER, POOLINGS
 from simcse_bench.progress import Progress
 
 Array = NDArray[np.float32]
@@ -31,7 +31,8 @@ def pool(hidden_states: Sequence[torch.Tensor], mask: torch.Tensor | None, pooli
     """Sentence vectors (B, h) in float32 from all layers' hidden states.
 
     Args:
-        hidden_states: embedding layer first, then every layer, each (B, L, h); cls and mean need only the last.
+        hidden_states: embedding layer first, then every layer, each (B, L, h); poolings of ``LAST_LAYER`` need the
+            last only.
         mask: (B, L), 1 for tokens; None where nothing is padded. [CLS] and [SEP] count in means.
         pooling: a key of ``catalog.POOLINGS``. Source: SimCSE evaluation.py (poolers).
     """
@@ -185,7 +186,7 @@ class TransformerEncoder:
         mask = None
         if padded:
             mask = torch.tensor([[1] * len(x) + [0] * (longest - len(x)) for x in ids], device=self.device)
-        all_layers = any(pooling not in ("cls", "mean") for pooling, _ in views)
+        all_layers = any(pooling not in LAST_LAYER for pooling, _ in views)
         output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers)
         layers = output.hidden_states if all_layers else (output.last_hidden_state,)
         pooled = {pooling: pool(layers, mask, pooling) for pooling, _ in views}

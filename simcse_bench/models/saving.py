@@ -18,6 +18,8 @@ from simcse_bench.errors import UserError
 from simcse_bench.files import write_json
 from simcse_bench.models.weights import SETTINGS_FILE
 
+# pooling -> sentence-transformers' mode
+_MODES = {"cls": "cls_token"} | dict.fromkeys(("mean", "first_last", "embedding_last", "top2"), "mean_tokens")
 # hidden states that a pooling averages, as (first layer, weights of it and those above) for WeightedLayerPooling
 _LAYERS = {"first_last": (1, "ends"), "embedding_last": (0, "ends"), "top2": (-1, "all")}
 
@@ -84,7 +86,7 @@ def _sentence_transformers(parts: Parts, folder: Path) -> None:
     path = folder / f"{len(modules)}_Pooling"
     path.mkdir()
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
-    chosen = "cls_token" if pooling == "cls" else "mean_tokens"
+    chosen = _MODES[pooling]
     pooled = {"word_embedding_dimension": width} | {f"pooling_mode_{m}": m == chosen for m in modes}
     _json(path / "config.json", pooled)
     modules.append((path.name, "Pooling"))

@@ -1,4 +1,4 @@
-"""The papers that `reproduce` goes through: tables, figures, and the models of the main tables. Data only."""
+"""What SimCSE states and shows, as data: findings, published columns, tables, figures, main models."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ class Answers:
         start = time.perf_counter()
         try:
             with self._lock:
-                found = questions[parts.path](given)
+                reply = questions[parts.path](given)
         except UserError as error:
             return HTTPStatus.BAD_REQUEST, _JSON, _json({"error": str(error)})
-        return HTTPStatus.OK, _JSON, _json(found | {"seconds": round(time.perf_counter() - start, 4)})
+        return HTTPStatus.OK, _JSON, _json(reply | {"seconds": round(time.perf_counter() - start, 4)})
 
     def _search(self, given: Mapping[str, str]) -> dict[str, Any]:
         top_k = int(_number(given, "top_k", 5))
@@ -195,9 +195,9 @@ def _text(given: Mapping[str, str], name: str) -> str:
 
 def _number(given: Mapping[str, str], name: str, otherwise: float) -> float:
     try:
-        found = float(given.get(name, otherwise))
+        value = float(given.get(name, otherwise))
     except ValueError:
-        found = float("nan")
-    if not abs(found) < 1e9:  # nan too
+        value = float("nan")
+    if not abs(value) < 1e9:  # nan too
         raise UserError(f"{name} {given[name]!r:.40}: expected a number.")
-    return found
+    return value

@@ -1,4 +1,4 @@
-"""Sentences with their vectors: the nearest by cosine, exactly, with numpy or faiss."""
+"""Sentences with their vectors: the nearest by cosine, exactly, with numpy or faiss; and such an index on disk."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ class Faiss:
 
     def rows(self, ids: Positions) -> Array:
         """See ``Store``."""
-        found: Array = self.index.reconstruct_batch(ids)
-        return found
+        vectors: Array = self.index.reconstruct_batch(ids)
+        return vectors
 
     def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
         """See ``Store``."""
         for query in queries:
-            scores, ids = (found[0] for found in self.index.search(query[None], min(top_k + 1, self.index.ntotal)))
+            scores, ids = (row[0] for row in self.index.search(query[None], min(top_k + 1, self.index.ntotal)))
             if len(ids) > top_k and ids[top_k] >= 0 and scores[top_k] >= scores[top_k - 1] - MARGIN:
                 # others tie with the last place, and faiss keeps any of them: take all
                 edge = max(float(scores[top_k - 1]), threshold) - MARGIN
@@ -129,12 +129,12 @@ class Index:
             raise UserError("threshold nan: expected a cosine, -1 to 1.")
         if not self.sentences:
             return [[] for _ in queries]
-        found = []
+        hits = []
         for query, ids in zip(queries, self.store.candidates(queries, top_k, threshold), strict=True):
             scores = self._scores(query, ids)
             order = np.argsort(-scores, kind="stable")[:top_k]
-            found.append([(self.sentences[ids[i]], float(scores[i])) for i in order if scores[i] >= threshold])
-        return found
+            hits.append([(self.sentences[ids[i]], float(scores[i])) for i in order if scores[i] >= threshold])
+        return hits
 
     def _scores(self, query: Array, ids: Positions) -> NDArray[np.float64]:
         parts = [ids[i : i + 65536] for i in range(0, len(ids), 65536)]

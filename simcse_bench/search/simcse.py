@@ -59,7 +59,7 @@ class SimCSE:
         """Load a model.
 
         Args:
-            model_name_or_path: as for ``models.open_model``: folder, Hub id, catalog name, ``word-vectors:FILE``.
+            model_name_or_path: as for ``open_model``: folder, Hub id, catalog name, ``word-vectors:FILE``.
             device: where to compute; None: a GPU where there is one.
             num_cells, num_cells_in_search: of ``build_index(faiss_fast=True)``.
             pooler: an official name of pooling and head, a key of ``catalog.POOLERS``.

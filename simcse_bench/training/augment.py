@@ -44,8 +44,8 @@ def make_pairs(
 
     Args:
         rows: of one column. Rows with a positive of their own are passed on, if nothing is to be made of them.
-        objective: a key of ``catalog.OBJECTIVES``.
-        augmentation: a key of ``catalog.AUGMENTATIONS``.
+        objective: a key of ``config.OBJECTIVES``.
+        augmentation: a key of ``config.AUGMENTATIONS``.
         rate: share of the words or tokens that crop, word_deletion and mlm take away; the others ignore it.
         seed: of the run.
         synonyms: lines of a word, a tab, and its synonyms, separated by tabs or else by spaces. None takes WordNet.
@@ -130,11 +130,11 @@ def _delete_one(words: list[str], rng: random.Random) -> list[str]:
 def _replace_one(words: list[str], rng: random.Random, synonyms: _Synonyms) -> list[str]:
     """One of the words that have synonyms replaced; punctuation around it stays, and so does simple capitalisation."""
     cores = [word.strip(string.punctuation) for word in words]
-    found = {i: options for i, core in enumerate(cores) if core and (options := synonyms(core.lower()))}
-    if not found:
+    replaceable = {i: options for i, core in enumerate(cores) if core and (options := synonyms(core.lower()))}
+    if not replaceable:
         return words
-    chosen = rng.choice(list(found))
-    core, synonym = cores[chosen], rng.choice(found[chosen])
+    chosen = rng.choice(list(replaceable))
+    core, synonym = cores[chosen], rng.choice(replaceable[chosen])
     if core.isupper() and len(core) > 1:
         synonym = synonym.upper()
     elif core[0].isupper():
@@ -170,20 +170,20 @@ def _filled(numbered: Iterable[tuple[int, str]], fill: Fill, reached: Container[
 
 
 def _read_synonyms(path: Path) -> _Synonyms:
-    found: dict[str, list[str]] = {}
+    table: dict[str, list[str]] = {}
     problems = []
     for number, line in enumerate(read_lines(path, "utf-8"), 1):
         word, *rest = (field.strip() for field in line.split("\t"))
         options = [option for option in (rest if len(rest) > 1 else " ".join(rest).split()) if option]
         if word and options:
-            found.setdefault(word.lower(), []).extend(options)
+            table.setdefault(word.lower(), []).extend(options)
         elif line.strip():
             problems.append(f"{path}:{number}: expected a word, a tab, and synonyms with tabs or spaces between them.")
     if problems:
         raise UserError(*shortened(problems))
-    if not found:
+    if not table:
         raise UserError(f"{path}: no synonyms in it; expected lines of a word, a tab, and synonyms.")
-    return lambda word: found.get(word, ())
+    return lambda word: table.get(word, ())
 
 
 def _wordnet() -> _Synonyms:
@@ -194,7 +194,8 @@ def _wordnet() -> _Synonyms:
     except (ImportError, LookupError, OSError, ValueError) as error:  # the last two: lacking or damaged files
         lacking = "the package nltk" if isinstance(error, ImportError) else "nltk's WordNet data"
         raise UserError(
-            f"augmentation 'synonym' needs WordNet, and {lacking} cannot be read: `pip install nltk` and "
+            f"augmentation 'synonym' needs WordNet, and {lacking} cannot be read: "
+            '`pip install "simcse-bench[synonyms]"` and '
             "`python -m nltk.downloader wordnet`, or give a file of synonyms (lines of a word, a tab, and synonyms)."
         ) from error
 

@@ -42,13 +42,13 @@ AUGMENTATIONS = {
     "synonym": "one word replaced by a WordNet synonym",
     "mlm": "rate of the tokens masked and filled in by a masked language model",
 }
-# Changed fields of config.TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, bfloat16
+# Changed fields of TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, bfloat16
 # stands for the scripts' --fp16, the batch is the total over GPUs).
 _SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtype": "bfloat16"}
 _UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "bfloat16"}
 _ROBERTA = "FacebookAI/roberta"
 _BERT = "google-bert/bert"
-# The embedded encoder (embedded.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
+# The embedded encoder (bundled.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
 # One dev score, at the end: the best of several would hide it.
 _MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_steps": 300, "max_length": 16, "batch_size": 64}
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -128,6 +128,11 @@ class TrainConfig:
     eval_every: int = _set(125, "updates between dev scores, one more at the end; 0: none, the last weights are kept")
     track_geometry: int = _set(0, "updates between records of alignment and uniformity (Figure 2); 0: none")
 
+    @property
+    def makes_positives(self) -> bool:
+        """Whether the positives of one-column rows are made of text, by an objective or an augmentation."""
+        return self.objective != "self" or self.augmentation != "none"
+
     def views(self, columns: int) -> int:
         """How often each sentence of a row is embedded: a lone one twice, to be its own positive, but not a copy."""
         return 2 if columns == 1 and self.same_mask != "copy" else 1
@@ -154,10 +159,9 @@ class TrainConfig:
             for name, (wanted, valid) in _RANGES.items()
             if getattr(self, name) is not None and not valid(getattr(self, name))
         ]
-        views = self.objective != "self" or self.augmentation != "none"
         if self.objective != "self" and self.augmentation != "none":
             problems.append("objective and augmentation exclude each other; set one of them.")
-        if self.same_mask != "no" and (views or self.encoders == 2):
+        if self.same_mask != "no" and (self.makes_positives or self.encoders == 2):
             problems.append(
                 "same_mask: needs one sentence and one encoder, so no augmentation, objective or encoders 2."
             )

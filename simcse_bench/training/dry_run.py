@@ -1,4 +1,4 @@
-"""training.dry_run."""
+"""What a run would do and cost: steps, tokens, memory and time, by a few of its own updates in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     each = statistics.median(seconds[1:] or seconds)
     length = shown_duration(job.steps * each)
     shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
-    found = [
+    facts = [
         ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
         ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
         ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
@@ -53,7 +53,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
         ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
         ("time", f"{shown}; dev scores not counted"),
     ]
-    return found + [("note", note) for note in job.notes()], job.steps * each
+    return facts + [("note", note) for note in job.notes()], job.steps * each
 
 
 def _counted(job: Job) -> str:

@@ -107,8 +107,8 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> folder of every whole checkpoint, oldest first."""
-        found = self.path.glob("checkpoints/step-*")
-        return {int(p.name.removeprefix("step-")): p for p in sorted(found) if (p / _STATE).is_file()}
+        folders = self.path.glob("checkpoints/step-*")
+        return {int(p.name.removeprefix("step-")): p for p in sorted(folders) if (p / _STATE).is_file()}
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
         """Write a checkpoint beside the others and rename it into place; keep this one and the best one.
@@ -178,11 +178,11 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    found = {}
+    moments = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"{name}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    return found
+            moments[f"{name}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return moments
 
 
 def _step_of(line: str) -> int:

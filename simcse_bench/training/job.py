@@ -99,18 +99,18 @@ class Job:
 
     def notes(self) -> list[str]:
         """What a user should know of these settings."""
-        config, found = self.config, []
+        config, notes = self.config, []
         if config.accumulation > 1:
-            found.append(
+            notes.append(
                 f"accumulation {config.accumulation}: {config.accumulation * config.batch_size} rows an update, "
                 f"but each anchor still meets the {config.batch_size - 1} other rows of its own batch only; "
                 "for more negatives set batch_size, with cached_gradients true to fit them into memory."
             )
         if config.objective != "self" and self.corpus.name == "wiki1m":
-            found.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")
+            notes.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")
         if self.steps and config.eval_every == 0:
-            found.append("no dev scores: the last weights are kept.")
-        return found
+            notes.append("no dev scores: the last weights are kept.")
+        return notes
 
 
 # differs from SimCSE: the same seed gives another order than its RandomSampler's; ours follows from seed and epoch
@@ -138,8 +138,7 @@ def prepare_job(
         )
     checkpoint = checkpoints.resolve(config.model, config.revision, config.pooling, "none")
     corpus = open_corpus(config.train, config.columns, config.max_rows)
-    views = config.objective != "self" or config.augmentation != "none"
-    if corpus.columns > 1 and (views or config.same_mask != "no"):
+    if corpus.columns > 1 and (config.makes_positives or config.same_mask != "no"):
         which = (
             "same_mask" if config.same_mask != "no" else "objective" if config.objective != "self" else "augmentation"
         )
@@ -167,8 +166,7 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
         k: v for k, v in checkpoint.provenance()["files"].items() if "safetensors" not in k and ".bin" not in k
     }
     decides: list[Any] = [corpus.fingerprint, tokenizer_files, config.max_length]
-    views = config.objective != "self" or config.augmentation != "none"
-    if views:
+    if config.makes_positives:
         decides += [
             config.objective,
             config.augmentation,
@@ -181,7 +179,7 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
     key = fingerprint(decides)
 
     def rows() -> Iterator[TextRow]:  # nothing is read, and no model loaded, where the tokens are there already
-        if not views:
+        if not config.makes_positives:
             yield from corpus.rows()
             return
         synonyms, fill, reached = None, None, None
@@ -201,7 +199,15 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
             say(f"tokenised {done:,} rows of {corpus.name}")
 
     tokenizer = load_tokenizer(checkpoint)
-    return tokenise(rows(), 2 if views else corpus.columns, tokenizer, config.max_length, key, cache_dir(), progress)
+    return tokenise(
+        rows(),
+        2 if config.makes_positives else corpus.columns,
+        tokenizer,
+        config.max_length,
+        key,
+        cache_dir(),
+        progress,
+    )
 
 
 def _first_rows(config: TrainConfig) -> int:

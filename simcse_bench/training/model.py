@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import cpu_kernels
+from simcse_bench.models.catalog import LAST_LAYER
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
 from simcse_bench.models.loading import Backbone, length_limit, load_backbone
@@ -109,7 +110,7 @@ class SentenceModel(nn.Module):
         words = words or Words(model, sentences, self.tokenizer.pad_token_id)
         ids, mask = padded(sentences, self.tokenizer.pad_token_id)
         mask = None if mask is None else mask.to(self.device)
-        all_layers = self.config.pooling not in ("cls", "mean")
+        all_layers = self.config.pooling not in LAST_LAYER
         output = model(inputs_embeds=words.embed(ids), attention_mask=mask, output_hidden_states=all_layers)
         return (output.hidden_states if all_layers else (output.last_hidden_state,)), mask
 
@@ -159,7 +160,7 @@ def _dropout_overrides(checkpoint: Checkpoint, wanted: dict[str, float | None]) 
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    found: dict[str, float] = {}
+    overrides: dict[str, float] = {}
     for kind, names in (("hidden", _HIDDEN), ("attention", _ATTENTION)):
         p = wanted[kind]
         if p is None:
@@ -169,8 +170,8 @@ def _dropout_overrides(checkpoint: Checkpoint, wanted: dict[str, float | None]) 
             raise UserError(
                 f"{kind}_dropout: {config.model_type} has no such setting; expected one of {', '.join(names)}."
             )
-        found[known[0]] = p
-    return found
+        overrides[known[0]] = p
+    return overrides
 
 
 def _first(config: Any, names: Sequence[str]) -> float | None:

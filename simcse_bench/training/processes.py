@@ -42,9 +42,9 @@ class Processes:
         """Whether the flag is set in any process."""
         if self.count == 1:
             return flag
-        found = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return bool(found)
+        anywhere = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+        return bool(anywhere)
 
 
 def join_processes(device: str = "auto") -> Processes:

@@ -1,4 +1,4 @@
-"""One training run from names to a model folder: what is in the folder already decides what happens."""
+"""One training run from names to a model folder: what is there already decides what happens; trackers."""
 
 from __future__ import annotations
 

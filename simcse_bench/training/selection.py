@@ -38,8 +38,8 @@ class Dev:
     def measure(self, encoder: Encoder, score: bool = True, shape: bool = False) -> dict[str, float]:
         """``dev`` (percent), and with ``shape`` ``alignment`` and ``uniformity``, from one forward pass."""
         whole = embed_once(encoder, [self.data])
-        found = {"dev": round(self.score(whole), 4)} if score else {}
-        return found | (self.shape(whole) if shape and isinstance(self.data, Pairs) else {})
+        measured = {"dev": round(self.score(whole), 4)} if score else {}
+        return measured | (self.shape(whole) if shape and isinstance(self.data, Pairs) else {})
 
     def score(self, whole: Embedded) -> float:
         """Spearman ×100 (accuracy in percent of a transfer task) of embedded sentences."""

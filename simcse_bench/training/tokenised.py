@@ -72,16 +72,16 @@ def tokenise(
         tokenizer: of transformers.
         max_length: most tokens of a sentence, special tokens included; longer ones are truncated and counted.
         key: hex digits that tell apart all that decides the tokens.
-        cache: the cache folder, see ``archive.cache_dir``.
+        cache: the cache folder, see ``files.cache_dir``.
         progress: told the number of rows read so far.
 
     Raises:
         UserError: whatever reading the rows raises, no row left, a cache folder that cannot be written.
     """
     folder = cache / "tokens" / key
-    found = _load(folder, columns)
-    if found is not None:
-        return found
+    there = _load(folder, columns)
+    if there is not None:
+        return there
     special = tokenizer.num_special_tokens_to_add()
     if max_length <= special:
         raise UserError(f"max_length {max_length}: {special} of them are special tokens; expected more than that.")
@@ -108,10 +108,10 @@ def _moved(temporary: Path, folder: Path, columns: int) -> Tokenised:
             if attempt == 2:
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # damaged
-    found = _load(folder, columns)
-    if found is None:
+    whole = _load(folder, columns)
+    if whole is None:
         raise OSError(f"{folder} was changed while it was written")
-    return found
+    return whole
 
 
 def _write(
@@ -166,9 +166,9 @@ def _encode(batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: 
     if encoded.encodings:
         return ids, sum(bool(e.overflowing) for e in encoded.encodings)
     # a tokenizer in Python does not tell: see whether those of full length were longer
-    longest = [text for text, found in zip(texts, ids, strict=True) if len(found) == max_length]
+    longest = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) == max_length]
     whole = tokenizer(longest, **settings)["input_ids"] if longest else []
-    return ids, sum(len(found) > max_length for found in whole)
+    return ids, sum(len(tokens) > max_length for tokens in whole)
 
 
 class _Hashed:

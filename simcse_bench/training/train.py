@@ -1,4 +1,4 @@
-"""train(): one loop for unsupervised and supervised SimCSE, from a prepared job to a model folder."""
+"""One loop for unsupervised and supervised SimCSE, from a prepared job to a model folder; its optimiser."""
 
 from __future__ import annotations
 
@@ -157,14 +157,14 @@ class Run:
 
     def check(self) -> list[tuple[float, float]]:
         """Losses and norms since the last entry of the log; a UserError where one is not finite."""
-        found = []
+        checked = []
         for step, loss, norm in self.pending:
             values = float(loss), float(norm)
             # float16's overflowing gradients are skipped by its scaler; a loss that is not finite never recovers
             if not math.isfinite(values[0]) or not (math.isfinite(values[1]) or self.scaler.is_enabled()):
                 raise self._diverged(step, *values)
-            found.append(values)
-        return found
+            checked.append(values)
+        return checked
 
     def write_log(self) -> None:
         """An entry with the mean loss and the speed since the last one."""
@@ -189,13 +189,13 @@ class Run:
         """Dev score and geometry of the weights as they are; True where they are the best so far."""
         dev, state, better = self.job.dev, self.state, False
         if dev is not None and self.job.processes.main:
-            found = dev.measure(self.model.encoder(), score, shape)
+            measured = dev.measure(self.model.encoder(), score, shape)
             self.model.train()
-            state.measured.append({"step": state.step, **found})
-            better = state.step > 0 and "dev" in found and (state.best is None or found["dev"] > state.best)
+            state.measured.append({"step": state.step, **measured})
+            better = state.step > 0 and "dev" in measured and (state.best is None or measured["dev"] > state.best)
             if better:
-                state.best, state.best_step = found["dev"], state.step
-            self._enter({"step": state.step, **found, "best": better})
+                state.best, state.best_step = measured["dev"], state.step
+            self._enter({"step": state.step, **measured, "best": better})
         better = self.job.processes.any(better)  # all processes must agree to save
         self.started = time.perf_counter()
         return better

@@ -166,7 +166,7 @@ def test_wordnet_without_its_data(nltk):
 def test_wordnet_without_nltk(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk", None)
     monkeypatch.delitem(sys.modules, "nltk.corpus", raising=False)
-    with pytest.raises(UserError, match="the package nltk cannot be read: `pip install nltk`"):
+    with pytest.raises(UserError, match=r"the package nltk cannot be read: `pip install .simcse-bench\[synonyms\]"):
         made("synonym")
 
 

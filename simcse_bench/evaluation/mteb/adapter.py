@@ -28,11 +28,11 @@ def mteb_model(model: str, **options: Any) -> MtebModel:
 
     Args:
         model: folder, Hub id, catalog name, or ``word-vectors:FILE``.
-        options: those of ``models.open_model``: revision, pooling, head, max_length, whiten, dtype, device,
+        options: those of ``open_model``: revision, pooling, head, max_length, whiten, dtype, device,
             batch_tokens, name.
 
     Raises:
-        UserError: as ``models.open_model``; while encoding, NaN or infinite embeddings.
+        UserError: as ``open_model``; while encoding, NaN or infinite embeddings.
     """
     return MtebModel(open_model(model, **options))
 
