@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -60,15 +61,71 @@ def test_another_evaluation_in_the_same_file_is_refused(cli, own, tmp_path, task
     assert "the data of own differ" in cli(*command).err
 
 
-@pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "table"])
-def test_formats_on_stdout_alone(own, format):
-    run = own("--format", format)
-    assert run.code == 0
-    if format == "json":
-        assert json.loads(run.out)["tasks"]["own"]["n"] == 30
-    expected = {"md": "Own |", "csv": "model,protocol", "latex": r"\toprule", "json": '"key"', "table": "score"}
-    assert expected[format] in run.out
-    assert "written" not in run.out
+@pytest.fixture
+def two_subsets(tasks_dir):
+    """The user's task with two subsets of 12 and 18 pairs, so that no aggregation is another."""
+    (tasks_dir / "own.yaml").write_text(
+        'title: Own\nsource: {format: tsv, path: "{subset}.tsv"}\nsplits: {test: {some: 12, more: 18}}\n'
+    )
+    lines = (tasks_dir / "own.tsv").read_text().splitlines(keepends=True)
+    (tasks_dir / "some.tsv").write_text("".join(lines[:12]))
+    (tasks_dir / "more.tsv").write_text("".join(lines[12:]))
+
+
+def printed(run):
+    assert (run.code, run.err) == (0, "")
+    return run.out
+
+
+@pytest.mark.usefixtures("two_subsets")
+def test_the_csv_has_every_number_of_the_json(own):
+    report = json.loads(printed(own("--format", "json", "--quiet")))
+    task = report["tasks"]["own"]
+    assert (task["n"], {n: s["n"] for n, s in task["subsets"].items()}) == (30, {"some": 12, "more": 18})
+    expected = {}
+    for metric in ("spearman", "pearson"):
+        for how in ("all", "mean", "wmean"):
+            expected["own", "", "30", metric, how] = task["scores"][metric][how]
+            expected["avg", "", "", metric, how] = report["average"][metric][how]
+        for name, subset in task["subsets"].items():
+            expected["own", name, str(subset["n"]), metric, ""] = subset[metric]
+    assert len({round(e["value"], 3) for e in expected.values()}) == 2 * (3 + 2)  # one task: it is the average
+    text = printed(own("--format", "csv", "--quiet"))
+    assert text.splitlines()[0] == "model,protocol,split,task,subset,pairs,metric,aggregate,value,low,high"
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {(r["model"], r["protocol"], r["split"]) for r in rows} == {("tiny-bert", "simcse", "test")}
+    named = {tuple(r[c] for c in ("task", "subset", "pairs", "metric", "aggregate")): r for r in rows}
+    assert (len(rows), set(named)) == (len(expected), set(expected))
+    for name, entry in expected.items():
+        row = named[name]
+        assert float(row["value"]) == pytest.approx(entry["value"], abs=1e-6)
+        assert [float(row["low"]), float(row["high"])] == pytest.approx(entry["interval"], abs=1e-6)
+
+
+@pytest.mark.usefixtures("two_subsets")
+@pytest.mark.parametrize(("metric", "how"), [("spearman", "all"), ("spearman", "wmean"), ("pearson", "mean")])
+def test_the_tables_are_those_numbers(own, metric, how):
+    report = json.loads(printed(own("--format", "json", "--quiet")))
+    (value, (low, high)) = (report["tasks"]["own"]["scores"][metric][how][k] for k in ("value", "interval"))
+    title = f"{metric} ×100, protocol simcse, test, aggregation '{how}'"
+    given = ("--metric", metric, "--aggregate", how, "--quiet")
+    head, blank, *rows = printed(own("--format", "md", *given)).splitlines()
+    assert (head, blank) == (f"**{title}**", "")
+    header, rule, *body = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row]
+    assert header == ["", "Own", "Avg."]
+    assert [set(cell) for cell in rule] == [{":", "-"}] * 3
+    shown, interval = f"{value:.2f}", f"{low:.1f}–{high:.1f}"
+    assert body == [["tiny-bert", shown, shown], ["95 % interval", interval, interval]]
+    assert printed(own("--format", "latex", *given)).splitlines() == [
+        f"% {title}", r"\begin{tabular}{lrr}", r"\toprule", r" & Own & Avg. \\", r"\midrule",
+        rf"tiny-bert & {shown} & {shown} \\",
+        rf"95 \% interval & {low:.1f}--{high:.1f} & {low:.1f}--{high:.1f} \\", r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+    lines = [" ".join(line.split()) for line in printed(own("--format", "table", *given)).splitlines()]
+    assert lines[:2] == ["tiny-bert", title]
+    assert [line for line in lines[2:] if line.strip(" ─")] == [
+        "Own Avg.", f"score {shown} {shown}", f"95 % from {low:.2f} {low:.2f}", f"95 % to {high:.2f} {high:.2f}"
+    ]  # fmt: skip
 
 
 def test_quiet_and_progress(own):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from simcse_bench.evaluation import statistics
 from simcse_bench.evaluation.statistics import (
@@ -173,3 +174,44 @@ def test_the_detectable_difference_shrinks_with_the_root_of_n():
 )
 def test_holm_by_hand(p, corrected):
     assert holm(p) == pytest.approx(corrected)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 10, 60])
+def test_holm_equals_statsmodels(n, ties):
+    p = np.random.default_rng(n).random(n) ** 3
+    p = np.round(p, 1) if ties else p
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-15)
+
+
+# --- scipy's bootstrap as the oracle: another implementation, other resamples
+
+
+def scipys_interval(statistic, *columns):
+    found = stats.bootstrap(columns, statistic, paired=True, vectorized=False, method="percentile", n_resamples=2000,
+                            confidence_level=0.95, rng=np.random.default_rng(0))  # fmt: skip
+    return found.confidence_interval, found.standard_error
+
+
+@pytest.mark.parametrize("metric, function", [("spearman", stats.spearmanr), ("pearson", stats.pearsonr)])
+def test_the_interval_of_a_score_is_scipys(metric, function):
+    rng = np.random.default_rng(11)
+    gold = rng.integers(0, 26, 80) / 5
+    similarity = gold + 2 * rng.standard_normal(80) ** 3
+    wanted, error = scipys_interval(lambda x, y: 100 * function(x, y)[0], similarity, gold)
+    by_aggregate, _ = bootstrap(similarity, gold, {"all": 80}, resamples=4000, seed=1)
+    # an end is a quantile of 2000 drawn numbers there: it strays by about a twentieth of a standard error
+    assert percentile_interval(by_aggregate[metric]["all"]) == pytest.approx(wanted, abs=0.25 * error)
+    other = percentile_interval(by_aggregate["pearson" if metric == "spearman" else "spearman"]["all"])
+    assert other != pytest.approx(wanted, abs=0.25 * error)  # the tolerance tells the metrics apart
+
+
+def test_the_interval_of_a_difference_is_scipys():
+    a, b, gold = drawn(np.random.default_rng(12), 80, 2.0, 1.2)
+    wanted, error = scipys_interval(
+        lambda x, y, z: 100 * (stats.spearmanr(y, z)[0] - stats.spearmanr(x, z)[0]), a[0], b[0], gold
+    )
+    found = difference(a, b, gold, resamples=4000)
+    assert found.interval == pytest.approx(wanted, abs=0.25 * error)
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    assert found.detectable == pytest.approx(z * error, rel=0.08)

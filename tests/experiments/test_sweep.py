@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from simcse_bench.experiments import summary, sweep, trial
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.papers.simcse_2021 import Finding
 from simcse_bench.training.run import RunOptions
+from simcse_bench.training.selection import read_split
 
 FOLDER = Path("results/ablations/dropout-mini")
 
@@ -99,6 +101,29 @@ def test_a_grid_has_every_combination():
 # --- a sweep
 
 
+def cells_of(arm, reference, other):
+    """The first cells of an arm's row, from the trials' scores; the interval from the summary."""
+    seeds = [
+        f"{statistics.mean(arm[s]['values']):.2f} ± {statistics.stdev(arm[s]['values']):.2f}" for s in ("dev", "test")
+    ]
+    change = ["–", "–"]
+    if arm["arm"] != reference:
+        low, high = arm["difference"]["interval"]
+        value = statistics.mean(arm["dev"]["values"]) - statistics.mean(other["dev"]["values"])
+        sure = (low > 0 or high < 0) and arm["difference"]["holm"] < 0.05
+        change = [f"{value:+.2f}" + " *" * sure, f"{low:+.1f} to {high:+.1f}"]
+    return [seeds[0], str(len(arm["seeds"])), *change, seeds[1]]
+
+
+def markdown_cells(text):
+    """Title, header and rows of the first table of a page."""
+    table = text.split("\n\n")[1].splitlines()
+    return [
+        [text.split("\n\n")[0]],
+        *([c.strip() for c in line.strip("|").split("|")] for line in (table[0], *table[2:])),
+    ]
+
+
 def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
     done = ablate("dropout", *TWO, "--seeds", "2")
     assert done.code == 0, done.err
@@ -118,8 +143,6 @@ def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
     assert parts["0.0--seed42"]["run"]["dropout"] == {"hidden": 0.0, "attention": 0.0}
     assert parts["0.1--seed42"]["run"]["dropout"] == {"hidden": 0.1, "attention": 0.1}
     # the similarities kept are those of the score
-    from simcse_bench.training.selection import read_split
-
     gold = read_split("stsb", "dev", DataSource(senteval)).data.gold
     for part in parts.values():
         assert 100 * stats.spearmanr(part["dev"]["similarities"], gold)[0] == pytest.approx(
@@ -130,11 +153,28 @@ def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert (FOLDER / "plot.png").read_bytes().startswith(b"\x89PNG")
     with (FOLDER / "table.csv").open(encoding="utf-8", newline="") as stream:
-        assert [(r["arm"], r["seed"]) for r in csv.DictReader(stream)] == [
-            ("0.0", "42"), ("0.0", "43"), ("0.1", "42"), ("0.1", "43")
-        ]  # fmt: skip
-    assert "SimCSE Table 3" in (FOLDER / "table.md").read_text("utf-8")
-    assert r"\toprule" in (FOLDER / "table.tex").read_text("utf-8")
+        rows = list(csv.DictReader(stream))
+    columns = ["ablation", "preset", "arm", "seed", "dev", "test", "alignment", "uniformity", "published"]
+    assert [list(row) for row in rows] == [columns] * 4
+    for row, name in zip(rows, ("0.0--seed42", "0.0--seed43", "0.1--seed42", "0.1--seed43"), strict=True):
+        assert f"{row['arm']}--seed{row['seed']}" == name
+        assert (row["ablation"], row["preset"], float(row["published"])) == (
+            "dropout", "mini", {"0.0": 71.1, "0.1": 82.5}[row["arm"]]
+        )  # fmt: skip
+        assert [float(row[split]) for split in ("dev", "test")] == pytest.approx(
+            [parts[name][split]["score"] for split in ("dev", "test")], abs=1e-6
+        )
+    zero_cells = ["0.0", *cells_of(zero, "0.1", tenth)]
+    title, header, *body = markdown_cells((FOLDER / "table.md").read_text("utf-8"))
+    assert title == [f"**{content['title']}, tiny-bert trained on text.txt, STS-B dev, Spearman ×100**"]
+    assert header[:6] == ["arm", "dev", "seeds", "difference to 0.1", "95 %", "test"]
+    assert header[-1] == "SimCSE Table 3, BERT-base"
+    assert [row[:6] for row in body] == [zero_cells, ["0.1", *cells_of(tenth, "0.1", tenth)]]
+    assert [row[-1] for row in body] == ["71.1", "82.5"]
+    latex = [line.removesuffix(r" \\").split(" & ") for line in (FOLDER / "table.tex").read_text("utf-8").splitlines()]
+    (latex_row,) = [row[:6] for row in latex if row[0] == "0.0"]
+    signs = {"±": r"$\pm$", "–": "--", "*": r"$^{*}$"}
+    assert latex_row == ["".join(signs.get(sign, sign) for sign in cell) for cell in zero_cells]
 
 
 def test_the_score_is_that_of_train_and_eval(ablate, cli, bert, senteval, tmp_path):
@@ -150,14 +190,16 @@ def test_the_score_is_that_of_train_and_eval(ablate, cli, bert, senteval, tmp_pa
         assert trials()["0.1--seed42"][split]["score"] == pytest.approx(score, abs=0.01)
 
 
-def test_dev_pairs_are_embedded_once_where_their_score_selects_nothing(ablate, monkeypatch):
+def test_dev_pairs_are_embedded_once_where_their_score_selects_nothing(ablate, monkeypatch, senteval):
     from simcse_bench.training import train as training
 
     real, taken = training.Run.measure, []
     monkeypatch.setattr(training.Run, "measure", lambda self, *due: taken.append(self.state.step) or real(self, *due))
     assert ablate("dropout", "--arm", "0.1", "--set", "eval_every=1000").code == 0
     assert taken == []
-    assert trials()["0.1--seed42"]["dev"]["score"] is not None
+    part = trials()["0.1--seed42"]["dev"]
+    gold = read_split("stsb", "dev", DataSource(senteval)).data.gold
+    assert part["score"] == pytest.approx(100 * stats.spearmanr(part["similarities"], gold)[0], abs=0.02)
     assert ablate("dropout", "--arm", "0.1", "--force", "--set", "eval_every=2").code == 0
     assert taken == [2, 3]  # here they choose between two
 

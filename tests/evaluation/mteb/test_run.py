@@ -1,5 +1,6 @@
 """`eval --suite mteb:...`, end to end, on local data."""
 
+import csv
 import json
 import os
 import random
@@ -156,13 +157,34 @@ def test_mtebs_own_json_is_read_by_mteb(run, local):
     assert list(Path("later").rglob("model_meta.json"))
 
 
-@pytest.mark.parametrize("format, start", [("csv", "model,protocol,task"), ("json", "{"), ("latex", "% tiny-bert")])
-def test_formats(run, local, format, start):
-    done = run("mteb:BIOSSES", "--format", format, "-q")
-    assert done.out.startswith(start)
-    assert done.err == ""
-    if format == "json":
-        assert json.loads(done.out)["tasks"]["BIOSSES"]["metric"] == "cosine_spearman"
+def test_formats(run, local):
+    def printed(format):
+        done = run("mteb:BIOSSES,STSBenchmark", "--format", format, "-q")
+        assert (done.code, done.err) == (0, "")
+        return done.out
+
+    report = json.loads(printed("json"))
+    scores = {name: report["tasks"][name]["score"] for name in ("BIOSSES", "STSBenchmark")}
+    assert {t["metric"] for t in report["tasks"].values()} == {"cosine_spearman"}
+    assert len({f"{v:.2f}" for v in scores.values()}) == 2
+    rows = list(csv.DictReader(printed("csv").splitlines()))  # in mteb's own scale
+    parts = {
+        n: [(p["split"], p["subset"], m, v) for p in t["parts"] for m, v in p["metrics"].items()]
+        for n, t in report["tasks"].items()
+    }
+    for name, score in scores.items():
+        own = [r for r in rows if r["task"] == name]
+        assert [(r["split"], r["subset"], r["metric"]) for r in own] == [part[:3] for part in parts[name]]
+        assert [float(r["value"]) for r in own] == pytest.approx([part[3] for part in parts[name]], abs=1e-9)
+        (main,) = [r for r in own if r["main"] == "1"]
+        assert (main["metric"], main["model"]) == ("cosine_spearman", "tiny-bert")
+        assert 100 * float(main["value"]) == pytest.approx(score, abs=1e-4)
+    latex = printed("latex").splitlines()
+    assert latex[0].startswith("% tiny-bert")
+    for name, value in scores.items():
+        (line,) = [line for line in latex if line.startswith(f"{name} &")]
+        assert line.startswith(rf"{name} & STS & cosine\_spearman & ")
+        assert line.endswith(rf" & {value:.2f} \\")
 
 
 def test_reports_live_beside_the_papers(run, cli, bert, local, senteval):
