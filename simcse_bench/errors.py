@@ -30,6 +30,11 @@ class Stopped(Exception):  # noqa: N818 (no error)
         self.code = code
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to its first line; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest known name, else a full stop."""
     by_lower = {str(k).lower(): k for k in known}

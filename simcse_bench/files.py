@@ -163,7 +163,7 @@ def now() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        if found:
-            return found[1]
+        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if named:
+            return named[1]
     return platform.processor() or platform.machine()

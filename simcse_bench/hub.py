@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simcse_bench.errors import Unavailable, UserError
+from simcse_bench.errors import Unavailable, UserError, first_line
 
 _CONFIG_FILES = ("*.json", "*.txt", "*.model", "bpe.codes")  # configs, vocabularies, sentence-transformers modules
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*_Dense/model.safetensors")
@@ -131,4 +131,4 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return first_line(error).rstrip(".")

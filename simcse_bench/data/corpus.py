@@ -227,8 +227,8 @@ def _hub_corpus(
     def rows() -> Iterator[TextRow | str]:
         with _dataset_errors(what):
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
-            found = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))
-            for number, row in enumerate(found):
+            fields = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))
+            for number, row in enumerate(fields):
                 yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
 
     # datasets' hash is the commit

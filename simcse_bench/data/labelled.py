@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.pairs import file_paths, read_lines, shortened
+from simcse_bench.data.pairs import file_paths, first_of_each, read_lines, require_rows, shortened
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
@@ -53,53 +53,41 @@ def read_labelled(task: Task, root: Path | None, limit: int | None = None) -> La
     """
     _, source = task.source("senteval")
     problems: list[str] = []
-    texts: list[str] = []
-    seconds: list[str] = []
-    labels: list[int] = []
+    whole: list[tuple[int, str, str]] = []
     sizes: dict[str, int] = {}
     for split, subsets in task.splits.items():
-        rows: list[tuple[int, str, str]] = []
+        rows: list[tuple[int, str, str]] = []  # label, sentence, second sentence
         for subset, expected in subsets.items():
             path = file_paths(task, source, split, subset, root)[""]
             try:
-                found = list(_READERS[source.format](source, path, subset))
+                lines = require_rows(_READERS[source.format](source, path, subset))
             except UserError as error:
                 problems += error.problems
                 continue
             bad = [
                 f"{where}: unknown label {label!r}; expected one of {', '.join(task.labels)}."
-                for where, label, _, _ in found
+                for where, label, _, _ in lines
                 if label not in task.labels
             ]
             problems += shortened(bad)
-            if expected is not None and len(found) != expected:
-                problems.append(_count_problem(task, subset, path, len(found), expected))
-            rows += [(task.labels.index(lab), a, b) for _, lab, a, b in found if lab in task.labels]
+            if expected is not None and len(lines) != expected:
+                problems.append(_count_problem(task, subset, path, len(lines), expected))
+            rows += [(task.labels.index(label), a, b) for _, label, a, b in lines if label in task.labels]
         rows.sort(key=lambda r: (len(r[1].split()), len(r[2].split()), r[0]))
         if limit:
-            rows = _first_of_every_class(rows, limit)
+            rows = [rows[i] for i in first_of_each((label for label, _, _ in rows), limit)]
         sizes[split] = len(rows)
-        texts += [r[1] for r in rows]
-        seconds += [r[2] for r in rows if source.format == "mrpc"]
-        labels += [r[0] for r in rows]
+        whole += rows
     if problems:
         raise UserError(*problems)
-    return Labelled(tuple(texts), tuple(seconds), np.array(labels, dtype=np.int64), sizes)
+    labels = np.array([label for label, _, _ in whole], dtype=np.int64)
+    seconds = tuple(b for _, _, b in whole) if source.format == "mrpc" else ()
+    return Labelled(tuple(a for _, a, _ in whole), seconds, labels, sizes)
 
 
-def _first_of_every_class(rows: list[tuple[int, str, str]], limit: int) -> list[tuple[int, str, str]]:
-    seen: dict[int, int] = {}
-    kept = []
-    for row in rows:
-        seen[row[0]] = seen.get(row[0], 0) + 1
-        if seen[row[0]] <= limit:
-            kept.append(row)
-    return kept
-
-
-def _count_problem(task: Task, subset: str, path: Path, found: int, expected: int) -> str:
-    text = f"{task.name}/{subset}: {found} rows in {path}, expected {expected}. "
-    if task.name == "subj" and found <= 20:
+def _count_problem(task: Task, subset: str, path: Path, rows: int, expected: int) -> str:
+    text = f"{task.name}/{subset}: {rows} rows in {path}, expected {expected}. "
+    if task.name == "subj" and rows <= 20:
         return text + (
             "This is the corrupt SUBJ of archives made before September 2021 (20 sentences, 99 % accuracy): "
             "`simcse-bench data fetch --force`."
@@ -117,50 +105,37 @@ def _read_class_file(source: Source, path: Path, subset: str) -> Iterator[Labell
         yield f"{path}:{number}", subset, _clean(line), ""
 
 
-def _read_sst(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
-    """Sentence, tab, label (SentEval sst.py)."""
-    yield from _fields(source, path, "\t", (1, 0, None), "a sentence and a label with a tab between them")
-
-
-def _read_trec(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
+def _read_trec(source: Source, path: Path, subset: str) -> Iterator[LabelledRow | str]:
     """COARSE:fine, space, question (SentEval trec.py): the coarse label counts."""
-    problems = []
     for number, line in enumerate(read_lines(path, source.encoding), 1):
         label, colon, rest = line.strip().partition(":")
         _, space, question = rest.partition(" ")
-        if not (colon and space):
-            problems.append(f"{path}:{number}: expected 'COARSE:fine question'.")
-            continue
-        yield f"{path}:{number}", label, _clean(question), ""
-    if problems:
-        raise UserError(*shortened(problems))
+        if colon and space:
+            yield f"{path}:{number}", label, _clean(question), ""
+        else:
+            yield f"{path}:{number}: expected 'COARSE:fine question'."
 
 
-def _read_mrpc(source: Source, path: Path, subset: str) -> Iterator[LabelledRow]:
-    """Label, two ids, two sentences, under a header (SentEval mrpc.py)."""
-    yield from _fields(source, path, "\t", (0, 3, 4), "a label, two ids and two sentences with tabs between them")
-
-
-def _fields(
-    source: Source, path: Path, separator: str, columns: tuple[int, int, int | None], expected: str
-) -> Iterator[LabelledRow]:
-    label, first, second = columns
-    problems = []
+def _read_table(source: Source, path: Path, subset: str) -> Iterator[LabelledRow | str]:
+    """Fields with tabs between them, see ``_TABLES``."""
+    label, first, second, expected = _TABLES[source.format]
     for number, line in enumerate(read_lines(path, source.encoding), 1):
         if number == 1 and source.header:
             continue
-        fields = line.strip().split(separator)
+        fields = line.strip().split("\t")
         if len(fields) <= max(label, first, second or 0):
-            problems.append(f"{path}:{number}: expected {expected}.")
-            continue
-        yield f"{path}:{number}", fields[label], _clean(fields[first]), _clean(fields[second]) if second else ""
-    if problems:
-        raise UserError(*shortened(problems))
+            yield f"{path}:{number}: expected {expected}."
+        else:
+            yield f"{path}:{number}", fields[label], _clean(fields[first]), _clean(fields[second]) if second else ""
 
 
-_READERS: Mapping[str, Callable[[Source, Path, str], Iterator[LabelledRow]]] = {
+_TABLES: Mapping[str, tuple[int, int, int | None, str]] = {  # fields of label, sentence, second sentence; the form
+    "sst": (1, 0, None, "a sentence and a label with a tab between them"),  # SentEval sst.py
+    "mrpc": (0, 3, 4, "a label, two ids and two sentences with tabs between them"),  # under a header; SentEval mrpc.py
+}
+_READERS: Mapping[str, Callable[[Source, Path, str], Iterator[LabelledRow | str]]] = {
     "class_files": _read_class_file,
-    "sst": _read_sst,
+    "sst": _read_table,
     "trec": _read_trec,
-    "mrpc": _read_mrpc,
+    "mrpc": _read_table,
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 
 MAX_ROW_ERRORS = 5  # of one file; the rest are counted
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,9 @@ class Pairs:
 
     def head(self, n: int) -> Pairs:
         """The first ``n`` pairs of every subset."""
-        seen: dict[str, int] = {}
-        keep = []
-        for row, name in enumerate(self.subset):
-            seen[name] = seen.get(name, 0) + 1
-            if seen[name] <= n:
-                keep.append(row)
-        return Pairs(
-            tuple(self.left[i] for i in keep),
-            tuple(self.right[i] for i in keep),
-            self.gold[keep],
-            tuple(self.subset[i] for i in keep),
-        )
+        keep = first_of_each(self.subset, n)
+        left, right, subset = (tuple(field[i] for i in keep) for field in (self.left, self.right, self.subset))
+        return Pairs(left, right, self.gold[keep], subset)
 
     def sizes(self) -> dict[str, int]:
         """Number of pairs of each subset."""
@@ -90,7 +83,8 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
     problems: list[str] = []
     for name, expected in task.splits[split].items():
         try:
-            rows = list(_READERS[source.format](source, file_paths(task, source, split, name, root), split, name))
+            paths = file_paths(task, source, split, name, root)
+            rows = require_rows(_READERS[source.format](source, paths, split, name))
         except UserError as error:
             problems += error.problems
             continue
@@ -103,13 +97,12 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
             left.append(_cleaned(a, variant, source))
             right.append(_cleaned(b, variant, source))
         subset += [name] * len(rows)
-        problems += row_errors[:MAX_ROW_ERRORS]
-        if len(row_errors) > MAX_ROW_ERRORS:
-            problems.append(f"... and {len(row_errors) - MAX_ROW_ERRORS} more such lines in {name}")
+        problems += shortened(row_errors, f" in {name}")
         if not rows or (expected is not None and len(rows) != expected):
+            place = list(paths.values())[-1] if paths else shown_dataset(source)
             problems.append(
-                f"{task.name}/{name}: {len(rows)} scored pairs in {_place(task, source, split, name, root)}, "
-                f"expected {expected or 'at least one'}. The file is not the one this task was made for, or is cut off."
+                f"{task.name}/{name}: {len(rows)} scored pairs in {place}, expected {expected or 'at least one'}. "
+                "The file is not the one this task was made for, or is cut off."
             )
     if problems:
         raise UserError(*problems)
@@ -152,11 +145,11 @@ def _cleaned(text: str, variant: str, source: Source) -> str:
     return unicodedata.normalize("NFC", text) if source.unicode else text
 
 
-def _gold(found: Any, bounds: tuple[float, float], decimals: int | None = None) -> float:
+def _gold(score: Any, bounds: tuple[float, float], decimals: int | None) -> float:
     try:
-        value = float(found)
+        value = float(score)
     except (TypeError, ValueError):
-        raise ValueError(f"gold score {found!r} is not a number") from None
+        raise ValueError(f"gold score {score!r} is not a number") from None
     value = value if decimals is None else round(value, decimals)
     if not bounds[0] <= value <= bounds[1]:  # also catches NaN
         raise ValueError(f"gold score {value:g} is outside [{bounds[0]:g}, {bounds[1]:g}]")
@@ -171,17 +164,12 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
     if source.format == "hub":
         copy = copy_of(source, task.folder, split, subset, root)
         return {"": copy} if copy else {}
-    found = {}
+    paths = {}
     for part in ("input", "gs") if source.format == "semeval" else ("",):
         relative = Path(source.path.format(split=split, subset=subset, part=part))
         beside = task.folder / relative
-        found[part] = beside if root is None or beside.exists() else root / relative
-    return found
-
-
-def _place(task: Task, source: Source, split: str, subset: str, root: Path | None) -> str:
-    paths = list(file_paths(task, source, split, subset, root).values())
-    return str(paths[-1]) if paths else shown_dataset(source)
+        paths[part] = beside if root is None or beside.exists() else root / relative
+    return paths
 
 
 def read_lines(path: Path, encoding: str) -> list[str]:
@@ -200,7 +188,7 @@ def read_lines(path: Path, encoding: str) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
-def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
+def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
     """SemEval's two files: ``STS.input`` (two sentences a line) and ``STS.gs`` (a score; empty = unscored pair)."""
     texts, golds = read_lines(paths["input"], source.encoding), read_lines(paths["gs"], source.encoding)
     if len(texts) != len(golds):
@@ -208,20 +196,15 @@ def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset:
             f"{paths['input']} has {len(texts)} lines but {paths['gs']} has {len(golds)}: "
             "expected one score line per pair. Fetch the data again."
         )
-    problems = []
     for number, (text, gold) in enumerate(zip(texts, golds, strict=True), 1):
-        if not gold.strip():
-            continue
         fields = text.split("\t")
-        if len(fields) < 2:
-            problems.append(f"{paths['input']}:{number}: expected two sentences with a tab between them.")
-            continue
-        yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
-    if problems:
-        raise UserError(*shortened(problems))
+        if gold.strip() and len(fields) < 2:
+            yield f"{paths['input']}:{number}: expected two sentences with a tab between them."
+        elif gold.strip():
+            yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
 
 
-def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
+def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
     """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
     path = paths[""]
     lines = read_lines(path, source.encoding)
@@ -236,19 +219,16 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         if missing:
             raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header)}.")
         columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
-    index = {k: int(c) for k, c in columns.items()}
-    problems = []
+    gold, left, right = (int(columns[k]) for k in ("gold", "left", "right"))
+    width = max(gold, left, right) + 1
     for number, fields in table:
-        if len(fields) <= max(index.values()):
-            if any(fields):
-                problems.append(
-                    f"{path}:{number}: {len(fields)} fields, expected at least {max(index.values()) + 1} "
-                    f"(gold is field {index['gold'] + 1}, the sentences {index['left'] + 1} and {index['right'] + 1})."
-                )
-            continue
-        yield f"{path}:{number}", fields[index["gold"]], fields[index["left"]], fields[index["right"]]
-    if problems:
-        raise UserError(*shortened(problems))
+        if len(fields) >= width:
+            yield f"{path}:{number}", fields[gold], fields[left], fields[right]
+        elif any(fields):
+            yield (
+                f"{path}:{number}: {len(fields)} fields, expected at least {width} "
+                f"(gold is field {gold + 1}, the sentences {left + 1} and {right + 1})."
+            )
 
 
 def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -260,18 +240,43 @@ def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}:{reader.line_num}: not readable as comma-separated text ({error}).") from error
 
 
-def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow]:
+def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
     """The copy in the data folder where there is one, else the Hub."""
     return _read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
 
 
-def shortened(problems: list[str]) -> list[str]:
-    """The first few problems, and how many more there are."""
+def require_rows(rows: Iterable[Row | str]) -> list[Row]:
+    """The rows that a reader gives; UserError with the first few problems where it gives any."""
+    whole: list[Row] = []
+    problems: list[str] = []
+    for row in rows:
+        if isinstance(row, str):
+            problems.append(row)
+        else:
+            whole.append(row)
+    if problems:
+        raise UserError(*shortened(problems))
+    return whole
+
+
+def shortened(problems: list[str], where: str = "") -> list[str]:
+    """The first few problems, and how many more there are ``where``."""
     rest = len(problems) - MAX_ROW_ERRORS
-    return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines"]
+    return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines{where}"]
 
 
-_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[PairRow]]] = {
+def first_of_each(groups: Iterable[Hashable], n: int) -> list[int]:
+    """Positions of the first ``n`` entries of every group."""
+    seen: Counter[Hashable] = Counter()
+    kept = []
+    for position, group in enumerate(groups):
+        seen[group] += 1
+        if seen[group] <= n:
+            kept.append(position)
+    return kept
+
+
+_READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[PairRow | str]]] = {
     "semeval": _read_semeval,
     "tsv": _read_table,
     "csv": _read_table,

@@ -62,13 +62,13 @@ def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
     """
     for folder, origin in _named(where):
         if folder:
-            found = locate(Path(folder))
-            if found is None:
+            located = locate(Path(folder))
+            if located is None:
                 raise UserError(f"{origin} {folder}: no data found there. Expected:\n{LAYOUT}")
-            return DataRoot(found, origin)
-    found = locate(cached_folder(where.revision))
-    if found is not None:
-        return DataRoot(found, f"cache, {REPO}@{where.revision}")
+            return DataRoot(located, origin)
+    located = locate(cached_folder(where.revision))
+    if located is not None:
+        return DataRoot(located, f"cache, {REPO}@{where.revision}")
     if not download:
         raise UserError(_nothing_found("no data in the cache"))
     return fetch_archive(where.revision)
@@ -113,11 +113,11 @@ def fetch_archive(revision: str = "main", force: bool = False) -> DataRoot:
         if force or locate(target) is None:
             archive = _download(revision, force)
             unpack(archive, target)
-    found = locate(target)
-    if found is None:
+    located = locate(target)
+    if located is None:
         shutil.rmtree(target, ignore_errors=True)
         raise UserError(f"{REPO}@{revision}: {ARCHIVE} holds no data in SentEval's layout. Expected:\n{LAYOUT}")
-    return DataRoot(found, f"downloaded, {REPO}@{revision}")
+    return DataRoot(located, f"downloaded, {REPO}@{revision}")
 
 
 def unpack(archive: Path, target: Path) -> None:

@@ -151,9 +151,9 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         problems.append("source: expected fields such as {format: tsv, path: pairs.tsv}.")
         raw_sources = {}
     for variant, entry in raw_sources.items():
-        found = _source_problems(entry, str(kind))
-        problems += [f"source {variant!r}: {p}" for p in found]
-        if not found:
+        wrong = _source_problems(entry, str(kind))
+        problems += [f"source {variant!r}: {p}" for p in wrong]
+        if not wrong:
             sources[str(variant)] = Source(**entry)
     gold = fields.get("gold", [0, 5])
     numbers = isinstance(gold, list) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)

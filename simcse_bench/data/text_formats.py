@@ -130,19 +130,19 @@ def _open_jsonl(path: Path) -> Opened:
     return list(first), list(first), lambda chosen: (texts_of(where, row, chosen) for where, row in objects())
 
 
-def texts_of(place: str, found: Any, chosen: Sequence[str]) -> TextRow | str:
+def texts_of(place: str, row: Any, chosen: Sequence[str]) -> TextRow | str:
     """The chosen fields of a row, null as empty; else what is wrong with it."""
-    if not isinstance(found, dict):
+    if not isinstance(row, dict):
         return f"{place}: not a JSON object; expected one a line."
     for column in chosen:
-        if column not in found:
+        if column not in row:
             return f"{place}: no {column!r}; expected {', '.join(chosen)}."
-        if not isinstance(found[column], str | None):
-            kind = type(found[column]).__name__
+        if not isinstance(row[column], str | None):
+            kind = type(row[column]).__name__
             return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: --set columns=a,b."
-        if re.search("[\ud800-\udfff]", found[column] or ""):
+        if re.search("[\ud800-\udfff]", row[column] or ""):
             return f"{place}: {column!r} is not valid unicode (half a surrogate pair)."
-    return tuple(found[column] or "" for column in chosen)
+    return tuple(row[column] or "" for column in chosen)
 
 
 def _open_parquet(path: Path) -> Opened:

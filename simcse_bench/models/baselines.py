@@ -51,14 +51,14 @@ class WordVectors:
         out = np.zeros((len(sentences), dimension), dtype=np.float32)
         unknown_words: set[str] = set()
         for row, sentence in zip(out, sentences, strict=True):
-            found = []
+            vectors_of_words = []
             for word in sentence.split():
                 hits = _look_up(pieces[word], vectors)
-                found += hits
+                vectors_of_words += hits
                 if not hits:
                     unknown_words.add(word)
-            if found:
-                row[:] = np.mean(found, axis=0)
+            if vectors_of_words:
+                row[:] = np.mean(vectors_of_words, axis=0)
         zero = int((~out.any(axis=1)).sum())
         self.stats = {"sentences": len(sentences), "zero_vectors": zero, "unknown_words": len(unknown_words)}
         return out

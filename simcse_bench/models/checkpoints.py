@@ -54,8 +54,8 @@ class Checkpoint:
 
     def _marks(self) -> dict[str, Any]:
         """What only some models have."""
-        found = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
-        return {k: v for k, v in found.items() if v and v != "en"}
+        marks = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
+        return {k: v for k, v in marks.items() if v and v != "en"}
 
     def taken_usage(self) -> str:
         """Which of its card's usages is taken; empty where there is one, or the command line decided."""
@@ -64,11 +64,11 @@ class Checkpoint:
     def files(self) -> dict[str, Path]:
         """The files that decide the embeddings; without weights where those have not been downloaded."""
         tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
-        found = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
+        paths = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
         if self.dense:
             dense = (self.dense / "config.json", *weight_files(self.dense))
-            found |= {f"{self.dense.name}/{p.name}": p for p in dense}
-        return {name: p for name, p in found.items() if p.is_file()}
+            paths |= {f"{self.dense.name}/{p.name}": p for p in dense}
+        return {name: p for name, p in paths.items() if p.is_file()}
 
 
 def resolve(
@@ -119,9 +119,9 @@ def resolve(
             )
         folder = _from_hub(hub_id, revision or (spec.revision if spec else None), scratch)
         commit = folder.name
-    found = Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == bundled.MODEL)
+    checkpoint = Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == bundled.MODEL)
     looked_at = scratch is not None and folder.is_relative_to(scratch)
-    return _decide(found, spec, pooling, head, max_length, weights=not looked_at)
+    return _decide(checkpoint, spec, pooling, head, max_length, weights=not looked_at)
 
 
 def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
@@ -142,7 +142,7 @@ def _from_hub(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
 
 
 def _decide(
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     known: ModelSpec | None,
     pooling: str | None,
     head: str | None,
@@ -150,47 +150,53 @@ def _decide(
     weights: bool = True,
 ) -> Checkpoint:
     """Fill in pooling, head, length, and say where they come from."""
-    own = _own_settings(found.folder)
+    own = _own_settings(checkpoint.folder)
     modules = None
-    if own is None and (found.folder / "modules.json").is_file():
+    if own is None and (checkpoint.folder / "modules.json").is_file():
         try:
-            modules = _read_modules(found.folder)
+            modules = _read_modules(checkpoint.folder)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{found.folder}/modules.json: not in sentence-transformers' form ({error!r}).") from error
+            raise UserError(
+                f"{checkpoint.folder}/modules.json: not in sentence-transformers' form ({error!r})."
+            ) from error
     if modules is not None:
-        found = replace(found, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
-    if not (found.folder / "config.json").is_file():
-        raise UserError(f"{found.name}: no config.json in {found.folder}; expected a transformers checkpoint.")
-    if weights and not weight_files(found.folder):
-        raise UserError(f"{found.name}: no model.safetensors or pytorch_model.bin in {found.folder}.")
-    spec, reason = found.spec, "catalog"
+        checkpoint = replace(checkpoint, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
+    if not (checkpoint.folder / "config.json").is_file():
+        raise UserError(
+            f"{checkpoint.name}: no config.json in {checkpoint.folder}; expected a transformers checkpoint."
+        )
+    if weights and not weight_files(checkpoint.folder):
+        raise UserError(f"{checkpoint.name}: no model.safetensors or pytorch_model.bin in {checkpoint.folder}.")
+    spec, reason = checkpoint.spec, "catalog"
     if known is None or known.pooling is None:
         if own is not None:
             spec, reason = replace(spec, pooling=own[0], head=own[1]), SETTINGS_FILE
-            found = replace(found, embedded=own[2])
+            checkpoint = replace(checkpoint, embedded=own[2])
         elif modules is not None:
             spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
             spec = replace(spec, max_length=spec.max_length or modules.max_length)
             reason = "modules.json"
         elif pooling is None or (pooling == "cls" and head is None):
-            raise _undecided(found, pooling)
-    return _overridden(replace(found, spec=spec, reason=reason), pooling, head, max_length)
+            raise _undecided(checkpoint, pooling)
+    return _overridden(replace(checkpoint, spec=spec, reason=reason), pooling, head, max_length)
 
 
-def _overridden(found: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+def _overridden(checkpoint: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
     """The options of the command line on top of what was decided."""
-    spec, reason = found.spec, found.reason
+    spec, reason = checkpoint.spec, checkpoint.reason
     if pooling is not None:
         # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
         same = pooling == spec.pooling
         spec = replace(spec, pooling=pooling, head=head or (spec.head if same else "none"))
         reason = "--pooling" if head is None else "--pooling, --head"
-        found = replace(found, normalize=False)  # the pooled vector as it is, like SimCSE evaluation.py's --pooler
+        checkpoint = replace(
+            checkpoint, normalize=False
+        )  # the pooled vector as it is, like SimCSE evaluation.py's --pooler
     elif head is not None:
         spec, reason = replace(spec, head=head), f"{reason}, --head"
     if max_length is not None:
         spec = replace(spec, max_length=max_length)
-    return replace(found, spec=spec, reason=reason, dense=found.dense if spec.head == "mlp" else None)
+    return replace(checkpoint, spec=spec, reason=reason, dense=checkpoint.dense if spec.head == "mlp" else None)
 
 
 def _own_settings(folder: Path) -> tuple[str, str, bool] | None:
@@ -205,17 +211,17 @@ def _own_settings(folder: Path) -> tuple[str, str, bool] | None:
     return pooling, head, content.get("start") == bundled.MODEL
 
 
-def _undecided(found: Checkpoint, pooling: str | None) -> UserError:
+def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
     looked = "no modules.json (sentence-transformers) in it, and its name is not in `simcse-bench ls models`"
     options = "\n".join(f"  --pooling {k:<15} {v}" for k, v in POOLINGS.items())
     heads = "\n".join(f"  --head {k:<18} {v}" for k, v in HEADS.items())
-    if any(key.startswith("mlp.dense") for key in tensor_names(found.folder)):
+    if any(key.startswith("mlp.dense") for key in tensor_names(checkpoint.folder)):
         looked += (
             ".\nIt is an official SimCSE training checkpoint (mlp.dense): --pooling cls, with --head none for an "
             "unsupervised model and --head mlp for a supervised one"
         )
     what = "pooling" if pooling is None else "head (cls needs one of the two)"
-    return UserError(f"{found.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
+    return UserError(f"{checkpoint.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
 
 
 @dataclass(frozen=True)

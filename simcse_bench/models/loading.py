@@ -189,13 +189,13 @@ def torch_device(device: str) -> Any:
     if device.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: not available. Known: auto, cpu, cuda, cuda:1, mps.")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {device}: not available ({str(error).splitlines()[0]}). Known: auto, cpu, cuda, mps."
         ) from error
-    return found
+    return chosen
 
 
 def length_limit(model: Any, tokenizer: Any) -> int:
