@@ -88,3 +88,16 @@ def test_tasks_are_found_inside_the_package_or_beside_it():
     from simcse_bench.bundled import builtin_tasks_dir
 
     assert (builtin_tasks_dir() / "sts12.yaml").is_file()
+
+
+WHOLE = {"evaluation/test_real_data", "evaluation/mteb/test_oracle", "models/test_seed_models"}  # of no single module
+
+
+def test_tests_lie_in_the_rooms_of_their_modules():
+    here = Path(__file__).parent
+    found = {path.relative_to(here).with_suffix("") for path in here.glob("*/**/test_*.py")}
+    homeless = {
+        p.as_posix() for p in found if not (PACKAGE / p.parent / f"{p.name.removeprefix('test_')}.py").is_file()
+    }
+    assert homeless == WHOLE
+    assert len(found) > 40
