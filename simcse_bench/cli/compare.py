@@ -8,25 +8,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import (
-    PROGRESS,
-    Again,
-    DataDir,
-    DataRevision,
-    Device,
-    Dtype,
-    Head,
-    Pooling,
-    ProgressKind,
-    Reports,
-    Results,
-    Revision,
-    TasksDir,
-    aloud,
-    print_table,
-    require_choices,
-    where_from,
-)
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.progress import silent
 
@@ -68,11 +50,11 @@ def leaderboard_command(
             if format == "csv":
                 typer.echo(to_csv([{"folder": folder} | row for row in leaderboard_rows(table)]), nl=False)
             elif format == "table":
-                print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
+                console.print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
             else:
-                print_table(table, format)
+                console.print_table(table, format)
     for problem in problems:
-        aloud(f"left out: {problem}")
+        console.aloud(f"left out: {problem}")
     if not boards:
         raise UserError(f"{results}: no reports; `simcse-bench eval --model M` writes them.")
 
@@ -82,9 +64,9 @@ def compare_command(
     suite: Annotated[str, typer.Option(help="Suite whose reports are meant by names.")] = "sts",
     results: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("results"),
     worst: Annotated[int, typer.Option(help="How many of the pairs seen most differently are shown.")] = 20,
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
 ) -> None:
     """Compare evaluated models task by task: is the difference more than noise?
 
@@ -107,27 +89,27 @@ def compare_command(
     if worst < 0:
         raise UserError(f"--worst {worst}: expected 0 or more.")
     first, *others = (read_side(given, results, suite) for given in reports)
-    data = read_data([first, *others], where_from(data_dir, tasks_dir, data_revision))
+    data = read_data([first, *others], console.where_from(data_dir, tasks_dir, data_revision))
     for other in others:
-        print_table(comparison_table(first.name, other.name, differences(first, other, data)))
+        console.print_table(comparison_table(first.name, other.name, differences(first, other, data)))
         if worst:
-            print_table(most_different_pairs(first, other, data, worst))
+            console.print_table(most_different_pairs(first, other, data, worst))
 
 
 def verify_command(
     model: Annotated[str, typer.Option(help="Folder, Hub id, or a name from `ls models`.")],
     as_: Annotated[str | None, typer.Option("--as", help="Model of `ls models` whose numbers it should have.")] = None,
     protocol: Annotated[str, typer.Option(help="simcse (the paper's) or mteb.")] = "simcse",
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    out: Reports = Path("results"),
-    force: Again = False,
-    progress: ProgressKind = "auto",
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Reports = Path("results"),
+    force: console.Again = False,
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Evaluate a model on the STS suite and hold it against its published numbers; exit 1 where one differs.
 
@@ -141,16 +123,16 @@ def verify_command(
     from simcse_bench.evaluation.run import EvaluationSettings
     from simcse_bench.progress import show_progress
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     settings = EvaluationSettings(
-        protocol=protocol, where=where_from(data_dir, None, data_revision), out=out, force=force
+        protocol=protocol, where=console.where_from(data_dir, None, data_revision), out=out, force=force
     )
     with show_progress(progress) as show:
         verification = verify(
-            model, as_, settings, show, silent if progress == "none" else aloud,
+            model, as_, settings, show, silent if progress == "none" else console.aloud,
             revision=revision, pooling=pooling, head=head, dtype=dtype, device=device,
         )  # fmt: skip
-    print_table(verification_table(verification))
+    console.print_table(verification_table(verification))
     if verification.advice:
         typer.echo(verification.advice)
     if not verification.verified:
@@ -168,12 +150,12 @@ def analyze_command(
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoints' own; see `ls poolings`.")] = None,
     head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoints' own.")] = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    out: Results = Path("results"),
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
 ) -> None:
     """Alignment, uniformity, cosines by gold score, spectrum and anisotropy of models; tables, plots, one page.
 
@@ -190,12 +172,12 @@ def analyze_command(
     folder = out / "analysis"
     trajectories = {path.name: read_trajectory(path) for path in run or ()}
     if model:
-        where = where_from(data_dir, tasks_dir, data_revision)
+        where = console.where_from(data_dir, tasks_dir, data_revision)
         analyze(model, task, split or (), out, where, pooling=pooling, head=head, dtype=dtype, device=device)
         analyses, problems = read_analyses(folder)
-        print_table(geometry_table(analyses))
+        console.print_table(geometry_table(analyses))
         for problem in problems:
-            aloud(f"left out: {problem}")
+            console.aloud(f"left out: {problem}")
     if trajectories:
         plots.write_figure(plots.plot_trajectory(trajectories), folder / "trajectory")
-    aloud(f"written: {folder}/")
+    console.aloud(f"written: {folder}/")

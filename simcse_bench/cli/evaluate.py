@@ -9,26 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
-from simcse_bench.cli.console import (
-    PROGRESS,
-    Again,
-    DataDir,
-    DataRevision,
-    Device,
-    Dtype,
-    Head,
-    MaxLength,
-    Pooling,
-    Quiet,
-    Reports,
-    Revision,
-    TasksDir,
-    aloud,
-    choice_problems,
-    print_reports,
-    print_table,
-    where_from,
-)
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 from simcse_bench.progress import Say, silent
 
@@ -63,33 +44,33 @@ def evaluate_command(
     split: Annotated[str | None, typer.Option(help="dev or test (default: the protocol's, test)."), OURS] = None,
     aggregate: Annotated[str, typer.Option(help="Shown for tasks with subsets: all, mean or wmean."), OURS] = "all",
     metric: Annotated[str, typer.Option(help="Shown: spearman or pearson."), OURS] = "spearman",
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
-    max_length: MaxLength = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
+    max_length: console.MaxLength = None,
     whiten: Annotated[Path | None, typer.Option(help="Fit BERT-whitening on this text, a sentence a line.")] = None,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch (default: 2048 CPU, 32768 GPU).")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first N pairs of every subset, to try things out."), OURS
     ] = None,
-    tasks_dir: Annotated[TasksDir, OURS] = None,
-    data_dir: Annotated[DataDir, OURS] = None,
-    data_revision: Annotated[DataRevision, OURS] = "main",
-    out: Reports = Path("results"),
+    tasks_dir: Annotated[console.TasksDir, OURS] = None,
+    data_dir: Annotated[console.DataDir, OURS] = None,
+    data_revision: Annotated[console.DataRevision, OURS] = "main",
+    out: console.Reports = Path("results"),
     name: Annotated[str | None, typer.Option(help="Name of the model in reports and file names.")] = None,
     mteb_json: Annotated[
         Path | None, typer.Option(help="With --suite mteb:...: mteb's own result files into this folder.")
     ] = None,
     format: Annotated[str, typer.Option(help="What is printed: table, md, csv, latex or json.")] = "table",
-    force: Again = False,
+    force: console.Again = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what would be loaded and why, and where the report would go."),
         OURS,
     ] = False,
-    quiet: Quiet = False,
+    quiet: console.Quiet = False,
     progress: Annotated[str, typer.Option(help="auto, bar, plain (a line every 10 %) or none.")] = "auto",
 ) -> None:
     """Evaluate a model and print one table beside the published numbers.
@@ -104,9 +85,9 @@ def evaluate_command(
     """
     from simcse_bench.data.task import AGGREGATES, METRICS
 
-    problems = choice_problems(
+    problems = console.choice_problems(
         aggregation=(aggregate, AGGREGATES), metric=(metric, METRICS), format=(format, PRINT_FORMATS),
-        progress=(progress, PROGRESS),
+        progress=(progress, console.PROGRESS),
     )  # fmt: skip
     if suite and task:
         problems.append("--suite and --task exclude each other; name the suite, or the tasks.")
@@ -120,14 +101,14 @@ def evaluate_command(
 
     settings = EvaluationSettings(
         suite=suite or "", tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, probe=probe,
-        where=where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
+        where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
     )  # fmt: skip
     if dry_run:
         from simcse_bench.evaluation.dry_run import Asked, describe_evaluation
 
         asked = Asked(model, revision, pooling, head, max_length, whiten, dtype, name)
         for table in describe_evaluation(asked, settings):
-            print_table(table)
+            console.print_table(table)
         return
     from simcse_bench.models.open import open_model
 
@@ -145,7 +126,7 @@ def _evaluate(
     from simcse_bench.evaluation.run import each_suite, plan_evaluation, run_evaluation
     from simcse_bench.progress import show_progress
 
-    say = silent if quiet or progress == "none" else aloud
+    say = silent if quiet or progress == "none" else console.aloud
     settings = _with_suite(settings, model, say)
     plans = [plan_evaluation(model, one) for one in each_suite(settings)]  # all is checked before anything is computed
     reports = []
@@ -153,11 +134,11 @@ def _evaluate(
         with show_progress("none" if quiet else progress) as show:
             reports.append(run_evaluation(plan, show, say))
         if format not in ("csv", "json"):
-            print_reports(reports[-1:], metric, aggregate, format)
+            console.print_reports(reports[-1:], metric, aggregate, format)
         if not quiet:
-            aloud(f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)")
+            console.aloud(f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)")
     if format in ("csv", "json"):  # one document, however many suites
-        print_reports(reports, metric, aggregate, format)
+        console.print_reports(reports, metric, aggregate, format)
 
 
 def _with_suite(settings: EvaluationSettings, model: Model, say: Say) -> EvaluationSettings:
@@ -204,13 +185,13 @@ def _evaluate_on_mteb(
     plan = plan_mteb(model, suite, out, force, export)
     # mteb encodes in many passes: a bar for each, where there can be one; in a log, a line per task
     bar = not quiet and (progress == "bar" or (progress == "auto" and sys.stderr.isatty()))
-    say = silent if quiet or progress == "none" else aloud
+    say = silent if quiet or progress == "none" else console.aloud
     report = run_mteb(plan, (lambda: show_progress("bar")) if bar else contextlib.nullcontext, say)
     _print_mteb(report, format)
     if not quiet:
-        aloud(f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)")
+        console.aloud(f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)")
         if export is not None:
-            aloud(f"written: mteb's own files below {export}/results")
+            console.aloud(f"written: mteb's own files below {export}/results")
 
 
 def _print_mteb(report: MtebReport, format: str) -> None:
@@ -226,4 +207,4 @@ def _print_mteb(report: MtebReport, format: str) -> None:
     elif format == "json":
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False))
     else:
-        print_table(mteb_table(report), format)
+        console.print_table(mteb_table(report), format)

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simcse_bench.cli.console import (
-    PROGRESS,
-    DataDir,
-    DataRevision,
-    Device,
-    ProgressKind,
-    Quiet,
-    Results,
-    StartModel,
-    TasksDir,
-    TrainText,
-    aloud,
-    print_table,
-    require_choices,
-    where_from,
-)
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.progress import silent
 
@@ -40,19 +25,19 @@ def reproduce_command(
     seeds: Annotated[int, typer.Option(help="Seeds of everything that is trained.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is missing and its time; do nothing.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
-    device: Device = "auto",
+    device: console.Device = "auto",
     executor: Annotated[str, typer.Option(help="Of the ablations' arms: local or ray (on a Ray cluster).")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="Cluster of --executor ray: host:port, auto.")] = None,
     cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
     gpus_per_arm: Annotated[
         float | None, typer.Option(help="With ray: GPUs an arm takes (1, if there are any).")
     ] = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    out: Results = Path("results"),
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder for the trained models.")] = Path("runs"),
-    quiet: Quiet = False,
-    progress: ProgressKind = "auto",
+    quiet: console.Quiet = False,
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Go through a paper: train and measure what is missing, and put every table beside the paper's on one page.
 
@@ -67,16 +52,18 @@ def reproduce_command(
     from simcse_bench.reports.reproduction import statements_table
     from simcse_bench.training.run import RunOptions
 
-    require_choices(progress=(progress, PROGRESS))
-    options = RunOptions(out, save_every=save_every, device=device, where=where_from(data_dir, None, data_revision))
+    console.require_choices(progress=(progress, console.PROGRESS))
+    options = RunOptions(
+        out, save_every=save_every, device=device, where=console.where_from(data_dir, None, data_revision)
+    )
     execute = chosen_executor(executor, ray_address, cpus_per_arm, gpus_per_arm)
     planned = reproduction.plan_reproduction(paper, table or (), preset, seeds, out, runs, options, execute)
-    say = silent if quiet else aloud
+    say = silent if quiet else console.aloud
     if dry_run:
-        print_table(reproduction.forecast_reproduction(planned, say))
+        console.print_table(reproduction.forecast_reproduction(planned, say))
         return
     record = reproduction.reproduce(planned, "none" if quiet else progress, say)
-    print_table(statements_table(planned.folder, record))
+    console.print_table(statements_table(planned.folder, record))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (index.html, tables.md)", err=True)
     for what in record["failed"]:
@@ -101,15 +88,15 @@ def ablation_command(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe that --vary starts from (mini-unsup).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
-    model: StartModel = None,
-    train: TrainText = None,
+    model: console.StartModel = None,
+    train: console.TrainText = None,
     set: Annotated[list[str] | None, typer.Option(help="field=value for all arms, repeatable.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
-    device: Device = "auto",
+    device: console.Device = "auto",
     processes: Annotated[int, typer.Option(help="Processes that train an arm together, on a GPU each.")] = 1,
     executor: Annotated[str, typer.Option(help="local (one arm after the other) or ray (arms on a Ray cluster).")] = (
         "local"
@@ -121,12 +108,12 @@ def ablation_command(
     gpus_per_arm: Annotated[
         float | None, typer.Option(help="With ray: GPUs an arm takes (one for each process, if there are any).")
     ] = None,
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    out: Results = Path("results"),
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
-    progress: ProgressKind = "auto",
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Train and compare the arms of an ablation; the same command goes on after an interruption.
 
@@ -141,7 +128,7 @@ def ablation_command(
     from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
     from simcse_bench.training.run import RunOptions
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     if name is None and not vary:
         raise UserError("name an ablation (see `simcse-bench ls ablations`), or give a name and --vary field=a,b.")
     if preset and vary:
@@ -156,14 +143,14 @@ def ablation_command(
     ablation = grid_ablation(name, recipe, vary) if vary else named_ablation(str(name))
     short = {"model": model, "train": train}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
-    options = RunOptions(out, False, force, save_every, device, where_from(data_dir, tasks_dir, data_revision))
+    options = RunOptions(out, False, force, save_every, device, console.where_from(data_dir, tasks_dir, data_revision))
     planned = plan_sweep(ablation, preset, seeds, settings, arm or (), out, options)
     planned = dataclasses.replace(planned, processes=processes)
-    say = silent if quiet else aloud
+    say = silent if quiet else console.aloud
     if dry_run:
         from simcse_bench.experiments.run import forecast_sweep
 
-        print_table(forecast_sweep(planned, force, say))
+        console.print_table(forecast_sweep(planned, force, say))
         return
     from simcse_bench.experiments.board import show_sweep
     from simcse_bench.experiments.run import run_sweep
@@ -171,7 +158,7 @@ def ablation_command(
 
     with show_sweep("none" if quiet else progress, planned.trials) as show_trial:
         summary = run_sweep(planned, force, show_trial, say, execute)
-    print_table(ablation_table(summary))
+    console.print_table(ablation_table(summary))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (summary.json, table.*, plot.*, index.html)", err=True)
     if any(entry["failed"] for entry in summary["arms"]):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import Head, MaxLength, Pooling, Revision, aloud
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 from simcse_bench.progress import silent
 
@@ -16,10 +16,10 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Folder of a run or a checkpoint, Hub id, or a name from `ls models`.")],
     to: Annotated[str, typer.Option(help="sentence-transformers, transformers or onnx.")],
     out: Annotated[Path, typer.Option(help="Folder of the export; new, empty, or with --force.")],
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
-    max_length: MaxLength = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
+    max_length: console.MaxLength = None,
     tolerance: Annotated[
         float, typer.Option(help="Largest difference to our embeddings, as a share of their largest value.")
     ] = 1e-4,
@@ -57,7 +57,7 @@ def export_command(
     if push_to_hub is not None:
         publish.check_repo(push_to_hub, private, update_repo)
     scores = card.read_measured(results, checkpoint.provenance())
-    say = silent if quiet else aloud
+    say = silent if quiet else console.aloud
     export, files = run.export_model(
         run.Export(to, checkpoint, record), out, tolerance, lambda done: card.model_card(done, about, scores)
     )

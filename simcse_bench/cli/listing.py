@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import DataDir, DataRevision, TasksDir, print_table, where_from
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError, unknown
 
 
@@ -15,7 +15,7 @@ def list_command(
     what: Annotated[
         str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings or ablations")
     ] = "tasks",
-    tasks_dir: TasksDir = None,
+    tasks_dir: console.TasksDir = None,
 ) -> None:
     """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations.
 
@@ -39,7 +39,7 @@ def list_command(
     }
     if what not in listings:
         raise unknown("list", what, listings)
-    print_table(listings[what]())
+    console.print_table(listings[what]())
 
 
 def report_command(
@@ -62,7 +62,7 @@ data_app = typer.Typer(help="Where the evaluation data is; download and check it
 
 
 @data_app.command("where")
-def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -> None:
+def data_where(data_dir: console.DataDir = None, data_revision: console.DataRevision = "main") -> None:
     """Say which folder the data is read from; download nothing.
 
     \b
@@ -71,13 +71,13 @@ def data_where(data_dir: DataDir = None, data_revision: DataRevision = "main") -
     """
     from simcse_bench.data.senteval import find_root
 
-    root = find_root(where_from(data_dir, None, data_revision), download=False)
+    root = find_root(console.where_from(data_dir, None, data_revision), download=False)
     typer.echo(f"{root.path} ({root.origin})")
 
 
 @data_app.command("fetch")
 def data_fetch(
-    data_revision: DataRevision = "main",
+    data_revision: console.DataRevision = "main",
     force: Annotated[bool, typer.Option("--force", help="Download and unpack again.")] = False,
 ) -> None:
     """Download the official archive (senteval.tar, 90 MB) from the Hub into the cache.
@@ -96,9 +96,9 @@ def data_fetch(
 def data_check(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
     suite: Annotated[str | None, typer.Option(help="Only the tasks of this suite, such as sts-ja.")] = None,
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
 ) -> None:
     """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry.
 
@@ -114,10 +114,10 @@ def data_check(
 
     chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
     tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
-    root = data_root(tasks, where_from(data_dir, tasks_dir, data_revision))
+    root = data_root(tasks, console.where_from(data_dir, tasks_dir, data_revision))
     table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))
     if root:
         typer.echo(f"{root.path} ({root.origin})", err=True)
-    print_table(table)
+    console.print_table(table)
     if problems:
         raise UserError(*problems)

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simcse_bench.cli.console import (
-    PROGRESS,
-    Device,
-    Dtype,
-    Head,
-    Pooling,
-    ProgressKind,
-    Revision,
-    aloud,
-    print_table,
-    require_choices,
-)
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,15 +26,15 @@ def index_command(
     file: Annotated[str, typer.Argument(help=_FILE)],
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
     column: Column = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
-    progress: ProgressKind = "auto",
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Embed a file's sentences, and save them with their vectors for `search` and `demo`.
 
@@ -57,14 +46,14 @@ def index_command(
     from simcse_bench.search.index import require_place
     from simcse_bench.search.simcse import SimCSE
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
     made = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
     with show_progress(progress) as made.progress:
         made.build_index(sentences, use_faiss=False)
     made.save_index(out)
-    aloud(
+    console.aloud(
         f"written: {out}/, {len(sentences):,} sentences{_left_out(blank)}{_cut(made.stats.get('truncated', 0), made)}"
     )
 
@@ -75,7 +64,7 @@ def search_command(
     top_k: Annotated[int, typer.Option(help="At most so many for each.")] = 5,
     threshold: Annotated[float, typer.Option(help="Only those with at least this cosine.")] = 0.6,
     model: Annotated[str | None, typer.Option(help="The index's model, where it has moved.")] = None,
-    device: Device = "auto",
+    device: console.Device = "auto",
     format: Annotated[str, typer.Option(help="What is printed: table or json.")] = "table",
 ) -> None:
     """Find the sentences of an index that are nearest to a sentence.
@@ -85,7 +74,7 @@ def search_command(
     """
     from simcse_bench.reports.table import Table
 
-    require_choices(format=(format, ("table", "json")))
+    console.require_choices(format=(format, ("table", "json")))
     opened = _open_index(index, model, device)
     hits = opened.nearest(query, threshold=threshold, top_k=top_k)
     if format == "json":
@@ -97,23 +86,25 @@ def search_command(
         return
     for one, results in zip(query, hits, strict=True):
         notes = [] if results else [f"no sentence reaches a cosine of {threshold}; lower --threshold."]
-        print_table(Table(one, ("cosine", "sentence"), [(f"{score:.4f}", text) for text, score in results], notes))
+        console.print_table(
+            Table(one, ("cosine", "sentence"), [(f"{score:.4f}", text) for text, score in results], notes)
+        )
 
 
 def encode_command(
     file: Annotated[str, typer.Argument(help=_FILE)],
     model: Model,
     out: Annotated[Path, typer.Option(help="vectors.npy, or .parquet with row numbers and sentences.")],
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
     column: Column = None,
     raw: Annotated[bool, typer.Option("--raw", help="Not scaled to length 1.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    progress: ProgressKind = "auto",
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Embed a file's sentences, however many, into a file of vectors. The same command goes on after a kill.
 
@@ -124,29 +115,29 @@ def encode_command(
     from simcse_bench.search.encode_file import encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     require_target(out)
     opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
     with show_progress(progress, "sentences") as show:
-        record = encode_file(opened, file, out, column, not raw, force, show, aloud)
+        record = encode_file(opened, file, out, column, not raw, force, show, console.aloud)
     shape = f"{record.sentences:,} sentences, {record.dimension} values each"
-    aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
+    console.aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
 
 
 def demo_command(
     model: Annotated[str | None, typer.Option(help="As for `index`; with --index its own is taken.")] = None,
     corpus: Annotated[str | None, typer.Option(help=f"{_FILE} Without: the first 1,000 of mini-sentences.")] = None,
     index: Annotated[Path | None, typer.Option(help="Folder that `index` has made, instead of --corpus.")] = None,
-    pooling: Pooling = None,
-    head: Head = None,
-    revision: Revision = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: Dtype = "float32",
-    device: Device = "auto",
+    dtype: console.Dtype = "float32",
+    device: console.Device = "auto",
     column: Column = None,
     port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
     host: Annotated[str, typer.Option(help="Address to answer at; 0.0.0.0: the whole network.")] = "127.0.0.1",
-    progress: ProgressKind = "auto",
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Serve a page on this machine: search over a corpus, and the similarity of two sentences.
 
@@ -160,7 +151,7 @@ def demo_command(
     from simcse_bench.search import demo
     from simcse_bench.search.simcse import SimCSE
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     if index is not None and (corpus or pooling or head or revision):
         raise UserError("--index has its own corpus and model settings; leave --corpus, --pooling, --head, --revision.")
     if index is None and model is None:
@@ -178,15 +169,17 @@ def demo_command(
             with show_progress(progress) as opened.progress:
                 opened.build_index(sentences)
             opened.progress = None
-            aloud(f"{len(sentences):,} sentences{_left_out(blank)}{_cut(opened.stats.get('truncated', 0), opened)}")
+            console.aloud(
+                f"{len(sentences):,} sentences{_left_out(blank)}{_cut(opened.stats.get('truncated', 0), opened)}"
+            )
         server.answers = demo.Answers(opened, shown_name(name))
         if not server.local:
-            aloud(f"warning: whoever reaches this machine at {host} can use the demo.")
-        aloud(f"{server.url} (Ctrl-C stops)")
+            console.aloud(f"warning: whoever reaches this machine at {host} can use the demo.")
+        console.aloud(f"{server.url} (Ctrl-C stops)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            aloud("stopped")
+            console.aloud("stopped")
 
 
 def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:

@@ -8,20 +8,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli.console import (
-    PROGRESS,
-    DataDir,
-    DataRevision,
-    Device,
-    ProgressKind,
-    Quiet,
-    StartModel,
-    TasksDir,
-    TrainText,
-    aloud,
-    require_choices,
-    where_from,
-)
+from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 from simcse_bench.progress import silent
 
@@ -29,8 +16,8 @@ from simcse_bench.progress import silent
 def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
     recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
-    model: StartModel = None,
-    train: TrainText = None,
+    model: console.StartModel = None,
+    train: console.TrainText = None,
     set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
     track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
@@ -38,12 +25,12 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
     save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
-    device: Device = "auto",
-    tasks_dir: TasksDir = None,
-    data_dir: DataDir = None,
-    data_revision: DataRevision = "main",
-    quiet: Quiet = False,
-    progress: ProgressKind = "auto",
+    device: console.Device = "auto",
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    quiet: console.Quiet = False,
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Train an encoder with SimCSE and keep the weights with the best dev score.
 
@@ -56,18 +43,24 @@ def train_command(
     from simcse_bench.training import run
     from simcse_bench.training.dry_run import estimate
 
-    require_choices(progress=(progress, PROGRESS))
+    console.require_choices(progress=(progress, console.PROGRESS))
     if resume and force:
         raise UserError("--resume and --force exclude each other: go on with a run, or start anew.")
     short = {"model": model, "train": train, "track_geometry": track_geometry}
     settings = [f"{k}={v}" for k, v in short.items() if v is not None] + list(set or ())
     options = run.RunOptions(
-        out, resume, force, save_every, device, where_from(data_dir, tasks_dir, data_revision), tuple(tracker or ())
+        out,
+        resume,
+        force,
+        save_every,
+        device,
+        console.where_from(data_dir, tasks_dir, data_revision),
+        tuple(tracker or ()),
     )
     config = run.settle_config(recipe, settings, options)
     main_process = os.environ.get("RANK", "0") == "0"
     hushed = quiet or progress == "none" or not main_process
-    say = silent if hushed else aloud
+    say = silent if hushed else console.aloud
     if dry_run and config is not None:
         for what, text in estimate(config, options, say)[0]:
             typer.echo(f"{what:<11} {text}")

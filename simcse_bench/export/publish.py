@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from simcse_bench.errors import UserError
+from simcse_bench.hub import quiet_hub
 
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write (Hub: Settings, Access Tokens)."
 _ALWAYS = {".gitattributes"}  # what the Hub puts into a new repository
@@ -73,16 +73,11 @@ def push_export(folder: Path, files: Sequence[str], repo: str, private: bool, me
 def _plain_words(repo: str, kept: str = "") -> Iterator[None]:
     """Turn every failure of huggingface_hub into a UserError; no text of ours or the Hub's holds the token."""
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
 
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     start, hub = f"--push-to-hub {repo}", f"the Hub at {constants.ENDPOINT}"
     try:
-        yield
+        with quiet_hub():
+            yield
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         if code == 401:
@@ -101,6 +96,3 @@ def _plain_words(repo: str, kept: str = "") -> Iterator[None]:
             cause = cause.__cause__
         reason = " ".join(str(cause).split()) or type(cause).__name__
         raise UserError(f"{start}: {reason.rstrip('.')}. {kept}".rstrip()) from error
-    finally:
-        hub_logging.set_verbosity(verbosity)
-        enable_progress_bars()
