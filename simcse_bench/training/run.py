@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.errors import UserError, unknown
@@ -18,8 +18,7 @@ from simcse_bench.training.config import TrainConfig, recipe, with_settings
 from simcse_bench.training.folder import RUN_RECORD, RunFolder
 from simcse_bench.training.processes import Processes
 
-if TYPE_CHECKING:
-    from simcse_bench.progress import Show
+_PLAIN = (int, float, str, bool)  # values that trackers take as they are
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def settle_config(name: str | None, settings: Sequence[str], options: RunOptions
         config = with_settings(started, settings)
     else:
         config = recipe(name, settings, options.where)
-    changed = [] if started is None else _changes(started, config)
+    changed = [] if started is None else _changes(dataclasses.asdict(started), dataclasses.asdict(config))
     if changed:
         raise UserError(
             f"--resume: the run in {options.out} has other settings ({'; '.join(changed)}). "
@@ -63,9 +62,13 @@ def settle_config(name: str | None, settings: Sequence[str], options: RunOptions
 def train(
     config: TrainConfig | None, options: RunOptions | str | Path, show: Show = unseen, say: Say = silent
 ) -> dict[str, Any]:
-    """Train, or give the record of the same run where it is finished; see ``train.train_job``.
+    """Train, or give the record of the same run where it is finished (``existing``); see ``train.train_job``.
 
-    ``config``: from ``settle``.
+    Args:
+        config: from ``recipe`` or ``settle_config``; None: the run in the folder is finished.
+        options: where and how; of a folder alone, the defaults.
+        show: gets every entry of the log.
+        say: gets notes for people.
 
     Raises:
         UserError: another run in the folder, an unfinished one (without resume or force), or one that is under way.
@@ -91,7 +94,7 @@ def train(
         job = prepare_job(config, processes, options.where, say)
         if record and record["status"] == "finished":
             if record["key"] != job.key():
-                changes = _record_changes(record["config"], job.describe()["config"])
+                changes = _changes(record["config"], job.describe()["config"])
                 what = "; ".join(changes) or "the files of its model or data"
                 raise UserError(f"{options.out} holds another finished run ({what}). Use --force or another --out.")
             return record | {"existing": True}
@@ -101,17 +104,10 @@ def train(
             return train_job(job, options.out, options.resume, options.save_every, shown, options.lone_score)
 
 
-def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
-    return _record_changes(dataclasses.asdict(before), dataclasses.asdict(now))
-
-
-def _record_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Fields in which two configs differ, as text; a saved one has lists where the other has tuples."""
     a, b = ({k: list(v) if isinstance(v, tuple) else v for k, v in x.items()} for x in (before, now))
     return [f"{k} {a.get(k)!r} there, {b[k]!r} here" for k in b if a.get(k) != b[k]]
-
-
-_PLAIN = (int, float, str, bool)
 
 
 @contextlib.contextmanager
