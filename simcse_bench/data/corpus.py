@@ -15,7 +15,7 @@ from simcse_bench import bundled, hub
 from simcse_bench.data.pairs import MAX_ROW_ERRORS
 from simcse_bench.data.senteval import REPO
 from simcse_bench.data.text_formats import OPENERS, TEXT_FORMATS, TEXT_TYPE, TextRow, file_errors, suffix_of, texts_of
-from simcse_bench.errors import UserError, suggestion, unknown
+from simcse_bench.errors import UserError, first_line, suggestion, unknown
 from simcse_bench.files import fingerprint, sha256, shown_name
 
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
@@ -43,8 +43,8 @@ def open_corpus(
     """Open training data; nothing but the header and the first row is read, and the file's checksum taken.
 
     Args:
-        train: a file (see ``FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a name of
-            ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
+        train: a file (see ``TEXT_FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a
+            name of ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
         columns: names of one to three columns, in the order sentence, positive, hard negative. Without, all columns of
             a file by position like SimCSE train.py, and all text columns of a Parquet file or a dataset.
         max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
@@ -60,13 +60,12 @@ def open_corpus(
             given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
             raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
         return _file_corpus(Path(train), columns, max_rows, shown_name(train), "file")
+    names = [*NAMED, *bundled.TEXTS]
+    if train in names and split != "train":
+        raise UserError(f"split {split!r}: {train} has the split 'train' only.")
     if train in bundled.TEXTS:
-        if split != "train":
-            raise UserError(f"split {split!r}: {train} has the split 'train' only.")
         return _file_corpus(bundled.text_file(train), columns, max_rows, train, "embedded")
     if train in NAMED:
-        if split != "train":
-            raise UserError(f"split {split!r}: {train} has the split 'train' only.")
         path = hub.dataset_file(REPO, NAMED[train], revision or "main")
         origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
         return _file_corpus(path, columns, max_rows, train, origin)
@@ -76,7 +75,6 @@ def open_corpus(
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in TEXT_FORMATS:
         raise UserError(f"{train}: no such file.")
     if name.count("/") != 1:
-        names = [*NAMED, *bundled.TEXTS]
         raise UserError(
             f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(TEXT_FORMATS)}), "
             f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
@@ -136,37 +134,22 @@ def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, o
         content = sha256(path)
     chosen = _choose(str(path), names, texts, columns)
     restricted = chosen if list(chosen) != list(names) else ()
-    corpus = _corpus(name, origin, [suffix, content, *restricted], len(chosen), lambda: rows(chosen), max_rows)
+    identity = fingerprint([[suffix, content, *restricted], max_rows])
+    corpus = Corpus(name, origin, identity, len(chosen), lambda: _checked(rows(chosen), max_rows))
     if next(corpus.rows(), None) is None:
         raise UserError(f"{path}: no rows; expected {TEXT_FORMATS[suffix]}.")
     return corpus
 
 
-def _corpus(
-    name: str,
-    origin: str,
-    identity: list[str],
-    columns: int,
-    items: Callable[[], Iterator[TextRow | str]],
-    max_rows: int,
-) -> Corpus:
-    """``max_rows`` applied, malformed rows collected."""
-    limit = max_rows or None
-    return Corpus(
-        name, origin, fingerprint([identity, max_rows]), columns, lambda: _checked(itertools.islice(items(), limit))
-    )
-
-
-def _checked(items: Iterable[TextRow | str]) -> Iterator[TextRow]:
+def _checked(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRow]:
     """Rows up to the first problem; then the problems, so that a long file is not worked on in vain."""
     problems: list[str] = []
     try:
-        for item in items:
-            if not isinstance(item, str):
-                if not problems:
-                    yield item
-                continue
-            problems.append(item)
+        for row in itertools.islice(rows, max_rows or None):
+            if isinstance(row, str):
+                problems.append(row)
+            elif not problems:
+                yield row
             if len(problems) == MAX_ROW_ERRORS:
                 problems.append("Reading stopped there; more such rows may follow.")
                 break
@@ -178,11 +161,9 @@ def _checked(items: Iterable[TextRow | str]) -> Iterator[TextRow]:
 
 def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Sequence[str]) -> Sequence[str]:
     """The columns asked for, else all that hold text."""
-    listed = ", ".join(names)
     for i, column in enumerate(columns):
         if column not in names:
-            error = unknown("column", column, names)
-            raise UserError(f"{place}: {error.problems[0]}")
+            raise UserError(f"{place}: {unknown('column', column, names)}")
         if column not in texts:
             raise UserError(f"{place}: column {column!r} holds no text. Those that do: {', '.join(texts) or 'none'}.")
         if column in columns[:i]:
@@ -191,7 +172,7 @@ def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Seq
     if not 1 <= len(chosen) <= MAX_COLUMNS:
         raise UserError(
             f"{place}: {len(chosen)} text columns, expected 1 to {MAX_COLUMNS} (sentence, positive, hard negative). "
-            f"It has: {listed}. Give --set columns=a,b (train) or --column a (encode, index)."
+            f"It has: {', '.join(names)}. Give --set columns=a,b (train) or --column a (encode, index)."
         )
     return chosen
 
@@ -207,18 +188,16 @@ def _hub_corpus(
     with _dataset_errors(what):
         builder = datasets.load_dataset_builder(name, config, revision=revision)
         # without the Hub, datasets gives whatever it has in its cache, of any revision
-        if revision not in (None, builder.hash) and type(builder).__module__.startswith(
-            "datasets.packaged_modules.cache"
-        ):
+        cached = type(builder).__module__.startswith("datasets.packaged_modules.cache")
+        if cached and revision not in (None, builder.hash):
             raise UserError(f"{what}: the Hub cannot be reached, and the cache holds revision {builder.hash}.")
         if max_rows:
             table = builder.as_streaming_dataset(split=split).take(max_rows)
         else:
             builder.download_and_prepare()
             table = builder.as_dataset(split=split)
-        features: Mapping[str, Any] = table.features or next(
-            iter(table), {}
-        )  # a streamed CSV tells its types by its first row only
+        # a streamed CSV tells its types by its first row only
+        features: Mapping[str, Any] = table.features or next(iter(table), {})
     texts = [
         k for k, v in features.items() if isinstance(v, str | None) or TEXT_TYPE.match(str(getattr(v, "dtype", "")))
     ]
@@ -227,13 +206,14 @@ def _hub_corpus(
     def rows() -> Iterator[TextRow | str]:
         with _dataset_errors(what):
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
-            fields = ((batch[name][i] for name in chosen) for batch in batches for i in range(len(batch[chosen[0]])))
-            for number, row in enumerate(fields):
+            texts = (row for batch in batches for row in zip(*(batch[name] for name in chosen), strict=True))
+            for number, row in enumerate(texts):
                 yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
 
     # datasets' hash is the commit
-    identity = [name, builder.config.name, split, builder.hash, *chosen]
-    return _corpus(train, f"Hub dataset {name} at revision {builder.hash}", identity, len(chosen), rows, max_rows)
+    identity = fingerprint([[name, builder.config.name, split, builder.hash, *chosen], max_rows])
+    origin = f"Hub dataset {name} at revision {builder.hash}"
+    return Corpus(train, origin, identity, len(chosen), lambda: _checked(rows(), max_rows))
 
 
 @contextmanager
@@ -247,5 +227,4 @@ def _dataset_errors(what: str) -> Iterator[None]:
         except (ValueError, datasets.exceptions.DatasetsError) as error:
             # a file that cannot be parsed is told by the cause only
             cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
-            reason = (str(cause or error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{what} could not be loaded: {reason}") from error
+            raise UserError(f"{what} could not be loaded: {first_line(cause or error)}") from error

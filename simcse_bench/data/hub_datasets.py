@@ -8,7 +8,7 @@ from typing import Any
 
 from simcse_bench.data.senteval import ENV_DATA
 from simcse_bench.data.task import Source
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 
 PairRow = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right
 COPY = Source("tsv")  # the form of a copy: score, tab, sentence, tab, sentence; a pair a line, no header
@@ -45,8 +45,8 @@ def hub_rows(source: Source, split: str, subset: str) -> Iterator[PairRow]:
     try:
         table = datasets.load_dataset(source.dataset, source.config, split=subset, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"{what} could not be loaded: {reason}.", *copy_advice(source, split, subset)) from error
+        reason = first_line(error).rstrip(".")
+        raise UserError(f"{what} could not be loaded: {reason}.", *_advise_copy(source, split, subset)) from error
     missing = [c for c in source.columns.values() if c not in table.column_names]
     if missing:
         raise UserError(
@@ -62,7 +62,7 @@ def shown_dataset(source: Source) -> str:
     return f"Hub dataset {source.dataset!r}" + (f" ({source.config})" if source.config else "")
 
 
-def copy_advice(source: Source, split: str, subset: str) -> tuple[str, ...]:
+def _advise_copy(source: Source, split: str, subset: str) -> tuple[str, ...]:
     """What to do without the Hub; the last sentence is the same for every task, and is told once."""
     if not source.path:
         return ()

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import ENV_CACHE, cache_dir
+from simcse_bench.hub import hub_errors
 
 REPO = "princeton-nlp/datasets-for-simcse"
 ARCHIVE = "senteval.tar"
@@ -51,7 +52,7 @@ def cached_folder(revision: str) -> Path:
 
 def is_configured(where: DataSource = ANYWHERE) -> bool:
     """Whether real data was named, or lies in the cache: what ``find_root`` takes without a download."""
-    return bool(where.data_dir or os.environ.get(ENV_DATA)) or locate(cached_folder(where.revision)) is not None
+    return bool(_named(where)[0]) or locate(cached_folder(where.revision)) is not None
 
 
 def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
@@ -60,15 +61,12 @@ def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
     Raises:
         UserError: the folder given has no data, or nothing is there and nothing can be downloaded.
     """
-    for folder, origin in _named(where):
-        if folder:
-            located = locate(Path(folder))
-            if located is None:
-                raise UserError(f"{origin} {folder}: no data found there. Expected:\n{LAYOUT}")
-            return DataRoot(located, origin)
-    located = locate(cached_folder(where.revision))
+    folder, origin = _named(where)
+    located = locate(Path(folder) if folder else cached_folder(where.revision))
     if located is not None:
-        return DataRoot(located, f"cache, {REPO}@{where.revision}")
+        return DataRoot(located, origin if folder else f"cache, {REPO}@{where.revision}")
+    if folder:
+        raise UserError(f"{origin} {folder}: no data found there. Expected:\n{LAYOUT}")
     if not download:
         raise UserError(_nothing_found("no data in the cache"))
     return fetch_archive(where.revision)
@@ -80,16 +78,17 @@ def given_root(where: DataSource = ANYWHERE) -> DataRoot | None:
     Raises:
         UserError: no such folder.
     """
-    for folder, origin in _named(where):
-        if folder:
-            if not Path(folder).is_dir():
-                raise UserError(f"{origin} {folder}: no such folder.")
-            return DataRoot(locate(Path(folder)) or Path(folder), origin)
-    return None
+    folder, origin = _named(where)
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        raise UserError(f"{origin} {folder}: no such folder.")
+    return DataRoot(locate(Path(folder)) or Path(folder), origin)
 
 
-def _named(where: DataSource) -> tuple[tuple[Path | str | None, str], ...]:
-    return (where.data_dir, "--data-dir"), (os.environ.get(ENV_DATA), ENV_DATA)
+def _named(where: DataSource) -> tuple[Path | str | None, str]:
+    """The folder that the user named, if any, and where."""
+    return (where.data_dir, "--data-dir") if where.data_dir else (os.environ.get(ENV_DATA), ENV_DATA)
 
 
 def locate(folder: Path) -> Path | None:
@@ -111,8 +110,7 @@ def fetch_archive(revision: str = "main", force: bool = False) -> DataRoot:
         raise UserError(f"cannot make the cache folder {target.parent}: {error}. Set {ENV_CACHE}.") from error
     with filelock.FileLock(target.with_suffix(".lock")):
         if force or locate(target) is None:
-            archive = _download(revision, force)
-            unpack(archive, target)
+            unpack(_download(revision, force), target)
     located = locate(target)
     if located is None:
         shutil.rmtree(target, ignore_errors=True)
@@ -172,8 +170,6 @@ def _require_end_marker(tar: tarfile.TarFile) -> None:
 
 def _download(revision: str, force: bool) -> Path:
     from huggingface_hub import hf_hub_download
-
-    from simcse_bench.hub import hub_errors
 
     with hub_errors(f"dataset {REPO}@{revision}", advice=_nothing_found(f"{ARCHIVE} could not be downloaded")):
         return Path(hf_hub_download(REPO, ARCHIVE, repo_type="dataset", revision=revision, force_download=force))

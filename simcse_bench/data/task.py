@@ -23,6 +23,8 @@ PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3}  # of a transfer task
 TEXT_VARIANTS = ("senteval", "raw")
 UNICODE_FORMS = ("", "NFC")
 PROBE_NAMES = ("exact", "fast", "sklearn")
+METRICS = ("spearman", "pearson")
+AGGREGATES = ("all", "mean", "wmean")
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,8 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     Raises:
         UserError: every problem of the file at once.
     """
-    problems = []
     known = {"title", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
-    problems += [str(unknown("field", f, sorted(known))) for f in fields if f not in known]
+    problems = [str(unknown("field", f, sorted(known))) for f in fields if f not in known]
     kind = fields.get("kind", "sts")
     if kind not in KINDS:
         problems.append(str(unknown("kind", str(kind), KINDS)))
@@ -199,11 +200,8 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
     """What is wrong with a source of a task of this kind, before it is built."""
     if not isinstance(entry, Mapping):
         return [f"expected fields such as {{format: tsv, path: pairs.tsv}}, found {entry!r}."]
-    problems = [
-        str(unknown("field", str(f), Source.__dataclass_fields__))
-        for f in entry
-        if f not in Source.__dataclass_fields__
-    ]
+    known = Source.__dataclass_fields__
+    problems = [str(unknown("field", str(f), known)) for f in entry if f not in known]
     formats = TRANSFER_FORMATS if kind == "transfer" else STS_FORMATS
     form = entry.get("format")
     if form not in formats:
@@ -212,7 +210,10 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
         if not isinstance(entry.get(place), str) or not entry[place]:
             problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
         elif place == "path":
-            problems += _path_problems(entry["path"])
+            try:
+                entry["path"].format(split="", subset="", part="")
+            except (KeyError, ValueError, IndexError):
+                problems.append(f"path {entry['path']!r}: only {{split}}, {{subset}} and {{part}} are filled in.")
     if entry.get("unicode", "") not in UNICODE_FORMS:
         problems.append(f"unicode {entry['unicode']!r}: expected NFC, or leave it out to take the text as it is.")
     try:
@@ -230,14 +231,6 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
                 f"columns: {name} is {column!r}; expected a number from 0, or a name where there is a header."
             )
     return problems
-
-
-def _path_problems(path: str) -> list[str]:
-    try:
-        path.format(split="", subset="", part="")
-    except (KeyError, ValueError, IndexError):
-        return [f"path {path!r}: only {{split}}, {{subset}} and {{part}} are filled in."]
-    return []
 
 
 def _is_split(subsets: Any) -> bool:
@@ -267,7 +260,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
         raise UserError(f"{path}: expected fields such as 'title: ...', found {type(content).__name__}.")
     return content
-
-
-METRICS = ("spearman", "pearson")
-AGGREGATES = ("all", "mean", "wmean")

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from simcse_bench.errors import UserError
 
@@ -46,8 +46,9 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line, without its end; split at newlines only, as data.read_lines does."""
-    with file_errors(path), _open(path) as stream:
+    """Number and text of every line, without its end; split at newlines only, as pairs.read_lines does."""
+    packed = path.suffix.lower() == ".gz"
+    with file_errors(path), gzip.open(path) if packed else path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -55,12 +56,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 byte = line[error.start]
                 raise UserError(f"{path}:{number}: not utf-8 text (byte {byte:#04x}). Convert the file.") from None
             yield number, text.removesuffix("\n").removesuffix("\r")
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
 
 
 def _open_txt(path: Path) -> Opened:
