@@ -43,24 +43,18 @@ class WordVectors:
 
     def encode(self, sentences: Sequence[str]) -> Array:
         """Embeddings (n, d); only the vectors that the sentences need are read."""
-        pieces = {w: _spellings(w) for s in sentences for w in s.split()}
-        vectors = self._read({form for forms in pieces.values() for form in forms})
+        spellings = {w: _spellings(w) for s in sentences for w in s.split()}
+        vectors = self._read({form for forms in spellings.values() for form in forms})
         if not vectors:
             raise UserError(f"{PREFIX}{self.file}: it holds none of the words of the sentences.")
-        dimension = len(next(iter(vectors.values())))
-        out = np.zeros((len(sentences), dimension), dtype=np.float32)
-        unknown_words: set[str] = set()
+        hits = {word: _look_up(forms, vectors) for word, forms in spellings.items()}
+        out = np.zeros((len(sentences), len(next(iter(vectors.values())))), dtype=np.float32)
         for row, sentence in zip(out, sentences, strict=True):
-            vectors_of_words = []
-            for word in sentence.split():
-                hits = _look_up(pieces[word], vectors)
-                vectors_of_words += hits
-                if not hits:
-                    unknown_words.add(word)
-            if vectors_of_words:
-                row[:] = np.mean(vectors_of_words, axis=0)
-        zero = int((~out.any(axis=1)).sum())
-        self.stats = {"sentences": len(sentences), "zero_vectors": zero, "unknown_words": len(unknown_words)}
+            known = [vector for word in sentence.split() for vector in hits[word]]
+            if known:
+                row[:] = np.mean(known, axis=0)
+        zero, unknown_words = int((~out.any(axis=1)).sum()), sum(not vectors for vectors in hits.values())
+        self.stats = {"sentences": len(sentences), "zero_vectors": zero, "unknown_words": unknown_words}
         return out
 
     def _read(self, wanted: set[str]) -> dict[str, NDArray[np.float32]]:
@@ -142,11 +136,11 @@ class Whitened:
             lines = text.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--whiten {text}: not a readable UTF-8 file ({error}).") from error
-        sentences = [s for s in (line.strip() for line in lines) if s]
+        sentences = [line.strip() for line in lines if line.strip()]
         self.encoder = encoder
         self.mean, self.kernel = fit_whitening(encoder.encode(sentences), str(text))
-        base: Mapping[str, Any] = getattr(encoder, "provenance", {})
-        self.provenance = dict(base) | whitening_provenance(text) | {"whiten_sentences": len(sentences)}
+        self.provenance: dict[str, Any] = dict(getattr(encoder, "provenance", {}))
+        self.provenance |= whitening_provenance(text) | {"whiten_sentences": len(sentences)}
         self.stats: Mapping[str, int] = {}
 
     def encode(self, sentences: Sequence[str]) -> Array:
@@ -180,12 +174,11 @@ def fit_whitening(vectors: Array, source: str = "the text") -> tuple[NDArray[np.
 
 
 def _word_list(file: Path) -> Path:
-    for path in (file.with_suffix(".txt"), file.with_name("words.txt")):
+    own = file.with_suffix(".txt")
+    for path in (own, file.with_name("words.txt")):
         if path.is_file():
             return path
-    raise UserError(
-        f"{file}: no word list beside it; expected {file.with_suffix('.txt').name} or words.txt, one word a line."
-    )
+    raise UserError(f"{file}: no word list beside it; expected {own.name} or words.txt, one word a line.")
 
 
 def _spellings(word: str) -> tuple[str, ...]:

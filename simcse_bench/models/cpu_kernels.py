@@ -19,6 +19,25 @@ from torch import nn
 
 MAX_SHORT = 64  # tokens; above it torch's fused attention is as fast
 _GELUS = {"GELUActivation": "none", "GELUTanh": "tanh", "NewGELUActivation": "tanh"}
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+
+
+def supported(dtype: torch.dtype) -> bool:
+    """Whether this torch and this processor have the oneDNN linear layer for the type."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (available and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    if dtype is torch.float32:
+        return True
+    check = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
+    return check is not None and bool(getattr(torch.ops.mkldnn, check)())
+
+
+def _multiply(
+    x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None = None, activation: str = "none", algorithm: str = ""
+) -> torch.Tensor:
+    """oneDNN's linear layer."""
+    return torch.ops.mkldnn._linear_pointwise(x, w, b, activation, [], algorithm)  # type: ignore[no-any-return]
 
 
 class PackedLinear(nn.Module):
@@ -32,22 +51,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        return torch.ops.mkldnn._linear_pointwise(  # type: ignore[no-any-return]
-            x, self.weight, self.bias, self.activation, [], self.algorithm
-        )
-
-
-def supported(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have the oneDNN linear layer for the type."""
-    if not (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    ):
-        return False
-    if dtype is torch.float32:
-        return True
-    check = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
-    return check is not None and bool(getattr(torch.ops.mkldnn, check)())
+        return _multiply(x, self.weight, self.bias, self.activation, self.algorithm)
 
 
 def pack_linears(model: nn.Module) -> None:
@@ -59,9 +63,8 @@ def pack_linears(model: nn.Module) -> None:
         gelu = _GELUS.get(type(getattr(module, "intermediate_act_fn", None)).__name__)  # BERT, RoBERTa, ...
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                fuse = gelu if name == "dense" else None
-                setattr(module, name, PackedLinear(child, fuse))
-                if fuse is not None:
+                setattr(module, name, PackedLinear(child, gelu if name == "dense" else None))
+                if gelu and name == "dense":
                     module.intermediate_act_fn = nn.Identity()
 
 
@@ -78,7 +81,6 @@ def short_attention(
     """Attention as two batched products with the softmax between them in float32; (B, n, H, d).
 
     As in transformers' own eager attention, the logits are rounded to the model's type before the softmax.
-
     Takes the unpadded case in a half-precision type; everything else goes to torch's fused attention.
     """
     batch, heads, n, d = query.shape
@@ -101,9 +103,6 @@ def short_attention(
     return mixed.view(batch, heads, n, d).transpose(1, 2).contiguous(), None
 
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
-
-
 class _LinearFunction(torch.autograd.Function):
     """``x @ w.T + b`` and its gradients by oneDNN."""
 
@@ -111,21 +110,17 @@ class _LinearFunction(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, w)
         ctx.has_bias = b is not None
-        return _product(x, w, b)
+        return _multiply(x, w, b)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, w = ctx.saved_tensors
         flat, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])  # (n, out), (n, in)
         return (
-            _product(grad, w.t()) if ctx.needs_input_grad[0] else None,
-            _product(flat.t(), inputs.t()) if ctx.needs_input_grad[1] else None,
+            _multiply(grad, w.t()) if ctx.needs_input_grad[0] else None,
+            _multiply(flat.t(), inputs.t()) if ctx.needs_input_grad[1] else None,
             flat.sum(0) if ctx.has_bias else None,
         )
-
-
-def _product(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, w, b, "none", [], "")  # type: ignore[no-any-return]
 
 
 class TrainedLinear(nn.Linear):
@@ -185,25 +180,6 @@ def training_attention(
 _dropout = dropout  # the argument above has transformers' name
 
 
-def register_short_attention() -> str:
-    """Make ``short_attention`` known to transformers; returns the name for ``attn_implementation``."""
-    return _registered("simcse_bench_short", short_attention)
-
-
-def register_training_attention() -> str:
-    """Make ``training_attention`` known to transformers; returns the name for ``attn_implementation``."""
-    return _registered("simcse_bench_training", training_attention)
-
-
-def _registered(name: str, attention: Callable[..., Any]) -> str:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, sdpa_mask)
-    return name
-
-
 def replace_layers(model: nn.Module) -> None:
     """Swap every linear layer and dropout below ``model`` for the fast ones; weights and names stay."""
     linear = supported(torch.float32)
@@ -225,3 +201,22 @@ def keep_freed_memory() -> None:
             mallopt(_M_MMAP_MAX, 0)
             mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
             mallopt(_M_TOP_PAD, 2**28)
+
+
+def register_short_attention() -> str:
+    """Make ``short_attention`` known to transformers; returns the name for ``attn_implementation``."""
+    return _register("simcse_bench_short", short_attention)
+
+
+def register_training_attention() -> str:
+    """Make ``training_attention`` known to transformers; returns the name for ``attn_implementation``."""
+    return _register("simcse_bench_training", training_attention)
+
+
+def _register(name: str, attention: Callable[..., Any]) -> str:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    return name

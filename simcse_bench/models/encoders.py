@@ -17,6 +17,7 @@ from simcse_bench.progress import Progress
 
 Array = NDArray[np.float32]
 View = tuple[str, str]  # pooling, head
+_SECOND_LAYERS = {"first_last": 1, "embedding_last": 0, "top2": -2}  # averaged with the last one
 
 
 class Encoder(Protocol):
@@ -41,12 +42,8 @@ def pool(hidden_states: Sequence[torch.Tensor], mask: torch.Tensor | None, pooli
         return last[:, 0].float()
     if pooling == "mean":
         tokens = last.float()
-    elif pooling == "first_last":
-        tokens = (hidden_states[1].float() + last.float()) / 2
-    elif pooling == "embedding_last":
-        tokens = (hidden_states[0].float() + last.float()) / 2
-    elif pooling == "top2":
-        tokens = (hidden_states[-2].float() + last.float()) / 2
+    elif pooling in _SECOND_LAYERS:
+        tokens = (hidden_states[_SECOND_LAYERS[pooling]].float() + last.float()) / 2
     else:
         raise unknown("pooling", pooling, POOLINGS)
     if mask is None:
@@ -180,11 +177,10 @@ class TransformerEncoder:
     @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[Array]:
         longest = max(map(len, ids))
-        padded = any(len(x) < longest for x in ids)
         fill = self.tokenizer.pad_token_id or 0
         input_ids = torch.tensor([[*x, *[fill] * (longest - len(x))] for x in ids], device=self.device)  # (B, L)
         mask = None
-        if padded:
+        if any(len(x) < longest for x in ids):
             mask = torch.tensor([[1] * len(x) + [0] * (longest - len(x)) for x in ids], device=self.device)
         all_layers = any(pooling not in LAST_LAYER for pooling, _ in views)
         output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers)
