@@ -42,40 +42,30 @@ class ModelSpec:
     note: str = ""
 
 
-def _official(kind: str, backbone: str, row: str) -> ModelSpec:
+_BACKBONES = {  # of the official checkpoints -> how the paper's tables call it
+    "bert-base-uncased": "BERT-base",
+    "bert-large-uncased": "BERT-large",
+    "roberta-base": "RoBERTa-base",
+    "roberta-large": "RoBERTa-large",
+}
+_FIRST_LAST = "the paper's first-last average; SimCSE's code since 2022: --pooling first_last"
+_POOLER = "the card uses model(...)[1], the pooler output"
+_SPECS = (
     # SimCSE README: unsup is trained with an MLP that is dropped at test; sup keeps it (its checkpoint's pooler).
     # SimCSE evaluation.py does not truncate, so max_length is the model's own limit.
-    return ModelSpec(
-        f"princeton-nlp/{kind}-simcse-{backbone}", "cls", "mlp" if kind == "sup" else "none", published=row
-    )
-
-
-def _thai(name: str) -> ModelSpec:
-    # 1_Pooling/config.json: pooling_mode_cls_token. sentence_bert_config.json: 32 (read for m-bert-thai-cased, of the
-    # same size for distil-m-bert; the training length of all three). No pooler is used: DistilBERT has none.
-    return ModelSpec(name, "cls", max_length=32, language="th", published=name)
-
-
-_SPECS = (
-    _official("unsup", "bert-base-uncased", "unsup SimCSE-BERT-base"),
-    _official("unsup", "bert-large-uncased", "unsup SimCSE-BERT-large"),
-    _official("unsup", "roberta-base", "unsup SimCSE-RoBERTa-base"),
-    _official("unsup", "roberta-large", "unsup SimCSE-RoBERTa-large"),
-    _official("sup", "bert-base-uncased", "sup SimCSE-BERT-base"),
-    _official("sup", "bert-large-uncased", "sup SimCSE-BERT-large"),
-    _official("sup", "roberta-base", "sup SimCSE-RoBERTa-base"),
-    _official("sup", "roberta-large", "sup SimCSE-RoBERTa-large"),
+    *(
+        ModelSpec(f"princeton-nlp/{kind}-simcse-{backbone}", "cls", head, published=f"{kind} SimCSE-{row}")
+        for kind, head in (("unsup", "none"), ("sup", "mlp"))
+        for backbone, row in _BACKBONES.items()
+    ),
     ModelSpec(
         "google-bert/bert-base-uncased",
         "embedding_last",
         published="BERT-base (first-last avg.) (old definition, h[0]+h[-1])",
-        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+        note=_FIRST_LAST,
     ),
     ModelSpec(
-        "FacebookAI/roberta-base",
-        "embedding_last",
-        published="RoBERTa-base (first-last avg.)",
-        note="the paper's first-last average; SimCSE's code since 2022: --pooling first_last",
+        "FacebookAI/roberta-base", "embedding_last", published="RoBERTa-base (first-last avg.)", note=_FIRST_LAST
     ),
     ModelSpec("mini", "cls", note="ships with simcse-bench; its ancestor all-MiniLM-L6-v2 was trained on pairs"),
     ModelSpec("sentence-transformers/all-MiniLM-L6-v2", "mean", max_length=256, published="all-MiniLM-L6-v2"),
@@ -116,11 +106,14 @@ _SPECS = (
         language="zh",
         note="its modules.json decides pooling and length",
     ),
-    ModelSpec("demdecuong/stroke_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
-    ModelSpec("demdecuong/stroke_sup_simcse", "cls", "mlp", note="the card uses model(...)[1], the pooler output"),
-    _thai("mrp/simcse-model-distil-m-bert"),
-    _thai("mrp/simcse-model-m-bert-thai-cased"),
-    _thai("mrp/simcse-model-roberta-base-thai"),
+    ModelSpec("demdecuong/stroke_simcse", "cls", "mlp", note=_POOLER),
+    ModelSpec("demdecuong/stroke_sup_simcse", "cls", "mlp", note=_POOLER),
+    # 1_Pooling/config.json: pooling_mode_cls_token. sentence_bert_config.json: 32 (read for m-bert-thai-cased, of the
+    # same size for distil-m-bert; the training length of all three). No pooler is used: DistilBERT has none.
+    *(
+        ModelSpec(f"mrp/simcse-model-{name}", "cls", max_length=32, language="th", published=f"mrp/simcse-model-{name}")
+        for name in ("distil-m-bert", "m-bert-thai-cased", "roberta-base-thai")
+    ),
 )
 MODELS = {spec.checkpoint: spec for spec in _SPECS}
 ALIASES = {  # the Hub's own short names for these repositories

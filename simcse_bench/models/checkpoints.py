@@ -13,15 +13,8 @@ from simcse_bench.files import read_json, sha256, shown_name
 from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
 from simcse_bench.models.weights import SETTINGS_FILE, tensor_names, weight_files
 
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "*.model",
-    "bpe.codes",
-)
+_TOKENIZER_FILES = ("tokenizer*", "added_tokens.json", "vocab*", "merges.txt", "special_tokens_map.json", "*.model",
+                    "bpe.codes")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Checkpoint:
 
     def provenance(self, fingerprints: bool = True) -> dict[str, Any]:
         """What decides the embeddings, for the report; without ``fingerprints`` no file is read."""
+        marks = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
         return {
             "name": self.name,
             "revision": self.revision,
@@ -50,12 +44,7 @@ class Checkpoint:
             "normalize": self.normalize,
             "note": self.spec.note,
             "files": {name: sha256(p) for name, p in self.files().items()} if fingerprints else {},
-        } | self._marks()
-
-    def _marks(self) -> dict[str, Any]:
-        """What only some models have."""
-        marks = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
-        return {k: v for k, v in marks.items() if v and v != "en"}
+        } | {k: v for k, v in marks.items() if v and v != "en"}  # what only some models have
 
     def taken_usage(self) -> str:
         """Which of its card's usages is taken; empty where there is one, or the command line decided."""
@@ -96,102 +85,79 @@ def resolve(
             raise unknown(kind, value, known)
     if max_length is not None and max_length < 1:
         raise UserError(f"--max-length {max_length}: expected at least 1 token.")
-    spec: ModelSpec | None
     if name == bundled.MODEL:  # a folder of this name is ./mini
         if revision is not None:
             raise UserError(f"--revision {revision}: {name} ships with simcse-bench; it has no revisions.")
-        folder, commit, spec, shown = bundled.model_folder(), None, MODELS[name], name
+        checkpoint = Checkpoint(name, bundled.model_folder(), MODELS[name], "", embedded=True)
     elif len(name) < 4096 and "\0" not in name and os.path.isdir(name):  # noqa: PTH112 (Path raises for long names)
         if revision is not None:
             raise UserError(f"--revision {revision}: {name} is a folder; a revision belongs to a model on the Hub.")
-        folder, commit, spec, shown = Path(name), None, None, shown_name(name)
-    elif _looks_like_path(name):
+        checkpoint = Checkpoint(shown_name(name), Path(name), ModelSpec(name, None), "")
+    elif name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith("/"):
         raise UserError(f"model {name!r}: no such folder.")
     else:
         hub_id = ALIASES.get(name, name)
-        spec, shown = MODELS.get(hub_id), hub_id
-        if spec is None and "/" not in name:
-            names = [*MODELS, *ALIASES]
-            short = suggestion(name, names)
+        if hub_id not in MODELS and "/" not in name:
             raise UserError(
-                f"unknown model {name!r}{short} Expected a folder, a Hub id (owner/name), word-vectors:FILE, "
-                "or a name from `simcse-bench ls models`."
+                f"unknown model {name!r}{suggestion(name, [*MODELS, *ALIASES])} Expected a folder, a Hub id "
+                "(owner/name), word-vectors:FILE, or a name from `simcse-bench ls models`."
             )
-        folder = _from_hub(hub_id, revision or (spec.revision if spec else None), scratch)
-        commit = folder.name
-    checkpoint = Checkpoint(shown, folder, spec or ModelSpec(name, None), "", commit, embedded=name == bundled.MODEL)
-    looked_at = scratch is not None and folder.is_relative_to(scratch)
-    return _decide(checkpoint, spec, pooling, head, max_length, weights=not looked_at)
+        spec = MODELS.get(hub_id) or ModelSpec(hub_id, None)
+        folder = _download(hub_id, revision or spec.revision, scratch)
+        checkpoint = Checkpoint(hub_id, folder, spec, "", revision=folder.name)
+    looked_at = scratch is not None and checkpoint.folder.is_relative_to(scratch)
+    return _override(_decide(checkpoint, pooling, head, weights=not looked_at), pooling, head, max_length)
 
 
 def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
     """What the catalog alone says of a model whose files are out of reach; its pooling may be left open."""
     reason = "catalog" if spec.pooling else "its modules.json"
-    return _overridden(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
+    return _override(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
 
 
-def _from_hub(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
+def _download(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
     try:
         if scratch is not None:
             return hub.find_cached(hub_id, revision) or hub.download_settings(hub_id, revision, scratch)
         return hub.download_model(hub_id, revision)
     except UserError as error:
-        near = "." if hub_id in MODELS else suggestion(hub_id, MODELS)
-        near = near.replace("; did", " Did").removeprefix(".")
+        near = "" if hub_id in MODELS else suggestion(hub_id, MODELS).replace("; did", " Did").removeprefix(".")
         raise type(error)(*(p.rstrip() + near for p in error.problems)) from error
 
 
-def _decide(
-    checkpoint: Checkpoint,
-    known: ModelSpec | None,
-    pooling: str | None,
-    head: str | None,
-    max_length: int | None,
-    weights: bool = True,
-) -> Checkpoint:
-    """Fill in pooling, head, length, and say where they come from."""
-    own = _own_settings(checkpoint.folder)
-    modules = None
-    if own is None and (checkpoint.folder / "modules.json").is_file():
+def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weights: bool) -> Checkpoint:
+    """Fill in pooling, head, length, and say where they come from; where nothing tells, the options have to."""
+    decided = checkpoint
+    if (checkpoint.folder / SETTINGS_FILE).is_file():
+        decided = _follow_settings(checkpoint)
+    elif (checkpoint.folder / "modules.json").is_file():
         try:
-            modules = _read_modules(checkpoint.folder)
+            decided = _follow_modules(checkpoint)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{checkpoint.folder}/modules.json: not in sentence-transformers' form ({error!r})."
             ) from error
-    if modules is not None:
-        checkpoint = replace(checkpoint, folder=modules.folder, dense=modules.dense, normalize=modules.normalize)
-    if not (checkpoint.folder / "config.json").is_file():
-        raise UserError(
-            f"{checkpoint.name}: no config.json in {checkpoint.folder}; expected a transformers checkpoint."
-        )
-    if weights and not weight_files(checkpoint.folder):
-        raise UserError(f"{checkpoint.name}: no model.safetensors or pytorch_model.bin in {checkpoint.folder}.")
-    spec, reason = checkpoint.spec, "catalog"
-    if known is None or known.pooling is None:
-        if own is not None:
-            spec, reason = replace(spec, pooling=own[0], head=own[1]), SETTINGS_FILE
-            checkpoint = replace(checkpoint, embedded=own[2])
-        elif modules is not None:
-            spec = replace(spec, pooling=modules.pooling, head="mlp" if modules.dense else "none")
-            spec = replace(spec, max_length=spec.max_length or modules.max_length)
-            reason = "modules.json"
-        elif pooling is None or (pooling == "cls" and head is None):
-            raise _undecided(checkpoint, pooling)
-    return _overridden(replace(checkpoint, spec=spec, reason=reason), pooling, head, max_length)
+    if not (decided.folder / "config.json").is_file():
+        raise UserError(f"{decided.name}: no config.json in {decided.folder}; expected a transformers checkpoint.")
+    if weights and not weight_files(decided.folder):
+        raise UserError(f"{decided.name}: no model.safetensors or pytorch_model.bin in {decided.folder}.")
+    if checkpoint.spec.pooling is not None:
+        return replace(decided, spec=checkpoint.spec, reason="catalog", embedded=checkpoint.embedded)
+    if decided.spec.pooling is None and (pooling is None or (pooling == "cls" and head is None)):
+        raise _undecided(decided, pooling)
+    return decided
 
 
-def _overridden(checkpoint: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
+def _override(checkpoint: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
     """The options of the command line on top of what was decided."""
     spec, reason = checkpoint.spec, checkpoint.reason
     if pooling is not None:
         # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
-        same = pooling == spec.pooling
-        spec = replace(spec, pooling=pooling, head=head or (spec.head if same else "none"))
+        kept = spec.head if pooling == spec.pooling else "none"
+        spec = replace(spec, pooling=pooling, head=head or kept)
         reason = "--pooling" if head is None else "--pooling, --head"
-        checkpoint = replace(
-            checkpoint, normalize=False
-        )  # the pooled vector as it is, like SimCSE evaluation.py's --pooler
+        # the pooled vector as it is, like SimCSE evaluation.py's --pooler
+        checkpoint = replace(checkpoint, normalize=False)
     elif head is not None:
         spec, reason = replace(spec, head=head), f"{reason}, --head"
     if max_length is not None:
@@ -199,16 +165,15 @@ def _overridden(checkpoint: Checkpoint, pooling: str | None, head: str | None, m
     return replace(checkpoint, spec=spec, reason=reason, dense=checkpoint.dense if spec.head == "mlp" else None)
 
 
-def _own_settings(folder: Path) -> tuple[str, str, bool] | None:
+def _follow_settings(checkpoint: Checkpoint) -> Checkpoint:
     """Pooling, head, and whether it comes from the mini encoder: what our trainer wrote beside a checkpoint."""
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        return None
+    path = checkpoint.folder / SETTINGS_FILE
     content = read_json(path)
     pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
     if pooling not in tuple(POOLINGS) or head not in tuple(HEADS):  # it may be anything, a list too
         raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
-    return pooling, head, content.get("start") == bundled.MODEL
+    spec = replace(checkpoint.spec, pooling=pooling, head=head)
+    return replace(checkpoint, spec=spec, reason=SETTINGS_FILE, embedded=content.get("start") == bundled.MODEL)
 
 
 def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
@@ -224,17 +189,9 @@ def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
     return UserError(f"{checkpoint.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
 
 
-@dataclass(frozen=True)
-class _Modules:
-    folder: Path
-    pooling: str
-    dense: Path | None
-    normalize: bool
-    max_length: int | None
-
-
-def _read_modules(folder: Path) -> _Modules:
+def _follow_modules(checkpoint: Checkpoint) -> Checkpoint:
     """sentence-transformers' modules.json: Transformer, Pooling, Dense, Normalize, in its old and new layouts."""
+    folder = checkpoint.folder
     transformer, pooling, dense, normalize = folder, None, None, False
     for module in read_json(folder / "modules.json"):
         kind, path = module["type"].split(".")[-1], folder / module["path"]
@@ -271,9 +228,8 @@ def _read_modules(folder: Path) -> _Modules:
             f"{prompts}: the model puts the prompt {prompt!r} before every sentence; that is not supported."
         )
     settings = transformer / "sentence_bert_config.json"
-    max_length = read_json(settings).get("max_seq_length") if settings.is_file() else None
-    return _Modules(transformer, pooling, dense, normalize, None if max_length is None else int(max_length))
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith("/")
+    length = read_json(settings).get("max_seq_length") if settings.is_file() else None
+    length = None if length is None else int(length)
+    spec = replace(checkpoint.spec, pooling=pooling, head="mlp" if dense else "none")
+    spec = replace(spec, max_length=spec.max_length or length)
+    return replace(checkpoint, folder=transformer, spec=spec, reason="modules.json", dense=dense, normalize=normalize)

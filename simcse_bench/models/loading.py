@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.catalog import DTYPES
 from simcse_bench.models.checkpoints import Checkpoint
@@ -56,7 +57,7 @@ def load_backbone(
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with _plain_words(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
         config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         if getattr(config, "is_encoder_decoder", False):
@@ -72,19 +73,14 @@ def load_backbone(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **({"attn_implementation": attention} if attention else {}),
         )
-    # all of these come from damaged or foreign files
-    except (*_BROKEN, *DAMAGED) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}: {reason}") from error
     model = whole.base_model if masked_lm else whole
-    head: tuple[str, ...] = ()
     _check_vocabulary(checkpoint, tokenizer, model)
     absent = sorted([*info["missing_keys"], *(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])])
-    if masked_lm:
-        head = tuple(k for k in absent if not k.startswith(f"{whole.base_model_prefix}."))
-        absent = [k.removeprefix(f"{whole.base_model_prefix}.") for k in absent if k not in head]
+    prefix = f"{whole.base_model_prefix}." if masked_lm else ""
+    head = tuple(k for k in absent if not k.startswith(prefix))
     # the pooling layer is ours (see weights.mlp_head), so that its absence is never filled with random weights
-    missing = [k for k in absent if not k.startswith("pooler.")]
+    missing = [k.removeprefix(prefix) for k in absent if k.startswith(prefix)]
+    missing = [k for k in missing if not k.startswith("pooler.")]
     if missing:
         raise UserError(
             f"{checkpoint.name}: {len(missing)} weights are missing from the checkpoint and would be random: "
@@ -99,11 +95,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The tokenizer alone; UserError where transformers cannot load it."""
     import transformers
 
-    try:
+    with _plain_words(f"{checkpoint.name}: transformers cannot load its tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+
+
+@contextmanager
+def _plain_words(what: str) -> Iterator[None]:
+    """Turn what transformers raises for damaged or foreign files into a UserError."""
+    try:
+        yield
     except (*_BROKEN, *DAMAGED) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{checkpoint.name}: transformers cannot load its tokenizer: {reason}") from error
+        raise UserError(f"{what}: {first_line(error)}") from error
 
 
 def load_encoder(
@@ -137,12 +139,11 @@ def load_encoder(
         )
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
-        made = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
-        if made[0].in_features != model.config.hidden_size:
-            raise UserError(
-                f"{checkpoint.name}: its head takes {made[0].in_features} values, not {model.config.hidden_size}."
-            )
-        heads["mlp"] = made.to(where)
+        mlp = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
+        width = model.config.hidden_size
+        if mlp[0].in_features != width:
+            raise UserError(f"{checkpoint.name}: its head takes {mlp[0].in_features} values, not {width}.")
+        heads["mlp"] = mlp.to(where)
     model = model.to(where)
     if fast:
         cpu_kernels.pack_linears(model)
@@ -193,7 +194,7 @@ def torch_device(device: str) -> Any:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"--device {device}: not available ({str(error).splitlines()[0]}). Known: auto, cpu, cuda, mps."
+            f"--device {device}: not available ({first_line(error)}). Known: auto, cpu, cuda, mps."
         ) from error
     return chosen
 
