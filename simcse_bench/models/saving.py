@@ -62,78 +62,67 @@ def write_parts(parts: Parts, folder: Path) -> None:
     parts.tokenizer.save_pretrained(folder)
     if parts.simcse_head and not parts.normalize:  # else modules.json alone can say it
         settings = {"pooling": parts.pooling, "head": parts.head}
-        _json(folder / SETTINGS_FILE, settings | ({"start": MODEL} if parts.embedded else {}))
-    _sentence_transformers(parts, folder)
+        write_json(folder / SETTINGS_FILE, settings | ({"start": MODEL} if parts.embedded else {}), 2)
+    _write_modules(parts, folder)
 
 
 def write_config(encoder: Any, folder: Path) -> None:
     """transformers' config.json of float32 weights, without the machine's own paths."""
     config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__], "dtype": "float32"}
-    _json(folder / "config.json", {k: v for k, v in config.items() if k != "_name_or_path"})
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k != "_name_or_path"}, 2)
 
 
-def _sentence_transformers(parts: Parts, folder: Path) -> None:
+def _write_modules(parts: Parts, folder: Path) -> None:
     """modules.json in the layout that every release since 2 reads, with each module's own files."""
-    encoder, pooling = parts.encoder, parts.pooling
-    width = int(encoder.config.hidden_size)
-    modules = [("", "Transformer")]
+    import torch
+
+    config, pooling = parts.encoder.config, parts.pooling
+    width, modules = int(config.hidden_size), [("", "Transformer")]
+
+    def add(kind: str, settings: dict[str, Any], state: dict[str, Any] | None = None) -> None:
+        path = folder / f"{len(modules)}_{kind}"
+        path.mkdir()
+        write_json(path / "config.json", settings, 2)
+        if state is not None:
+            save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+        modules.append((path.name, kind))
+
     # sentence-transformers truncates at this length; SimCSE evaluates untruncated, so it is the model's own limit
     settings: dict[str, Any] = {"max_seq_length": parts.limit, "do_lower_case": False}
     if pooling in _LAYERS:
         settings["config_args"] = {"output_hidden_states": True}
-        modules.append((_weighted_layers(parts, width, folder, len(modules)), "WeightedLayerPooling"))
-    _json(folder / "sentence_bert_config.json", settings)
-    path = folder / f"{len(modules)}_Pooling"
-    path.mkdir()
+        layers = int(config.num_hidden_layers)
+        first, kind = _LAYERS[pooling]
+        first %= layers
+        weights = [float(kind == "all")] * (layers + 1 - first)
+        weights[0] = weights[-1] = 1.0
+        layered = {"word_embedding_dimension": width, "layer_start": first, "num_hidden_layers": layers}
+        add("WeightedLayerPooling", layered, {"layer_weights": torch.tensor(weights)})
+    write_json(folder / "sentence_bert_config.json", settings, 2)
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
-    chosen = _MODES[pooling]
-    pooled = {"word_embedding_dimension": width} | {f"pooling_mode_{m}": m == chosen for m in modes}
-    _json(path / "config.json", pooled)
-    modules.append((path.name, "Pooling"))
+    add(
+        "Pooling",
+        {"word_embedding_dimension": width} | {f"pooling_mode_{mode}": mode == _MODES[pooling] for mode in modes},
+    )
     if parts.dense is not None:
-        modules.append((_dense(parts.dense, folder, len(modules)), "Dense"))
+        linear, activation = parts.dense
+        add(
+            "Dense",
+            {
+                "in_features": linear.in_features,
+                "out_features": linear.out_features,
+                "bias": linear.bias is not None,
+                "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+            },
+            {f"linear.{part}": _plain(tensor) for part, tensor in linear.named_parameters()},
+        )
     if parts.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))  # it has no files
     listed = [
         {"idx": i, "name": str(i), "path": name, "type": f"sentence_transformers.models.{kind}"}
         for i, (name, kind) in enumerate(modules)
     ]
-    _json(folder / "modules.json", listed)
-
-
-def _weighted_layers(parts: Parts, width: int, folder: Path, number: int) -> str:
-    """The module that averages hidden states; gives its folder's name."""
-    import torch
-
-    layers = int(parts.encoder.config.num_hidden_layers)
-    first, kind = _LAYERS[parts.pooling]
-    first %= layers
-    weights = [float(kind == "all")] * (layers + 1 - first)
-    weights[0] = weights[-1] = 1.0
-    path = folder / f"{number}_WeightedLayerPooling"
-    path.mkdir()
-    _json(path / "config.json", {"word_embedding_dimension": width, "layer_start": first, "num_hidden_layers": layers})
-    save_file({"layer_weights": torch.tensor(weights)}, path / "model.safetensors", metadata={"format": "pt"})
-    return path.name
-
-
-def _dense(head: Any, folder: Path, number: int) -> str:
-    """The module of the test-time head; gives its folder's name."""
-    linear, activation = head
-    kind = type(activation)
-    path = folder / f"{number}_Dense"
-    path.mkdir()
-    settings = {
-        "in_features": linear.in_features,
-        "out_features": linear.out_features,
-        "bias": linear.bias is not None,
-        "activation_function": f"{kind.__module__}.{kind.__name__}",
-    }
-    _json(path / "config.json", settings)
-    state = {"linear.weight": _plain(linear.weight)}
-    state |= {} if linear.bias is None else {"linear.bias": _plain(linear.bias)}
-    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-    return path.name
+    write_json(folder / "modules.json", listed, 2)
 
 
 @contextlib.contextmanager
@@ -159,7 +148,3 @@ def written(folder: Path) -> Iterator[Path]:
 
 def _plain(tensor: Any) -> Any:
     return tensor.detach().float().cpu().contiguous()
-
-
-def _json(path: Path, content: Any) -> None:
-    write_json(path, content, 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import read_json
 
 SETTINGS_FILE = "simcse_bench.json"  # beside a checkpoint that we trained: {"pooling": ..., "head": ...} at test
@@ -22,11 +22,10 @@ def mlp_head(name: str, folder: Path) -> Any:
     """SimCSE's head, dense + tanh, from a checkpoint's own weights; UserError where it has none."""
     import torch
 
-    names = tensor_names(folder)
+    files = tensor_names(folder)
     for key in MLP_KEYS:
-        if f"{key}.weight" in names:
-            weight, bias = (_tensor(names[f"{key}.{part}"], f"{key}.{part}") for part in ("weight", "bias"))
-            return _linear(weight, bias, torch.nn.Tanh())
+        if f"{key}.weight" in files:
+            return _linear(files, key, True, torch.nn.Tanh())
     raise UserError(
         f"{name}: --head mlp needs {' or '.join(f'{k}.weight' for k in MLP_KEYS[:2])}, "
         "and the checkpoint has neither: the head would be random. Use --head none."
@@ -42,18 +41,21 @@ def dense_head(folder: Path) -> Any:
     kind = name.rpartition(".")[2]
     if not name.startswith("torch.nn.") or kind not in known:
         raise UserError(f"{folder}/config.json: activation {name!r}; known: {', '.join(sorted(known))} of torch.nn.")
-    names = tensor_names(folder)
-    if "linear.weight" not in names:
+    files = tensor_names(folder)
+    if "linear.weight" not in files:
         raise UserError(f"{folder}: no linear.weight in its weights; expected a sentence-transformers Dense module.")
-    bias = _tensor(names["linear.bias"], "linear.bias") if "linear.bias" in names else None
-    return _linear(_tensor(names["linear.weight"], "linear.weight"), bias, getattr(torch.nn, kind)())
+    return _linear(files, "linear", "linear.bias" in files, getattr(torch.nn, kind)())
 
 
-def _linear(weight: Any, bias: Any, activation: Any) -> Any:
+def _linear(files: Mapping[str, Path], key: str, bias: bool, activation: Any) -> Any:
+    """The linear layer of this name, and what follows it."""
     import torch
 
-    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    linear.load_state_dict({"weight": weight.float()} | ({} if bias is None else {"bias": bias.float()}))
+    parts = ("weight", "bias") if bias else ("weight",)
+    state = {part: _tensor(files[f"{key}.{part}"], f"{key}.{part}").float() for part in parts}
+    width_out, width_in = state["weight"].shape
+    linear = torch.nn.Linear(width_in, width_out, bias=bias)
+    linear.load_state_dict(state)
     return torch.nn.Sequential(linear, activation).eval()
 
 
@@ -66,14 +68,14 @@ def tensor_names(folder: Path) -> dict[str, Path]:
     """Name of every tensor in a folder's weight files -> its file."""
     names: dict[str, Path] = {}
     for path in weight_files(folder):
-        try:
-            if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
+            try:
                 with safe_open(path, framework="pt") as tensors:
                     names |= dict.fromkeys(tensors.keys(), path)
-            else:
-                names |= dict.fromkeys(_load_bin(path), path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged or cut off ({error}).") from error
+            except SafetensorError as error:
+                raise UserError(f"{path}: damaged or cut off ({error}).") from error
+        else:
+            names |= dict.fromkeys(_load_bin(path), path)
     return names
 
 
@@ -88,9 +90,6 @@ def _load_bin(path: Path) -> Mapping[str, Any]:
     import torch
 
     try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except (*DAMAGED, RuntimeError) as error:
-        raise UserError(
-            f"{path}: refused or damaged, not a plain file of weights ({str(error).splitlines()[0]})."
-        ) from error
-    return state
+        raise UserError(f"{path}: refused or damaged, not a plain file of weights ({first_line(error)}).") from error

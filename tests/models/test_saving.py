@@ -188,7 +188,7 @@ def test_a_settings_file_that_says_nothing_possible_is_refused(bert, tmp_path, c
         checkpoints.resolve(str(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("place", ["save_file", "_json"])
+@pytest.mark.parametrize("place", ["save_file", "write_json"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_failing_write_leaves_what_was_there(bert, tmp_path, monkeypatch, place, call):
     folder = tmp_path / "out"
@@ -212,7 +212,7 @@ def test_a_failing_write_into_a_new_folder_leaves_it_empty(bert, tmp_path, monke
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "_sentence_transformers", full)
+    monkeypatch.setattr(saving, "_write_modules", full)
     with pytest.raises(UserError, match="cannot write"):
         train.write_model(trained(bert), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
