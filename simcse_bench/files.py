@@ -18,14 +18,15 @@ from typing import Any
 from simcse_bench.errors import UserError
 
 ENV_CACHE = "SIMCSE_BENCH_CACHE"
+_LOCK = ".lock"
+_PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
 def cache_dir() -> Path:
     """``$SIMCSE_BENCH_CACHE``, else ``$XDG_CACHE_HOME/simcse-bench``, else ``~/.cache/simcse-bench``."""
     if os.environ.get(ENV_CACHE):
         return Path(os.environ[ENV_CACHE])
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "simcse-bench"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simcse-bench"
 
 
 def shown_name(name: str) -> str:
@@ -61,9 +62,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-_LOCK = ".lock"
-
-
 @contextmanager
 def locked(folder: Path, doing: str = "training") -> Iterator[None]:
     """Keep other commands from a folder; the lock ends with its process. ``doing`` what, for their error.
@@ -89,9 +87,6 @@ def locked(folder: Path, doing: str = "training") -> Iterator[None]:
         if new:
             with suppress(OSError):  # left where something was written
                 folder.rmdir()
-
-
-_PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
 def require_writable(path: Path) -> None:
@@ -162,8 +157,6 @@ def now() -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        if named:
-            return named[1]
-    return platform.processor() or platform.machine()
+    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()

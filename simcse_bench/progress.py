@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[int, int], None]  # done, in all: tokens, or another unit
@@ -21,31 +21,24 @@ def silent(line: str) -> None:
     """A ``Say`` that says nothing."""
 
 
-@contextlib.contextmanager
+@contextmanager
 def show_progress(how: str, unit: str = "tokens") -> Iterator[Progress | None]:
     """A callback ``(done, in all)``, of tokens or another unit, that shows a bar, prints plain lines, or None.
 
     ``how``: bar, plain, none, or auto (a bar if stderr is a terminal, else plain lines). All of it goes to stderr.
     """
-    if how == "auto":
-        how = "bar" if sys.stderr.isatty() else "plain"
+    how = _choose(how)
     if how == "none":
         yield None
     elif how == "plain":
         yield _plain_lines(unit)
     else:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Bar(*columns, TextColumn("{task.fields[rate]}"), console=Console(stderr=True), transient=True) as bar:
-            shown = bar.add_task("embedding", total=None, rate="")
+        with _open_bar("embedding") as (bar, task):
             start = time.perf_counter()
 
             def update(done: int, total: int) -> None:
                 rate = f"{done / (time.perf_counter() - start):,.0f} {unit}/s"
-                bar.update(shown, completed=done, total=total, rate=rate)
+                bar.update(task, completed=done, total=total, state=rate)
 
             yield update
 
@@ -59,34 +52,25 @@ def _plain_lines(unit: str) -> Progress:
         tenth = 10 * done // total
         if tenth > printed:
             printed = tenth
-            seconds = time.perf_counter() - start
-            print(
-                f"embedding {10 * tenth} %, {done:,} of {total:,} {unit}, {seconds:.0f} s", file=sys.stderr, flush=True
-            )
+            seconds = f"{time.perf_counter() - start:.0f} s"
+            print(f"embedding {10 * tenth} %, {done:,} of {total:,} {unit}, {seconds}", file=sys.stderr, flush=True)
 
     return update
 
 
-@contextlib.contextmanager
-def show_training(how: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+@contextmanager
+def show_training(how: str) -> Iterator[Show]:
     """A callback for the entries of a training log: a bar with loss, dev score, tokens/s and ETA, or plain lines.
 
-    ``how`` as for ``progress_shown``.
+    ``how`` as for ``show_progress``.
     """
-    if how == "auto":
-        how = "bar" if sys.stderr.isatty() else "plain"
+    how = _choose(how)
     if how == "none":
-        yield lambda entry: None
+        yield unseen
     elif how == "plain":
         yield _training_lines()
     else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True)) as bar:
-            shown = bar.add_task("training", total=None, state="")
+        with _open_bar("training", steps=True) as (bar, task):
             state: dict[str, str] = {}
 
             def update(entry: Mapping[str, Any]) -> None:
@@ -96,9 +80,27 @@ def show_training(how: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
                 if "dev" in entry:
                     state["dev"] = f"dev {entry['dev']:.2f}"
                     bar.console.print(_dev_line(entry))
-                bar.update(shown, completed=entry["step"], total=entry["total"], state="  ".join(state.values()))
+                bar.update(task, completed=entry["step"], total=entry["total"], state="  ".join(state.values()))
 
             yield update
+
+
+def _choose(how: str) -> str:
+    auto = "bar" if sys.stderr.isatty() else "plain"
+    return auto if how == "auto" else how
+
+
+@contextmanager
+def _open_bar(label: str, steps: bool = False) -> Iterator[tuple[Any, Any]]:
+    """rich's bar and its task, in per cent and gone at the end; or counting ``steps`` and left standing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    done = MofNCompleteColumn() if steps else TaskProgressColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
+    with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True), transient=not steps) as bar:
+        yield bar, bar.add_task(label, total=None, state="")
 
 
 def _dev_line(entry: Mapping[str, Any]) -> str:
@@ -108,10 +110,9 @@ def _dev_line(entry: Mapping[str, Any]) -> str:
     return f"step {entry['step']}:{dev}{shape if dev else shape.removeprefix(',')}"
 
 
-def _training_lines() -> Callable[[Mapping[str, Any]], None]:
+def _training_lines() -> Show:
     """A line for every dev score, and about fifty others in a run."""
-    printed = 0
-    start, first = time.perf_counter(), -1
+    start, first, printed = time.perf_counter(), -1, 0
 
     def update(entry: Mapping[str, Any]) -> None:
         nonlocal printed, first
@@ -124,9 +125,8 @@ def _training_lines() -> Callable[[Mapping[str, Any]], None]:
             printed = step
             left = (time.perf_counter() - start) * (total - step) / max(1, step - first) if step > first else 0
             ahead = f", {left / 60:.0f} min left" if left >= 60 else ""
-            line = (
-                f"step {step} of {total}: loss {entry['loss']:.4f}, {entry['tokens_per_second']:,.0f} tokens/s{ahead}"
-            )
+            rate = f"{entry['tokens_per_second']:,.0f} tokens/s"
+            line = f"step {step} of {total}: loss {entry['loss']:.4f}, {rate}{ahead}"
         if line:
             print(line, file=sys.stderr, flush=True)
 

@@ -31,6 +31,7 @@ _TABLES = {  # (protocol, aggregate, suite) -> file, how it is cited, and how it
     ("simcse", "all", "sts-th"): ("thai_stsb_2021", "Thai Sentence Vector Benchmark, 2021", ""),
 }
 _RENAMED = {"sickr_mteb": "sickr"}  # mteb's SICK-R is all 9,927 pairs, as under protocol mteb
+_NO_SCORES = ("model", "avg", "sickr_test")
 
 
 def published_row(
@@ -44,18 +45,11 @@ def published_row(
     if metric != ("accuracy" if suite == "transfer" else "spearman"):
         return None
     file, source, suffix = table
-    for fields in read_table(file):
-        if fields["model"] == spec.published + suffix:
-            scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if k not in ("model", "avg") and v}
-            scores.pop("sickr_test", None)
-            return PublishedRow(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
-    if (
-        aggregate == "all" and protocol == "simcse" and suite == "sts"
-    ):  # BERT-large stands in the repository's list only
-        for fields in read_table("simcse_2021_model_list"):
-            if fields["model"] == spec.checkpoint:
-                return PublishedRow("SimCSE README", spec.checkpoint, {}, float(fields["avg"]))
-    return None
+    places = [(file, source, spec.published + suffix)]
+    if (protocol, aggregate, suite) == ("simcse", "all", "sts"):  # BERT-large stands in the repository's list only
+        places.append(("simcse_2021_model_list", "SimCSE README", spec.checkpoint))
+    rows = (_row(source, r) for file, source, name in places for r in read_table(file) if r["model"] == name)
+    return next(rows, None)
 
 
 def published_word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: str, suite: str) -> PublishedRow | None:
@@ -65,17 +59,16 @@ def published_word_vectors(protocol: Mapping[str, Any], metric: str, aggregate: 
     if table is None or not same or (suite == "sts" and metric != "spearman"):
         return None
     file, source, _ = table
-    for fields in read_table(file):
-        if fields["model"].startswith("GloVe"):
-            scores = {k: float(v) for k, v in fields.items() if k not in ("model", "avg")}
-            return PublishedRow(source, fields["model"], scores, float(fields["avg"]))
-    return None
+    return next((_row(source, r) for r in read_table(file) if r["model"].startswith("GloVe")), None)
+
+
+def _row(source: str, fields: Mapping[str, str]) -> PublishedRow:
+    scores = {_RENAMED.get(k, k): float(v) for k, v in fields.items() if v and k not in _NO_SCORES}
+    return PublishedRow(source, fields["model"], scores, float(fields["avg"]) if "avg" in fields else None)
 
 
 @cache
 def read_table(file: str) -> tuple[Mapping[str, str], ...]:
     """Rows of papers/<file>.csv."""
-    path = Path(__file__).parent / f"{file}.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = (line for line in stream if not line.startswith("#"))
-        return tuple(csv.DictReader(lines))
+    with (Path(__file__).parent / f"{file}.csv").open(encoding="utf-8", newline="") as stream:
+        return tuple(csv.DictReader(line for line in stream if not line.startswith("#")))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """The paper's statement that one arm scores higher than another; held against our numbers by ``findings``."""
+    """The paper's statement that one arm scores higher than another; held against our numbers by ``summary.judge``."""
 
     text: str
     better: str
