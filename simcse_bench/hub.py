@@ -22,15 +22,24 @@ def download_model(name: str, revision: str | None) -> Path:
     safetensors are preferred; ``pytorch_model.bin`` is taken only where there are none. The folder's name is the
     commit hash.
     """
+    folder = _download(name, revision, (*_CONFIG_FILES, *_SAFETENSORS))
+    if not any(folder.glob("model*.safetensors")):
+        _download(name, revision, (*_CONFIG_FILES, *_PICKLED))
+    return folder
+
+
+def download_settings(name: str, revision: str | None, scratch: Path) -> Path:
+    """The small files that decide how a model is used, downloaded to ``scratch``: the cache is left as it is."""
+    return _download(name, revision, _DECIDING, scratch)
+
+
+def _download(name: str, revision: str | None, patterns: Iterable[str], cache_dir: Path | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     # without the Hub, snapshot_download gives the cached folder of that revision
     what = f"model {name!r}" + (f" at revision {revision!r}" if revision else "")
     with hub_errors(what, advice="Without the Hub, give --model a folder with the checkpoint."):
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_CONFIG_FILES, *_SAFETENSORS]))
-        if not any(folder.glob("model*.safetensors")):
-            snapshot_download(name, revision=revision, allow_patterns=[*_CONFIG_FILES, *_PICKLED])
-    return folder
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), cache_dir=cache_dir))
 
 
 def find_cached(name: str, revision: str | None) -> Path | None:
@@ -43,15 +52,6 @@ def find_cached(name: str, revision: str | None) -> Path | None:
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     return folder if any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin")) else None
-
-
-def download_settings(name: str, revision: str | None, scratch: Path) -> Path:
-    """The small files that decide how a model is used, downloaded to ``scratch``: the cache is left as it is."""
-    from huggingface_hub import snapshot_download
-
-    what = f"model {name!r}" + (f" at revision {revision!r}" if revision else "")
-    with hub_errors(what, advice="Without the Hub, give --model a folder with the checkpoint."):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_DECIDING], cache_dir=scratch))
 
 
 def file_sizes(name: str, revision: str | None) -> dict[str, int]:

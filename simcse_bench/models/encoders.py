@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +75,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int, slack: float = 0.0) 
         yield batch
 
 
+@dataclass(eq=False)
 class TransformerEncoder:
     """A transformers model, its tokenizer, a pooling and a head.
 
@@ -81,34 +83,24 @@ class TransformerEncoder:
     often the token budget was halved because memory ran out.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        heads: Mapping[str, nn.Module | None],
-        view: View,
-        max_length: int,
-        preprocess: Callable[[str], str] | None = None,
-        normalize: bool = False,
-        batch_tokens: int | None = None,
-        provenance: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
-    ):
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.heads = heads
-        self.view = view
-        self.max_length = max_length
-        self.preprocess = preprocess
-        self.normalize = normalize
-        self.device = next((t.device for t in model.parameters()), torch.device("cpu"))
-        on_cpu = self.device.type == "cpu"
-        self.batch_tokens = batch_tokens or (2048 if on_cpu else 32768)
+    model: nn.Module
+    tokenizer: Any
+    heads: Mapping[str, nn.Module | None]
+    view: View
+    max_length: int
+    preprocess: Callable[[str], str] | None = None
+    normalize: bool = False
+    batch_tokens: int = 0  # of a batch, padding included; 0: as suits the device
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    stats: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.device = next((t.device for t in self.model.parameters()), torch.device("cpu"))
         # a processor gains nothing from larger batches, so nothing is padded; a GPU wants fewer, larger ones
-        self.slack = 0.0 if on_cpu else 0.2
-        self.provenance = dict(provenance or {})
-        self.progress = progress
-        self.stats: dict[str, int] = {}
+        default, self.slack = (2048, 0.0) if self.device.type == "cpu" else (32768, 0.2)
+        self.batch_tokens = self.batch_tokens or default
 
     def encode(self, sentences: Sequence[str]) -> Array:
         """Embeddings (n, d) of the encoder's own pooling and head."""

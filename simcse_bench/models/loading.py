@@ -155,7 +155,7 @@ def load_encoder(
         max_length,
         preprocess=_preprocessor(checkpoint.spec.preprocess),
         normalize=checkpoint.normalize,
-        batch_tokens=batch_tokens,
+        batch_tokens=batch_tokens or 0,
         provenance={
             **checkpoint.provenance(),
             "max_length_used": max_length,
@@ -217,5 +217,4 @@ def _preprocessor(name: str | None) -> Callable[[str], str] | None:
         raise UserError(
             'this model needs Vietnamese word segmentation: pip install "simcse-bench[vi]" (the package pyvi).'
         ) from None
-    segment: Callable[[str], str] = ViTokenizer.tokenize
-    return segment
+    return ViTokenizer.tokenize  # type: ignore[no-any-return]
