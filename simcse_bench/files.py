@@ -63,7 +63,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def locked(folder: Path, doing: str = "training") -> Iterator[None]:
+def lock_folder(folder: Path, doing: str = "training") -> Iterator[None]:
     """Keep other commands from a folder; the lock ends with its process. ``doing`` what, for their error.
 
     Raises:

@@ -94,7 +94,7 @@ def open_sentences(source: str, column: str | None = None) -> Corpus:
     return corpus
 
 
-def numbered(corpus: Corpus) -> Iterator[tuple[int, str]]:
+def number_sentences(corpus: Corpus) -> Iterator[tuple[int, str]]:
     """The sentences that are not blank, each with the number of its row (a text file's line), from 1."""
     return ((i, text) for i, (text,) in enumerate(corpus.rows(), 1) if text.strip())
 
@@ -135,13 +135,13 @@ def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, o
     chosen = _choose(str(path), names, texts, columns)
     restricted = chosen if list(chosen) != list(names) else ()
     identity = fingerprint([[suffix, content, *restricted], max_rows])
-    corpus = Corpus(name, origin, identity, len(chosen), lambda: _checked(rows(chosen), max_rows))
+    corpus = Corpus(name, origin, identity, len(chosen), lambda: _check_rows(rows(chosen), max_rows))
     if next(corpus.rows(), None) is None:
         raise UserError(f"{path}: no rows; expected {TEXT_FORMATS[suffix]}.")
     return corpus
 
 
-def _checked(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRow]:
+def _check_rows(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRow]:
     """Rows up to the first problem; then the problems, so that a long file is not worked on in vain."""
     problems: list[str] = []
     try:
@@ -213,7 +213,7 @@ def _hub_corpus(
     # datasets' hash is the commit
     identity = fingerprint([[name, builder.config.name, split, builder.hash, *chosen], max_rows])
     origin = f"Hub dataset {name} at revision {builder.hash}"
-    return Corpus(train, origin, identity, len(chosen), lambda: _checked(rows(), max_rows))
+    return Corpus(train, origin, identity, len(chosen), lambda: _check_rows(rows(), max_rows))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.pairs import file_paths, first_of_each, read_lines, require_rows, shortened
+from simcse_bench.data.pairs import file_paths, first_of_each, read_lines, require_rows, shorten
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
@@ -69,7 +69,7 @@ def read_labelled(task: Task, root: Path | None, limit: int | None = None) -> La
                 for where, label, _, _ in lines
                 if label not in task.labels
             ]
-            problems += shortened(bad)
+            problems += shorten(bad)
             if expected is not None and len(lines) != expected:
                 problems.append(_count_problem(task, subset, path, len(lines), expected))
             rows += [(task.labels.index(label), a, b) for _, label, a, b in lines if label in task.labels]

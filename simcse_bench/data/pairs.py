@@ -76,10 +76,7 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
     variant, source = task.source(variant)
     decimals = GOLD_DECIMALS if source.format == "hub" else None
-    left: list[str] = []
-    right: list[str] = []
-    gold: list[float] = []
-    subset: list[str] = []
+    whole: list[tuple[str, str, float, str]] = []
     problems: list[str] = []
     for name, expected in task.splits[split].items():
         try:
@@ -88,16 +85,14 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         except UserError as error:
             problems += error.problems
             continue
-        row_errors = []
+        bad = []
         for where, score, a, b in rows:
             try:
-                gold.append(_gold(score, task.gold, decimals))
+                gold = _gold(score, task.gold, decimals)
+                whole.append((_clean(a, variant, source), _clean(b, variant, source), gold, name))
             except ValueError as error:
-                row_errors.append(f"{where}: {error}")
-            left.append(_cleaned(a, variant, source))
-            right.append(_cleaned(b, variant, source))
-        subset += [name] * len(rows)
-        problems += shortened(row_errors, f" in {name}")
+                bad.append(f"{where}: {error}")
+        problems += shorten(bad, f" in {name}")
         if not rows or (expected is not None and len(rows) != expected):
             place = list(paths.values())[-1] if paths else shown_dataset(source)
             problems.append(
@@ -106,7 +101,8 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
             )
     if problems:
         raise UserError(*problems)
-    return Pairs(tuple(left), tuple(right), np.array(gold, dtype=np.float64), tuple(subset))
+    left, right, golds, subset = zip(*whole, strict=True)
+    return Pairs(left, right, np.array(golds, dtype=np.float64), subset)
 
 
 def needs_root(task: Task) -> bool:
@@ -139,7 +135,7 @@ def data_folder(tasks: Iterable[Task], where: DataSource = ANYWHERE) -> Path | N
     return root.path if root else None
 
 
-def _cleaned(text: str, variant: str, source: Source) -> str:
+def _clean(text: str, variant: str, source: Source) -> str:
     """SentEval: ' '.join(line.split()); a raw text keeps its inner spaces. NFC where the task file asks for it."""
     text = " ".join(text.split()) if variant == "senteval" else text.strip()
     return unicodedata.normalize("NFC", text) if source.unicode else text
@@ -255,11 +251,11 @@ def require_rows(rows: Iterable[Row | str]) -> list[Row]:
         else:
             whole.append(row)
     if problems:
-        raise UserError(*shortened(problems))
+        raise UserError(*shorten(problems))
     return whole
 
 
-def shortened(problems: list[str], where: str = "") -> list[str]:
+def shorten(problems: list[str], where: str = "") -> list[str]:
     """The first few problems, and how many more there are ``where``."""
     rest = len(problems) - MAX_ROW_ERRORS
     return problems if rest <= 0 else [*problems[:MAX_ROW_ERRORS], f"... and {rest} more such lines{where}"]

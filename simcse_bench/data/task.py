@@ -160,7 +160,6 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     numbers = isinstance(gold, list) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)
     if not numbers or not gold[0] < gold[1]:
         problems.append(f"gold: expected [lowest, highest], found {gold!r}.")
-        gold = [0, 5]
     splits = fields.get("splits")
     if not isinstance(splits, Mapping) or not splits or not all(_is_split(s) for s in splits.values()):
         problems.append("splits: expected 'split: {subset: rows}', rows empty where unknown, such as 'test: {test: }'.")
@@ -169,7 +168,6 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     if kind == "transfer":
         if not isinstance(labels, list) or len(labels) < 2:
             problems.append(f"labels: expected a list of at least two, found {labels!r}.")
-            labels = []
         if probe not in PROBE_SPLITS:
             problems.append(str(unknown("probe", str(probe), PROBE_SPLITS)))
         elif len(splits) != PROBE_SPLITS[probe]:

@@ -15,7 +15,7 @@ from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep, slug
 from simcse_bench.experiments.trial import TRIAL_SCHEMA, run_trial
-from simcse_bench.files import locked, read_json, require_writable, write_bytes, write_json
+from simcse_bench.files import lock_folder, read_json, require_writable, write_bytes, write_json
 from simcse_bench.progress import Say, silent, unseen
 from simcse_bench.reports.ablation import DRAWN, SUMMARY, ablation_rows, draw_ablation
 from simcse_bench.reports.table import Table
@@ -212,7 +212,7 @@ def run_sweep(
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)
     require_writable(sweep.folder / SUMMARY)
-    with locked(sweep.folder):
+    with lock_folder(sweep.folder):
         results: list[dict[str, Any]] = []
         try:
             results.extend(

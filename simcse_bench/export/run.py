@@ -35,7 +35,7 @@ _INSTALL = {"sentence-transformers": "sentence-transformers", "onnx": "simcse-be
 class Export:
     """An export that is done or about to be: what it came from and what its parity test gave."""
 
-    form: str  # a key of FORMATS
+    form: str  # a key of EXPORT_FORMATS
     checkpoint: Checkpoint
     record: Mapping[str, Any] | None  # train.json, where the source is a run
     dimension: int = 0
@@ -142,7 +142,7 @@ def export_model(
     """Write the export with its card below ``out``; the export with its parity, and the names of its files.
 
     Args:
-        export: from ``find``; ``check`` has passed.
+        export: from ``find_model``; ``check_export`` has passed.
         out: the folder.
         tolerance: largest difference to our own embeddings, as a share of their largest value (of 1 if that is less).
         card: the text of README.md, from the finished export.
@@ -152,14 +152,14 @@ def export_model(
     """
     from simcse_bench.export import parity
     from simcse_bench.models.loading import load_encoder
-    from simcse_bench.models.saving import write_parts, written
+    from simcse_bench.models.saving import fill_folder, write_parts
 
     parts = load_parts(export)
     sentences = parity.parity_sentences(parts.limit)
     ours = load_encoder(export.checkpoint, device="cpu")
     expected = ours.encode(sentences)
     prepared = [ours.preprocess(s) for s in sentences] if ours.preprocess else sentences
-    with _nothing_left(out), written(out) as new:
+    with _nothing_left(out), fill_folder(out) as new:
         if export.form == "onnx":
             from simcse_bench.export.onnx import write_onnx
 

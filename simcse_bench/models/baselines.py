@@ -189,7 +189,5 @@ def _spellings(word: str) -> tuple[str, ...]:
 def _look_up(spellings: tuple[str, ...], vectors: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
     # differs from SentEval: bow.py takes the exact word only; a word it does not know is tried
     # in lower case and then in parts, so that one vector file serves cased and raw text
-    for whole in spellings[:2]:
-        if whole in vectors:
-            return [vectors[whole]]
-    return [vectors[part] for part in spellings[2:] if part in vectors]
+    whole = [vectors[form] for form in spellings[:2] if form in vectors]
+    return whole[:1] or [vectors[part] for part in spellings[2:] if part in vectors]

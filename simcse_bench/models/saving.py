@@ -126,7 +126,7 @@ def _write_modules(parts: Parts, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def written(folder: Path) -> Iterator[Path]:
+def fill_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill; what it holds at the end is moved into ``folder``, on an error nothing is."""
     new = None
     try:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_bench.data.corpus import Corpus, numbered, open_sentences
+from simcse_bench.data.corpus import Corpus, number_sentences, open_sentences
 from simcse_bench.errors import Stopped, UserError
-from simcse_bench.files import fingerprint, locked, read_json, require_writable, write_json
+from simcse_bench.files import fingerprint, lock_folder, read_json, require_writable, write_json
 from simcse_bench.models.identity import DIRECTION, deciding
 from simcse_bench.progress import Say, silent
 from simcse_bench.search.simcse import SimCSE
@@ -90,7 +90,7 @@ def encode_file(
     Args:
         model: also decides the length that sentences are cut to.
         source, column: see ``corpus.open_sentences``.
-        target: .npy or .parquet, see ``FORMATS``.
+        target: .npy or .parquet, see ``VECTOR_FORMATS``.
         normalize: to length 1.
         force: replace what is there, and forget another call's unfinished part.
         progress: told (sentences done, sentences in all).
@@ -117,7 +117,7 @@ def encode_file(
     if target.exists() and not force:
         return _finished(target, key)
     part = target.with_name(target.name + ".part")
-    with locked(part, "writing"):
+    with lock_folder(part, "writing"):
         state = _resumed(part, key, force)
         if state.done:
             say(f"going on after {state.done:,} of {sentences:,} sentences")
@@ -182,7 +182,7 @@ def _embed(
     model: SimCSE, corpus: Corpus, total: int, part: Path, state: _State, normalize: bool, progress: Progress | None
 ) -> None:
     """Append block after block to the part's array, each noted when it is on the disk."""
-    rest = itertools.islice(numbered(corpus), state.done, None)
+    rest = itertools.islice(number_sentences(corpus), state.done, None)
     data = part / "vectors.npy"
     with data.open("r+b" if state.done else "wb") as stream:
         if state.done:
@@ -233,7 +233,7 @@ def _write_parquet(path: Path, vectors: Any, corpus: Corpus, record: Encoded) ->
     with suppress(FileNotFoundError):  # of a call that was killed
         path.unlink()
     with pq.ParquetWriter(path, schema) as writer:
-        for start, rows in _blocks(numbered(corpus)):
+        for start, rows in _blocks(number_sentences(corpus)):
             numbers, texts = zip(*rows, strict=True)
             flat = pa.array(np.ascontiguousarray(vectors[start : start + len(rows)]).reshape(-1))
             columns = [pa.array(numbers, pa.int64()), pa.array(texts, pa.string()),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.data.pairs import read_lines, shortened
+from simcse_bench.data.pairs import read_lines, shorten
 from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.models.weights import DAMAGED
@@ -180,7 +180,7 @@ def _read_synonyms(path: Path) -> _Synonyms:
         elif line.strip():
             problems.append(f"{path}:{number}: expected a word, a tab, and synonyms with tabs or spaces between them.")
     if problems:
-        raise UserError(*shortened(problems))
+        raise UserError(*shorten(problems))
     if not table:
         raise UserError(f"{path}: no synonyms in it; expected lines of a word, a tab, and synonyms.")
     return lambda word: table.get(word, ())

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from simcse_bench.errors import UserError
-from simcse_bench.files import locked, read_json, shown_name, write_json, write_text
+from simcse_bench.files import lock_folder, read_json, shown_name, write_json, write_text
 from simcse_bench.models.weights import SETTINGS_FILE
 from simcse_bench.training.config import TrainConfig, from_mapping
 
@@ -54,7 +54,7 @@ class RunFolder:
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep other commands from this folder for as long as one trains in it."""
-        return locked(self.path)
+        return lock_folder(self.path)
 
     def record(self) -> dict[str, Any] | None:
         """train.json, where there is one."""

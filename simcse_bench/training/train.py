@@ -17,7 +17,7 @@ import torch
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
-from simcse_bench.models.saving import Parts, write_parts, written
+from simcse_bench.models.saving import Parts, fill_folder, write_parts
 from simcse_bench.models.weights import weight_files
 from simcse_bench.progress import Show, unseen
 from simcse_bench.training.config import TrainConfig
@@ -42,7 +42,7 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> N
     dense = model.mlp if config.mlp == "always" else None
     pooler = None if model.mlp is None else model.mlp[0]
     encoder = model.encoders[0]
-    with written(folder) as new:
+    with fill_folder(folder) as new:
         parts = Parts(encoder, model.tokenizer, config.pooling, model.limit, dense, pooler, embedded=embedded)
         write_parts(parts, new)
 

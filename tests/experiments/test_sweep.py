@@ -296,9 +296,9 @@ def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):
 
 
 def test_two_sweeps_do_not_share_a_folder(ablate):
-    from simcse_bench.files import locked
+    from simcse_bench.files import lock_folder
 
-    with locked(FOLDER):
+    with lock_folder(FOLDER):
         done = ablate("dropout", "--arm", "0.1")
     assert done.code == 2
     assert "another command" in done.err
