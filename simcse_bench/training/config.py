@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -173,7 +174,8 @@ class TrainConfig:
 
 
 def _real(low: float, high: float = math.inf, open_low: bool = False) -> Callable[[Any], bool]:
-    return lambda x: math.isfinite(x) and (low < x if open_low else low <= x) and x <= high
+    # compared, not asked with isfinite: a whole number may be larger than any float
+    return lambda x: abs(x) <= sys.float_info.max and (low < x if open_low else low <= x) and x <= high
 
 
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {

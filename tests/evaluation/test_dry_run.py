@@ -14,7 +14,8 @@ def told(cli, tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("a dry run computed something")
 
-    for name in ("simcse_bench.models.loading.load_encoder", "simcse_bench.evaluation.evaluate.score_all", "simcse_bench.evaluation.run.read_all",
+    for name in ("simcse_bench.models.loading.load_encoder", "simcse_bench.evaluation.run.score_all",
+                 "simcse_bench.evaluation.run.read_all",
                  "simcse_bench.models.checkpoints.sha256"):  # fmt: skip
         monkeypatch.setattr(name, forbidden)
 

@@ -117,7 +117,7 @@ LIMITS = {  # field: values that are possible, values that are not
     "accumulation": (["1"], ["0"]),
     "chunk_tokens": (["32"], ["31"]),
     "epochs": (["0.01"], ["0", "-1", "nan", "inf"]),
-    "max_steps": (["0"], ["-1"]),
+    "max_steps": (["0"], ["-1", "9" * 400]),
     "learning_rate": (["1e-9"], ["0", "-3e-5", "nan", "inf"]),
     "warmup_steps": (["0"], ["-1"]),
     "weight_decay": (["0"], ["-0.1", "nan"]),
