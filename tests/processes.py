@@ -111,9 +111,8 @@ def trainings(bert: Path, text: Path, senteval: Path, cache: Path) -> Iterator[A
 
     def run(out, *args, env=None, limit=None, warm=True, **settings):
         chosen = {"model": bert, "train": text, "batch_size": 24, "max_steps": STEPS, "eval_every": 0} | settings
-        given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
         command = ["train", "--out", out, "--device", "cpu", "--save-every", "5", "--data-dir", senteval, "-q",
-                   "--progress", "plain", *given, *args]  # fmt: skip
+                   "--progress", "plain", *set_options(chosen), *args]  # fmt: skip
         log = Path(f"{out}.err")
         log.write_text("")
         process = start_command(command, log, {"SIMCSE_BENCH_CACHE": str(cache)} | (env or {}), limit, warm)
@@ -126,10 +125,15 @@ def trainings(bert: Path, text: Path, senteval: Path, cache: Path) -> Iterator[A
 
 def finished(process, out, code=0):
     """What it said, once it has ended with the code."""
-    found = process.wait(PATIENCE)
+    ended = process.wait(PATIENCE)
     said = Path(f"{out}.err").read_text(encoding="utf-8")
-    assert found == code, said
+    assert ended == code, said
     return said
+
+
+def set_options(settings):
+    """`--set field=value` for each."""
+    return [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
 
 
 def steps(out):

@@ -35,13 +35,9 @@ def leaderboard_command(
     from simcse_bench.reports.site import read_leaderboards
     from simcse_bench.reports.table import to_csv
 
-    for kind, value, known in (
-        ("metric", metric, METRICS),
-        ("aggregation", aggregate, AGGREGATES),
-        ("format", format, BOARD_FORMATS),
-    ):
-        if value not in known:
-            raise unknown(kind, value, known)
+    console.require_choices(
+        metric=(metric, METRICS), aggregation=(aggregate, AGGREGATES), format=(format, BOARD_FORMATS)
+    )
     boards, problems = read_leaderboards(results, metric, aggregate)
     if suite is not None and suite not in boards:
         raise unknown("folder of reports", suite, boards)

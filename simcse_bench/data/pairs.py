@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, PairRow, copy_of, hub_rows, shown_dataset
 from simcse_bench.data.senteval import ANYWHERE, DataRoot, DataSource, find_root, given_root
 from simcse_bench.data.task import Source, Task
+from simcse_bench.data.text_formats import csv_rows
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 
@@ -207,7 +207,7 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
     if source.format == "tsv":
         table: Iterator[tuple[int, list[str]]] = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
     else:
-        table = _csv_rows(path, lines)
+        table = csv_rows(path, lines)
     columns = dict(source.columns)
     if source.header:
         header = next(table, (0, []))[1]
@@ -225,15 +225,6 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
                 f"{path}:{number}: {len(fields)} fields, expected at least {width} "
                 f"(gold is field {gold + 1}, the sentences {left + 1} and {right + 1})."
             )
-
-
-def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(line + "\n" for line in lines)
-    try:
-        for fields in reader:
-            yield reader.line_num, fields
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not readable as comma-separated text ({error}).") from error
 
 
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:

@@ -29,8 +29,8 @@ _MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 class DataSource:
     """Where evaluation data comes from, as the user says it; by default whatever is configured."""
 
-    data_dir: Path | None = None  # in SentEval's layout; None: $SIMCSE_BENCH_DATA, the cache, the Hub
-    tasks_dir: Path | None = None  # task files of the user's own
+    data_dir: str | Path | None = None  # in SentEval's layout; None: $SIMCSE_BENCH_DATA, the cache, the Hub
+    tasks_dir: str | Path | None = None  # task files of the user's own
     revision: str = "main"  # of the official archive on the Hub
 
 

@@ -101,20 +101,20 @@ def named_protocol(name: str) -> EvalProtocol:
     return PROTOCOLS[name]
 
 
-def task_names(tasks_dir: Path | None = None) -> list[str]:
+def task_names(tasks_dir: str | Path | None = None) -> list[str]:
     """Names of the built-in tasks and of those in the user's folder, in suite order then by name."""
     names = [n for members in _suites(builtin_tasks_dir()).values() for n in members]
-    for folder in (builtin_tasks_dir(), *([tasks_dir] if tasks_dir else [])):
+    for folder in reversed(_folders(tasks_dir)):
         names += sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "suites")
     return list(dict.fromkeys(names))
 
 
-def load_suites(tasks_dir: Path | None = None) -> dict[str, list[str]]:
+def load_suites(tasks_dir: str | Path | None = None) -> dict[str, list[str]]:
     """Suite name -> task names; a user's folder may add suites of its own in ``suites.yaml``."""
-    return _suites(builtin_tasks_dir()) | (_suites(_require_folder(tasks_dir)) if tasks_dir else {})
+    return {name: members for folder in reversed(_folders(tasks_dir)) for name, members in _suites(folder).items()}
 
 
-def load_suite(name: str, tasks_dir: Path | None = None) -> list[Task]:
+def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
     """The tasks of a suite, in the order of the paper's columns."""
     suites = load_suites(tasks_dir)
     if name not in suites:
@@ -122,11 +122,9 @@ def load_suite(name: str, tasks_dir: Path | None = None) -> list[Task]:
     return [load_task(t, tasks_dir) for t in suites[name]]
 
 
-def load_task(name: str, tasks_dir: Path | None = None) -> Task:
+def load_task(name: str, tasks_dir: str | Path | None = None) -> Task:
     """Read ``<name>.yaml`` from the user's folder, else from the built-in ones."""
-    if tasks_dir is not None:
-        _require_folder(tasks_dir)
-    for folder in (*([tasks_dir] if tasks_dir else []), builtin_tasks_dir()):
+    for folder in _folders(tasks_dir):
         path = folder / f"{name}.yaml"
         if name != "suites" and path.is_file():
             return parse_task(name, _read_yaml(path), path)
@@ -188,10 +186,13 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     )
 
 
-def _require_folder(tasks_dir: Path) -> Path:
-    if not tasks_dir.is_dir():
+def _folders(tasks_dir: str | Path | None) -> list[Path]:
+    """Where task files lie: the user's folder first, then the built-in ones."""
+    if not tasks_dir:
+        return [builtin_tasks_dir()]
+    if not Path(tasks_dir).is_dir():
         raise UserError(f"--tasks-dir {tasks_dir} is not a folder; give one that holds task files such as mytask.yaml.")
-    return tasks_dir
+    return [Path(tasks_dir), builtin_tasks_dir()]
 
 
 def _source_problems(entry: Any, kind: str) -> list[str]:
@@ -210,7 +211,7 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
         elif place == "path":
             try:
                 entry["path"].format(split="", subset="", part="")
-            except (KeyError, ValueError, IndexError):
+            except (AttributeError, KeyError, ValueError, IndexError):
                 problems.append(f"path {entry['path']!r}: only {{split}}, {{subset}} and {{part}} are filled in.")
     if entry.get("unicode", "") not in UNICODE_FORMS:
         problems.append(f"unicode {entry['unicode']!r}: expected NFC, or leave it out to take the text as it is.")

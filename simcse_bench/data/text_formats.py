@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def _open_txt(path: Path) -> Opened:
 def _open_table(path: Path) -> Opened:
     """The columns by position, like SimCSE train.py; the header's names serve to choose others."""
     # differs from SimCSE: pandas takes fields such as None, NA or null for missing; here they are text
-    read = _csv_rows if suffix_of(path.name) == ".csv" else _tsv_rows
+    read = _comma_rows if suffix_of(path.name) == ".csv" else _tab_rows
     header = next(read(path), (0, []))[1]
 
     def rows(chosen: Sequence[str]) -> Iterator[TextRow | str]:
@@ -83,21 +83,29 @@ def _open_table(path: Path) -> Opened:
     return header, header, rows
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _tab_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     return ((number, line.split("\t")) for number, line in _lines(path))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Every row with the line it starts at."""
+def _comma_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    return csv_rows(path, (line for _, line in _lines(path)))
+
+
+def csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Every row of comma-separated lines, with the number of the line it starts at.
+
+    Raises:
+        UserError: a quote that is never closed, or what is no text; ``path`` is for the message.
+    """
     ended = False
 
-    def lines() -> Iterator[str]:
+    def whole_lines() -> Iterator[str]:
         nonlocal ended
-        for _, line in _lines(path):
+        for line in lines:
             yield line + "\n"
         ended = True
 
-    reader, start = csv.reader(lines()), 1
+    reader, start = csv.reader(whole_lines()), 1
     try:
         for fields in reader:
             if ended:  # a whole row never asks for a line behind the last one

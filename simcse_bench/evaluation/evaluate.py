@@ -13,7 +13,7 @@ import numpy as np
 
 from simcse_bench.data.labelled import Labelled, read_labelled
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
-from simcse_bench.data.senteval import DataSource
+from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.metrics import Floats, paired_cosine
@@ -32,7 +32,7 @@ def evaluate(
     encoder: Encoder,
     tasks: Sequence[Task],
     protocol: EvalProtocol | str = SIMCSE,
-    data_dir: str | Path | None = None,
+    where: DataSource = ANYWHERE,
     limit: int | None = None,
     suite: str = "custom",
 ) -> Report:
@@ -42,7 +42,7 @@ def evaluate(
         encoder: anything with ``encode(sentences) -> (n, d)``.
         tasks: from ``load_suite`` or ``load_task``.
         protocol: "simcse" (the paper's) or "mteb", or an ``EvalProtocol`` of your own.
-        data_dir: folder in SentEval's layout; None: what is configured, or the official data from the Hub.
+        where: the data; by default what is configured, or the official data from the Hub.
         limit: only the first pairs of every subset, for trying out.
         suite: name in the report.
 
@@ -51,8 +51,7 @@ def evaluate(
     """
     if isinstance(protocol, str):
         protocol = named_protocol(protocol)
-    folder = data_folder(tasks, DataSource(Path(data_dir) if data_dir else None))
-    data, skipped = read_all(tasks, protocol, folder, limit)
+    data, skipped = read_all(tasks, protocol, data_folder(tasks, where), limit)
     return score_all(encoder, tasks, data, skipped, protocol, limit, suite)[0]
 
 

@@ -25,6 +25,8 @@ def mlp_head(name: str, folder: Path) -> Any:
     files = tensor_names(folder)
     for key in MLP_KEYS:
         if f"{key}.weight" in files:
+            if f"{key}.bias" not in files:
+                raise UserError(f"{name}: {key}.weight without {key}.bias; its weights are not complete.")
             return _linear(files, key, True, torch.nn.Tanh())
     raise UserError(
         f"{name}: --head mlp needs {' or '.join(f'{k}.weight' for k in MLP_KEYS[:2])}, "

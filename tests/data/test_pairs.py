@@ -102,6 +102,11 @@ def test_columns_by_name_quoted_csv_and_swapped_columns(tmp_path):
     assert "no column 'gold' in its header; it has: id, b, a, score" in problems_of(missing)
 
 
+def test_a_quote_that_is_never_closed(tmp_path):
+    task = tsv(tmp_path, '1,a,b\n2,"c,d\n3,e,f\n', "x.csv", format="csv")
+    assert problems_of(task) == f"{tmp_path / 'x.csv'}:2: a quote is opened in this row and never closed."
+
+
 def test_lone_quotes_in_tab_separated_text(tmp_path):
     assert read(tsv(tmp_path, '1\t"a\tb\n2\tc"\td\n')).left == ('"a', 'c"')
 

@@ -89,6 +89,7 @@ TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "
         (GOOD | {"source": {"format": "hub"}}, "dataset: expected text, found None"),
         (GOOD | {"source": {"format": "tsv", "path": "{foo}"}}, "only {split}, {subset} and {part}"),
         (GOOD | {"source": {"format": "tsv", "path": "a{.tsv"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "a{split.x}"}}, "only {split}, {subset} and {part}"),
         (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": "klingon"}}, "encoding 'klingon'"),
         (GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0}}}, "expected gold, left and right"),
         (

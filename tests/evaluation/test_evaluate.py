@@ -7,6 +7,7 @@ from scipy import stats
 from tiny import sentences
 
 from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import MTEB, SIMCSE, Source, Task, load_suite, load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import distinct_sentences, evaluate
@@ -35,7 +36,7 @@ def plain_cosine(encoder, left, right):
 def test_scores_equal_a_plain_loop_over_the_official_steps(senteval):
     """STSEval.run of SimCSE's SentEval, pair by pair: all, mean, wmean, Spearman and Pearson."""
     task, encoder = load_task("sts12"), Hashed()
-    report = evaluate(encoder, [task], FAST, senteval)
+    report = evaluate(encoder, [task], FAST, DataSource(senteval))
     pairs = read_pairs(task, "test", "senteval", senteval)
     system = np.array([plain_cosine(encoder, a, b) for a, b in zip(pairs.left, pairs.right, strict=True)])
     for metric, function in (("spearman", stats.spearmanr), ("pearson", stats.pearsonr)):
@@ -54,13 +55,13 @@ def test_scores_equal_a_plain_loop_over_the_official_steps(senteval):
 
 
 def test_an_encoder_that_says_nothing_of_itself_goes_by_its_class(senteval):
-    report = evaluate(Hashed(), [load_task("sts12")], FAST, senteval)
+    report = evaluate(Hashed(), [load_task("sts12")], FAST, DataSource(senteval))
     assert scores.leaderboard([report]).rows[0][:3] == ["Hashed", "–", "–"]
 
 
 def test_every_distinct_sentence_is_embedded_once_for_all_tasks(senteval):
     encoder = Hashed()
-    report = evaluate(encoder, load_suite("sts"), FAST, senteval, suite="sts")
+    report = evaluate(encoder, load_suite("sts"), FAST, DataSource(senteval), suite="sts")
     assert len(encoder.seen) == len(set(encoder.seen)) == report.stats["distinct_sentences"] == 300
     values = [t["scores"]["spearman"]["all"]["value"] for t in report.tasks.values()]
     assert report.average["spearman"]["all"]["value"] == pytest.approx(np.mean(values), abs=1e-6)
@@ -68,19 +69,19 @@ def test_every_distinct_sentence_is_embedded_once_for_all_tasks(senteval):
 
 
 def test_no_average_when_a_task_is_missing(senteval):
-    report = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(FAST, split="dev"), senteval)
+    report = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(FAST, split="dev"), DataSource(senteval))
     assert list(report.tasks) == ["stsb", "sickr"]
     assert report.average is None
     assert report.skipped["sts12"] == "has no dev split"
     with pytest.raises(UserError, match="task 'sts12' has no dev split"):
-        evaluate(Hashed(), [load_task("sts12")], dataclasses.replace(FAST, split="dev"), senteval)
+        evaluate(Hashed(), [load_task("sts12")], dataclasses.replace(FAST, split="dev"), DataSource(senteval))
 
 
 def test_protocol_mteb_reads_raw_text_and_all_of_sick(senteval):
-    report = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(MTEB, resamples=20), senteval)
+    report = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(MTEB, resamples=20), DataSource(senteval))
     assert report.tasks["sickr"]["n"] == 9927
     assert report.tasks["sts12"]["data"]["text"] == "raw"
-    official = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(SIMCSE, resamples=20), senteval)
+    official = evaluate(Hashed(), load_suite("sts"), dataclasses.replace(SIMCSE, resamples=20), DataSource(senteval))
     assert official.tasks["sickr"]["n"] == 4927
     assert official.tasks["sts12"]["data"]["fingerprint"] != report.tasks["sts12"]["data"]["fingerprint"]
 

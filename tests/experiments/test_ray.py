@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import kept, start_command
+from processes import finished, kept, set_options, start_command
 from tiny import sentences, without_time
 
 from simcse_bench.errors import UserError
@@ -31,10 +31,9 @@ def start(bert, senteval, tmp_path):
 
     def run(out, *args, **settings):
         chosen = {"eval_every": 0, "batch_size": 8, "learning_rate": 1e-3, "max_steps": 300} | settings
-        given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
         command = ["run-ablation", "dropout", "--model", bert, "--train", text, "--arm", "0.0", "--arm", "0.1",
                    "--data-dir", senteval, "--device", "cpu", "--save-every", "20", "--progress", "plain", "--out", out,
-                   *given, *args]  # fmt: skip
+                   *set_options(chosen), *args]  # fmt: skip
         cache = {"SIMCSE_BENCH_CACHE": str(tmp_path / "cache")}
         process = start_command(command, Path(f"{out}.err"), cache, warm="--executor" not in args)
         running.append(process)
@@ -42,13 +41,6 @@ def start(bert, senteval, tmp_path):
 
     with kept(running):
         yield run
-
-
-def ended(process, out, code=0):
-    found = process.wait(PATIENCE)
-    said = Path(f"{out}.err").read_text(encoding="utf-8")
-    assert found == code, said
-    return said
 
 
 def results(out):
@@ -90,13 +82,13 @@ def workers(tmp_path):
 @pytest.mark.slow
 def test_a_ray_of_two_workers_one_of_which_is_killed(start, tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    ended(start("one"), "one")
+    finished(start("one"), "one")
     process = start("ray", "--executor", "ray", "--cpus-per-arm", "0.5")
     at_step(process, "ray", "0.0--seed42", 100)
     at_step(process, "ray", "0.1--seed42", 50)
     assert len(workers(tmp_path)) == 2
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
-    said = ended(process, "ray")
+    said = finished(process, "ray")
     assert said.count(": running") == 3  # one of the two was started twice
     assert ": failed" not in said
     assert table("ray") == table("one")
@@ -109,7 +101,7 @@ def test_ray_is_left_with_checkpoints_after_ctrl_c(start, tmp_path):
     process = start("ray", "--executor", "ray", "--cpus-per-arm", "0.5", max_steps=3000)
     at_step(process, "ray", "0.1--seed42", 50)
     process.send_signal(signal.SIGINT)
-    said = ended(process, "ray", 130)
+    said = finished(process, "ray", 130)
     assert "the same command (without --force) goes on" in said
     assert "Traceback" not in said
     runs = Path("ray") / FOLDER.relative_to("results") / "runs"
@@ -120,10 +112,10 @@ def test_ray_is_left_with_checkpoints_after_ctrl_c(start, tmp_path):
 @pytest.mark.slow
 def test_wrong_ray_commands_are_told(start, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    said = ended(start("a", "--executor", "ray", "--cpus-per-arm", "5000"), "a", 2)
+    said = finished(start("a", "--executor", "ray", "--cpus-per-arm", "5000"), "a", 2)
     assert "no machine of the cluster has them" in said
     assert "--cpus-per-arm" in said
-    said = ended(start("b", "--executor", "ray", "--ray-address", "127.0.0.1:1"), "b", 2)
+    said = finished(start("b", "--executor", "ray", "--ray-address", "127.0.0.1:1"), "b", 2)
     assert "--ray-address 127.0.0.1:1: no Ray cluster answers there" in said
     assert "Traceback" not in said
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -137,11 +129,11 @@ def test_two_processes_train_an_arm_are_stopped_and_go_on(start):
     process = start("two", "--processes", "2", **mild)
     at_step(process, "two", "0.0--seed42", 20)
     process.send_signal(signal.SIGINT)
-    ended(process, "two", 130)
+    finished(process, "two", 130)
     runs = Path("two") / FOLDER.relative_to("results") / "runs"
     assert list(runs.glob("0.0--seed42/checkpoints/step-*"))
-    ended(start("two", "--processes", "2", **mild), "two")
-    ended(start("one", **mild), "one")
+    finished(start("two", "--processes", "2", **mild), "two")
+    finished(start("one", **mild), "one")
     assert not runs.exists()
     both, one = trials("two"), trials("one")
     assert {t["run"]["environment"]["processes"] for t in both.values()} == {2}
@@ -152,7 +144,7 @@ def test_two_processes_train_an_arm_are_stopped_and_go_on(start):
 
 @pytest.mark.slow
 def test_what_went_wrong_in_several_processes_is_told(start):
-    said = ended(start("two", "--processes", "2", learning_rate=1e30, max_steps=10), "two", 1)
+    said = finished(start("two", "--processes", "2", learning_rate=1e30, max_steps=10), "two", 1)
     assert "training has diverged" in said
     assert "Traceback" not in said
     assert {t["status"] for t in trials("two").values()} == {"failed"}
@@ -170,7 +162,7 @@ def test_the_problems_of_processes_are_told_once(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_killed_again_and_again_ends_like_an_undisturbed_one(start):
     began = time.monotonic()
-    ended(start("whole", "--seeds", "2", max_steps=80), "whole")
+    finished(start("whole", "--seeds", "2", max_steps=80), "whole")
     whole = time.monotonic() - began
     rng, kills = random.Random(7), 0
     while kills < KILLS:
@@ -182,6 +174,6 @@ def test_a_sweep_killed_again_and_again_ends_like_an_undisturbed_one(start):
         if (Path("killed") / FOLDER.relative_to("results") / "summary.json").exists() and kills < KILLS:
             for path in Path("killed").rglob("*--seed*.json"):  # it was done: begin anew
                 path.unlink()
-    ended(start("killed", "--seeds", "2", max_steps=80), "killed")
+    finished(start("killed", "--seeds", "2", max_steps=80), "killed")
     assert table("killed") == table("whole")
     assert without_time(results("killed")) == without_time(results("whole"))

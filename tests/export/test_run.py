@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from processes import set_options
 from safetensors.torch import load_file, save_file
 from tiny import sentences, tiny_bert, write_tokenizer
 
@@ -75,10 +76,11 @@ def run(cli, bert, tmp_path, senteval):
     (tmp_path / "pairs.tsv").write_text("a\tb\n" + "".join(f"{a}\t{b}\n" for a, b in rows))
     settings = {"model": bert, "train": "pairs.tsv", "batch_size": 4, "max_steps": 2, "eval_every": 0, "mlp": "always",
                 "learning_rate": 0.01}  # fmt: skip
-    given = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
 
     def train(*args):
-        done = cli("train", "--out", "runs/sup", "--device", "cpu", "-q", "--data-dir", senteval, *given, *args)
+        done = cli(
+            "train", "--out", "runs/sup", "--device", "cpu", "-q", "--data-dir", senteval, *set_options(settings), *args
+        )
         return done, Path("runs/sup")
 
     return train

@@ -110,6 +110,14 @@ def test_no_head_in_the_checkpoint(tmp_path):
     load_encoder(resolve(str(folder), pooling="cls", head="none"))
 
 
+def test_half_a_head_in_the_checkpoint(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    del weights["pooler.dense.bias"]
+    save_file(weights, folder / "model.safetensors")
+    assert "pooler.dense.weight without pooler.dense.bias" in problem(str(folder), pooling="cls", head="mlp")
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("executed",))

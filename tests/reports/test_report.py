@@ -236,5 +236,7 @@ def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
     assert "sts: spearman" in cli("leaderboard", "--suite", "sts").out
     done = cli("leaderboard", "--suite", "stss")
     assert (done.code, "did you mean 'sts'" in done.err) == (2, True)
+    done = cli("leaderboard", "--metric", "sperman", "--format", "xls")
+    assert (done.code, "sperman" in done.err, "xls" in done.err) == (2, True, True)
     done = cli("leaderboard", "nowhere")
     assert (done.code, "nowhere: no reports" in done.err) == (2, True)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import set_options
 from safetensors.torch import load_file
 from tiny import sentences, tiny_bert, write_tokenizer
 
@@ -45,8 +46,7 @@ def train(cli, bert, text, senteval):
 
     def run(*args, out=OUT, **settings):
         chosen = {"model": bert, "train": text, "batch_size": 8, "max_steps": 6, "eval_every": 0} | settings
-        given = [part for k, v in chosen.items() for part in ("--set", f"{k}={v}")]
-        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *given, *args)
+        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *set_options(chosen), *args)
 
     return run
 

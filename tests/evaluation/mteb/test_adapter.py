@@ -13,6 +13,7 @@ from tiny import sentences, tiny_bert
 
 import simcse_bench
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import MTEB, load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import evaluate
@@ -36,7 +37,7 @@ def agrees_with_our_own_protocol(model, root, **options):
     pairs = read_pairs(task, "test", MTEB.text, root)
     theirs = scored(simcse_bench.mteb_model(str(model), **options), "STSBenchmark", {"test": sts_rows(pairs)})
     encoder = simcse_bench.mteb_model(str(model), **options).model.load()
-    ours = evaluate(encoder, [task], MTEB, root).tasks["stsb"]["scores"]
+    ours = evaluate(encoder, [task], MTEB, DataSource(root)).tasks["stsb"]["scores"]
     for metric in ("spearman", "pearson"):
         value = ours[metric]["all"]["value"] / 100
         assert theirs[f"cosine_{metric}"] == pytest.approx(value, abs=1e-6)

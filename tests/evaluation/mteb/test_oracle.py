@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import EvalProtocol, load_task
 from simcse_bench.evaluation.evaluate import evaluate
 from simcse_bench.models.loading import load_encoder
@@ -57,7 +58,7 @@ def mteb_scores(encoder, name, pairs, monkeypatch, tmp_path):
 def compare(encoder, name, root, monkeypatch, tmp_path):
     task, protocol = load_task(name), EvalProtocol("simcse", text="senteval", resamples=10)
     theirs = mteb_scores(encoder, name, read_pairs(task, "test", "senteval", root), monkeypatch, tmp_path)
-    ours = evaluate(encoder, [task], protocol, root).tasks[name]["scores"]
+    ours = evaluate(encoder, [task], protocol, DataSource(root)).tasks[name]["scores"]
     assert ours["spearman"]["all"]["value"] == pytest.approx(100 * theirs["cosine_spearman"], abs=1e-4)
     assert ours["pearson"]["all"]["value"] == pytest.approx(100 * theirs["cosine_pearson"], abs=1e-4)
 
