@@ -12,6 +12,7 @@ from simcse_bench.errors import Unavailable, UserError, first_line
 _CONFIG_FILES = ("*.json", "*.txt", "*.model", "bpe.codes")  # configs, vocabularies, sentence-transformers modules
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*_Dense/model.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "*_Dense/pytorch_model.bin")
+_SAFE = ("model.safetensors", "model.safetensors.index.json")  # where transformers looks for weights first
 _DECIDING = ("config.json", "*/config.json", "modules.json", "*sentence_bert_config.json", "simcse_bench.json",
              "config_sentence_transformers.json", "tokenizer_config.json")  # fmt: skip
 
@@ -23,7 +24,7 @@ def download_model(name: str, revision: str | None) -> Path:
     commit hash.
     """
     folder = _download(name, revision, (*_CONFIG_FILES, *_SAFETENSORS))
-    if not any(folder.glob("model*.safetensors")):
+    if not _has(folder, _SAFE):
         _download(name, revision, (*_CONFIG_FILES, *_PICKLED))
     return folder
 
@@ -51,7 +52,7 @@ def find_cached(name: str, revision: str | None) -> Path | None:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder if any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin")) else None
+    return folder if _has(folder, (*_SAFE, "pytorch_model.bin", "pytorch_model.bin.index.json")) else None
 
 
 def file_sizes(name: str, revision: str | None) -> dict[str, int]:
@@ -69,8 +70,12 @@ def wanted_files(files: Iterable[str]) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects
 
     files = sorted(files)
-    safe = any(Path(f).match("model*.safetensors") and "/" not in f for f in files)
+    safe = bool(set(_SAFE) & set(files))
     return list(filter_repo_objects(files, allow_patterns=[*_CONFIG_FILES, *(_SAFETENSORS if safe else _PICKLED)]))
+
+
+def _has(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def dataset_file(repo: str, filename: str, revision: str) -> Path:

@@ -102,11 +102,14 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
 
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: Say = silent) -> Report:
-    """Evaluate and save, or give the report that is there already; ``say`` gets a line per transfer task."""
+    """Evaluate and save, or give the report that is there already; ``say`` gets notes, and a line per transfer task."""
     report = plan.existing
     if report is None:
+        encoder = plan.model.load(progress)
+        for note in getattr(encoder, "notes", ()):
+            say(note)
         report, similarities = score_all(
-            plan.model.load(progress), plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
+            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")

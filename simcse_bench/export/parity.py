@@ -68,7 +68,7 @@ def measure_parity(ours: Array, theirs: Array, texts: Sequence[str], tolerance: 
 def _sentence_transformers(folder: Path, texts: Sequence[str]) -> Array:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
     vectors = model.encode(list(texts), batch_size=_BATCH, convert_to_numpy=True, show_progress_bar=False)
     return np.asarray(vectors, dtype=np.float32)
 
@@ -77,8 +77,8 @@ def _transformers(folder: Path, texts: Sequence[str], parts: Parts) -> Array:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
     batches = []
     with torch.inference_mode():
         for start in range(0, len(texts), _BATCH):
@@ -97,7 +97,7 @@ def _onnx(folder: Path, texts: Sequence[str]) -> Array:
     import onnxruntime
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
     batches = []

@@ -114,6 +114,8 @@ def check_export(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> N
         raise UserError(
             f'--to {form} needs {", ".join(p.replace("_", "-") for p in missing)}: pip install "{_INSTALL[form]}".'
         )
+    if checkpoint.truncate_dim is not None:
+        raise UserError(f"{checkpoint.name}: truncate_dim {checkpoint.truncate_dim} has no place in an export yet.")
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write {out}: it is a file. Choose another --out.")
     if out.is_dir() and out.resolve() == checkpoint.folder.resolve():

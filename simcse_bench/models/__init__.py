@@ -8,6 +8,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``identity``     what decides a vector: the one list for keys, indices, cards and tables
 - ``weights``      weights read without pickle, heads made of them
 - ``loading``      model, tokenizer and head loaded, never with random weights
+- ``agreement``    is it the model that transformers runs? probed when it is loaded
 - ``encoders``     the Encoder protocol, ``pool()``, batches without padding
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
 - ``baselines``    word vectors, given or random; BERT-whitening

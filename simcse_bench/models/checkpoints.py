@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,19 @@ class Checkpoint:
     revision: str | None = None  # commit, where the files came from the Hub
     dense: Path | None = None  # a sentence-transformers Dense module
     normalize: bool = False
+    lower_case: bool = False  # sentence-transformers' do_lower_case: before whatever the tokenizer does
+    truncate_dim: int | None = None  # only the first values of a vector, after all else
     embedded: bool = False  # the mini encoder that ships with the package, or trained from it
 
     def provenance(self, fingerprints: bool = True) -> dict[str, Any]:
         """What decides the embeddings, for the report; without ``fingerprints`` no file is read."""
-        marks = {"embedded": self.embedded, "usage": self.taken_usage(), "language": self.spec.language}
+        marks = {
+            "lower_case": self.lower_case,
+            "truncate_dim": self.truncate_dim,
+            "embedded": self.embedded,
+            "usage": self.taken_usage(),
+            "language": self.spec.language,
+        }
         return {
             "name": self.name,
             "revision": self.revision,
@@ -157,7 +166,7 @@ def _override(checkpoint: Checkpoint, pooling: str | None, head: str | None, max
         spec = replace(spec, pooling=pooling, head=head or kept)
         reason = "--pooling" if head is None else "--pooling, --head"
         # the pooled vector as it is, like SimCSE evaluation.py's --pooler
-        checkpoint = replace(checkpoint, normalize=False)
+        checkpoint = replace(checkpoint, normalize=False, truncate_dim=None)
     elif head is not None:
         spec, reason = replace(spec, head=head), f"{reason}, --head"
     if max_length is not None:
@@ -189,47 +198,68 @@ def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
     return UserError(f"{checkpoint.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
 
 
+# the forms of sentence-transformers that are read: these modules, in this order
+_FORM = ("Transformer", "Pooling", "Dense", "Normalize")
+
+
 def _follow_modules(checkpoint: Checkpoint) -> Checkpoint:
-    """sentence-transformers' modules.json: Transformer, Pooling, Dense, Normalize, in its old and new layouts."""
+    """sentence-transformers' modules.json, in its old and new layouts, and the settings beside it."""
     folder = checkpoint.folder
-    transformer, pooling, dense, normalize = folder, None, None, False
-    for module in read_json(folder / "modules.json"):
-        kind, path = module["type"].split(".")[-1], folder / module["path"]
-        if kind == "Transformer":
-            transformer = path
-        elif kind == "Pooling":
-            config = read_json(path / "config.json")
-            modes = [config["pooling_mode"]] if "pooling_mode" in config else []
-            modes += [
-                k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-                for k, v in config.items()
-                if k.startswith("pooling_mode_") and v is True
-            ]
-            if modes not in (["cls"], ["mean"]):
-                raise UserError(
-                    f"{path}/config.json: pooling {' + '.join(map(str, modes))} is not supported; known: cls, mean."
-                )
-            pooling = modes[0]
-        elif kind == "Dense":
-            dense = path
-        elif kind == "Normalize":
-            normalize = True
-        else:
-            raise UserError(
-                f"{folder}/modules.json: module {kind!r} is not supported; "
-                "known: Transformer, Pooling, Dense, Normalize."
-            )
-    if pooling is None:
-        raise UserError(f"{folder}/modules.json: names no Pooling module.")
-    prompts = folder / "config_sentence_transformers.json"
-    prompt = read_json(prompts).get("default_prompt_name") if prompts.is_file() else None
-    if prompt is not None:
+    modules = [(m["type"].split(".")[-1], folder / m["path"]) for m in read_json(folder / "modules.json")]
+    kinds = [kind for kind, _ in modules]
+    if kinds != [kind for kind in _FORM if kind in kinds] or not {"Transformer", "Pooling"} <= set(kinds):
         raise UserError(
-            f"{prompts}: the model puts the prompt {prompt!r} before every sentence; that is not supported."
+            f"{folder}/modules.json: {', '.join(kinds) or 'no modules'} is not supported; "
+            f"known, in this order and once each: {', '.join(_FORM)} (the last two may be left out)."
         )
-    settings = transformer / "sentence_bert_config.json"
-    length = read_json(settings).get("max_seq_length") if settings.is_file() else None
-    length = None if length is None else int(length)
-    spec = replace(checkpoint.spec, pooling=pooling, head="mlp" if dense else "none")
-    spec = replace(spec, max_length=spec.max_length or length)
-    return replace(checkpoint, folder=transformer, spec=spec, reason="modules.json", dense=dense, normalize=normalize)
+    paths = dict(modules)
+    whole = _optional(folder / "config_sentence_transformers.json")
+    if whole.get("default_prompt_name") is not None:
+        raise UserError(
+            f"{folder}/config_sentence_transformers.json: the model puts the prompt {whole['default_prompt_name']!r} "
+            "before every sentence; that is not supported."
+        )
+    settings = _optional(paths["Transformer"] / "sentence_bert_config.json")
+    length = _positive(settings, "max_seq_length", paths["Transformer"] / "sentence_bert_config.json")
+    head = "mlp" if "Dense" in paths else "none"
+    spec = replace(checkpoint.spec, pooling=_pooling_mode(paths["Pooling"]), head=head)
+    return replace(
+        checkpoint,
+        folder=paths["Transformer"],
+        spec=replace(spec, max_length=spec.max_length or length),
+        reason="modules.json",
+        dense=paths.get("Dense"),
+        normalize="Normalize" in paths,
+        lower_case=settings.get("do_lower_case") is True,
+        truncate_dim=_positive(whole, "truncate_dim", folder / "config_sentence_transformers.json"),
+    )
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object of settings, found {type(content).__name__}.")
+    return content
+
+
+def _positive(settings: Mapping[str, Any], name: str, path: Path) -> int | None:
+    value = settings.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise UserError(f"{path}: {name} {value!r}; expected a number of at least 1, or null.")
+    return value
+
+
+def _pooling_mode(folder: Path) -> str:
+    """The pooling of a Pooling module."""
+    config = _optional(folder / "config.json")
+    modes = [config["pooling_mode"]] if "pooling_mode" in config else []
+    modes += [
+        k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for k, v in config.items()
+        if k.startswith("pooling_mode_") and v is True
+    ]
+    if modes not in (["cls"], ["mean"]):
+        raise UserError(
+            f"{folder}/config.json: pooling {' + '.join(map(str, modes))} is not supported; known: cls, mean."
+        )
+    return str(modes[0])

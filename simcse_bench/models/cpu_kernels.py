@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -68,6 +68,12 @@ def pack_linears(model: nn.Module) -> None:
                     module.intermediate_act_fn = nn.Identity()
 
 
+def _causal(module: nn.Module, options: Mapping[str, Any]) -> bool:
+    """Whether a token sees the earlier ones only where there is no mask: transformers' own rule."""
+    given = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if given is None else given)
+
+
 def short_attention(
     module: nn.Module,
     query: torch.Tensor,  # (B, H, n, d)
@@ -84,9 +90,7 @@ def short_attention(
     Takes the unpadded case in a half-precision type; everything else goes to torch's fused attention.
     """
     batch, heads, n, d = query.shape
-    causal = kwargs.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal  # transformers' own rule
-    plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not causal
+    plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not _causal(module, kwargs)
     if not plain or n > MAX_SHORT or query.dtype is torch.float32 or torch.is_grad_enabled():  # it works in place
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -165,11 +169,24 @@ def training_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention with the cheap dropout; (B, n, H, d). Without a gradient it is ``short_attention``."""
+    """Attention with the cheap dropout; (B, n, H, d). Without a gradient it is ``short_attention``.
+
+    Raises:
+        NotImplementedError: attention with more to it (sinks, biases, caps), which would be left out.
+    """
+    more = [k for k, v in kwargs.items() if k == "softcap" or (isinstance(v, torch.Tensor) and v.is_floating_point())]
+    if any(kwargs[name] is not None for name in more):
+        raise NotImplementedError(", ".join(more))
     if not (dropout or torch.is_grad_enabled()):
         return short_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    shared = query.shape[1] // key.shape[1]  # grouped-query attention: heads that share a key and value
+    if shared > 1:
+        key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     logits = torch.matmul(query, key.transpose(2, 3)) * scaling
+    n = query.shape[2]
+    if attention_mask is None and n > 1 and _causal(module, kwargs):
+        attention_mask = torch.ones(n, n, dtype=torch.bool, device=query.device).tril()
     if attention_mask is not None:
         logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
     weights = torch.softmax(logits, -1, dtype=torch.float32).to(value.dtype)

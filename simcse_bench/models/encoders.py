@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.models.agreement import fill_id, forward_options, padded
 from simcse_bench.models.catalog import LAST_LAYER, POOLINGS
 from simcse_bench.progress import Progress
 
@@ -90,9 +91,12 @@ class TransformerEncoder:
     max_length: int
     preprocess: Callable[[str], str] | None = None
     normalize: bool = False
+    truncate_dim: int | None = None  # only so many values of every vector, after all else
+    padding: bool = True  # False: the architecture looks at padding, so only sentences of one length share a batch
     batch_tokens: int = 0  # of a batch, padding included; 0: as suits the device
     provenance: Mapping[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
+    notes: Sequence[str] = ()  # what a user should know of how it is run
     stats: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +105,8 @@ class TransformerEncoder:
         # a processor gains nothing from larger batches, so nothing is padded; a GPU wants fewer, larger ones
         default, self.slack = (2048, 0.0) if self.device.type == "cpu" else (32768, 0.2)
         self.batch_tokens = self.batch_tokens or default
+        self.slack = self.slack if self.padding else 0.0
+        self.options = forward_options(self.model)
 
     def encode(self, sentences: Sequence[str]) -> Array:
         """Embeddings (n, d) of the encoder's own pooling and head."""
@@ -168,14 +174,10 @@ class TransformerEncoder:
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[Array]:
-        longest = max(map(len, ids))
-        fill = self.tokenizer.pad_token_id or 0
-        input_ids = torch.tensor([[*x, *[fill] * (longest - len(x))] for x in ids], device=self.device)  # (B, L)
-        mask = None
-        if any(len(x) < longest for x in ids):
-            mask = torch.tensor([[1] * len(x) + [0] * (longest - len(x)) for x in ids], device=self.device)
+        input_ids, mask = padded(ids, fill_id(self.tokenizer))
+        input_ids, mask = input_ids.to(self.device), None if mask is None else mask.to(self.device)
         all_layers = any(pooling not in LAST_LAYER for pooling, _ in views)
-        output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers)
+        output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options)
         layers = output.hidden_states if all_layers else (output.last_hidden_state,)
         pooled = {pooling: pool(layers, mask, pooling) for pooling, _ in views}
         results = []
@@ -184,7 +186,7 @@ class TransformerEncoder:
             vectors = pooled[pooling] if head is None else head(pooled[pooling])
             if self.normalize:
                 vectors = nn.functional.normalize(vectors, dim=-1)
-            results.append(vectors.float().cpu().numpy())
+            results.append(vectors[:, : self.truncate_dim].float().cpu().numpy())
         return results
 
 

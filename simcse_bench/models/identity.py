@@ -8,12 +8,13 @@ from typing import Any
 SETTINGS = ("pooling", "head", "max_length", "preprocess")  # how a checkpoint is used: what the catalog says of it
 DIRECTION = (*SETTINGS, "files")  # of a vector, and so its cosines up to rounding: what an index depends on
 VALUES = (*DIRECTION, "normalize", "whiten", "dtype")  # every number of it
+LATER = ("lower_case", "truncate_dim")  # as above, where it is set: keys and fingerprints without it stay
 _UNSAID = "–"
 
 
 def deciding(model: Mapping[str, Any], fields: Sequence[str] = VALUES) -> dict[str, Any]:
-    """Those fields of a model's provenance; None for what it does not say."""
-    return {field: model.get(field) for field in fields}
+    """Those fields of a model's provenance, None for what it does not say, and of ``LATER`` what it does."""
+    return {field: model.get(field) for field in fields} | {name: model[name] for name in LATER if model.get(name)}
 
 
 def shown_usage(model: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.models import cpu_kernels
+from simcse_bench.models.agreement import Probe, probe, run_of
 from simcse_bench.models.catalog import DTYPES
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
@@ -21,6 +23,10 @@ from simcse_bench.progress import Progress
 # what transformers raises for damaged or foreign files
 _BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, ImportError,
            StrictDataclassError)  # fmt: skip
+LOCAL = {
+    "local_files_only": True,
+    "trust_remote_code": False,
+}  # False: without it transformers asks, and a yes runs code
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ def load_backbone(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     with _plain_words(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-        config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        tokenizer = load_tokenizer(checkpoint)
+        config = transformers.AutoConfig.from_pretrained(checkpoint.folder, **LOCAL)
         if getattr(config, "is_encoder_decoder", False):
             raise UserError(f"{checkpoint.name}: {config.model_type} is an encoder-decoder; expected an encoder.")
         config.update(overrides or {})
@@ -67,7 +73,7 @@ def load_backbone(
         whole, info = kind.from_pretrained(
             checkpoint.folder,
             config=config,
-            local_files_only=True,
+            **LOCAL,
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
@@ -86,9 +92,25 @@ def load_backbone(
             f"{checkpoint.name}: {len(missing)} weights are missing from the checkpoint and would be random: "
             f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Is it complete, and of this architecture?"
         )
+    _refuse_layers_left_out(checkpoint.name, model, info["unexpected_keys"])
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.pooler = torch.nn.Identity()  # not None: some architectures call it without asking
     return Backbone(model, tokenizer, whole if masked_lm else None, head)
+
+
+def _refuse_layers_left_out(name: str, model: Any, unexpected: Iterable[str]) -> None:
+    """UserError for weights that are another layer of the model's own: config.json names fewer than there are."""
+
+    def form(key: str) -> str:
+        return re.sub(r"\.\d+(?=\.)", ".#", key.removeprefix(f"{model.base_model_prefix}."))
+
+    own = {form(key) for key in model.state_dict()}
+    left_out = sorted(key for key in unexpected if form(key) in own and not key.startswith("pooler."))
+    if left_out:
+        raise UserError(
+            f"{name}: {len(left_out)} weights are of layers that config.json leaves out: {', '.join(left_out[:3])}"
+            f"{', ...' if len(left_out) > 3 else ''}. Is its number of layers right?"
+        )
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -96,7 +118,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     import transformers
 
     with _plain_words(f"{checkpoint.name}: transformers cannot load its tokenizer"):
-        return transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, **LOCAL)
+        if checkpoint.lower_case:
+            _lower_first(tokenizer)
+    return tokenizer
+
+
+def _lower_first(tokenizer: Any) -> None:
+    """Lower the case before all else that the tokenizer does: sentence-transformers' do_lower_case."""
+    from tokenizers import normalizers
+
+    own = tokenizer.backend_tokenizer.normalizer
+    lower = normalizers.Lowercase()
+    tokenizer.backend_tokenizer.normalizer = lower if own is None else normalizers.Sequence([lower, own])
 
 
 @contextmanager
@@ -125,37 +159,38 @@ def load_encoder(
     if batch_tokens is not None and batch_tokens < 1:
         raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
     torch_dtype, where = getattr(torch, dtype), torch_device(device)
-    fast = where.type == "cpu" and cpu_kernels.supported(torch_dtype)
-    backbone = load_backbone(checkpoint, torch_dtype, cpu_kernels.register_short_attention() if fast else None)
-    model, tokenizer = backbone.model, backbone.tokenizer
-    limit = length_limit(model, tokenizer)
-    max_length = checkpoint.spec.max_length or limit
-    if max_length > limit:
-        raise UserError(f"--max-length {max_length}: {checkpoint.name} takes at most {limit} tokens.")
-    special = tokenizer.num_special_tokens_to_add()
-    if max_length <= special:
-        raise UserError(
-            f"--max-length {max_length}: {special} of them are special tokens; expected at least {special + 1}."
+    backbone = load_backbone(checkpoint, torch_dtype)
+    max_length = _max_length(checkpoint, backbone)
+    model = backbone.model.eval().to(where)
+    expected = probe(checkpoint.name, run_of(model), backbone.tokenizer, max_length, torch_dtype, where)
+    notes = []
+    if expected.padding_moves:
+        notes.append(
+            f"{checkpoint.name}: padding changes this architecture's vectors (by {expected.apart:.0%}): only sentences "
+            "of one length share a batch."
         )
+    fast = where.type == "cpu" and cpu_kernels.supported(torch_dtype)
+    if fast and not _quickened(model, expected):
+        fast, model = False, load_backbone(checkpoint, torch_dtype).model.eval()
+        notes.append(f"{checkpoint.name}: without our faster layers, which change this architecture's vectors.")
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
         mlp = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
-        width = model.config.hidden_size
+        width = expected.alone[0].shape[-1]
         if mlp[0].in_features != width:
             raise UserError(f"{checkpoint.name}: its head takes {mlp[0].in_features} values, not {width}.")
         heads["mlp"] = mlp.to(where)
-    model = model.to(where)
-    if fast:
-        cpu_kernels.pack_linears(model)
     return TransformerEncoder(
         model,
-        tokenizer,
+        backbone.tokenizer,
         heads,
         (str(checkpoint.spec.pooling), checkpoint.spec.head),
         max_length,
         preprocess=_preprocessor(checkpoint.spec.preprocess),
         normalize=checkpoint.normalize,
+        truncate_dim=checkpoint.truncate_dim,
         batch_tokens=batch_tokens or 0,
+        padding=not expected.padding_moves,
         provenance={
             **checkpoint.provenance(),
             "max_length_used": max_length,
@@ -164,17 +199,48 @@ def load_encoder(
             "kernels": "oneDNN" if fast else "torch",
         },
         progress=progress,
+        notes=notes,
     )
+
+
+def _max_length(checkpoint: Checkpoint, backbone: Backbone) -> int:
+    """Tokens that a sentence is cut to; UserError for a length that the model does not take."""
+    limit = length_limit(backbone.model, backbone.tokenizer)
+    max_length = checkpoint.spec.max_length or limit
+    if max_length > limit:
+        raise UserError(f"--max-length {max_length}: {checkpoint.name} takes at most {limit} tokens.")
+    special = backbone.tokenizer.num_special_tokens_to_add()
+    if max_length <= special:
+        raise UserError(
+            f"--max-length {max_length}: {special} of them are special tokens; expected at least {special + 1}."
+        )
+    return max_length
+
+
+def follows_attention(model: Any) -> bool:
+    """Whether a model calls the attention that it is told by name, and hands it masks as torch's own takes them."""
+    return bool(getattr(model, "_supports_attention_backend", False) and getattr(model, "_supports_sdpa", False))
+
+
+def _quickened(model: Any, expected: Probe) -> bool:
+    """Give a model the fast layers in place; False where it is not the same model with them."""
+    if follows_attention(model):
+        model.set_attn_implementation(cpu_kernels.register_short_attention())
+    cpu_kernels.pack_linears(model)
+    return expected.agrees(run_of(model))
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:
     """transformers makes an empty tokenizer where the files are missing: every word would be unknown."""
-    vocabulary = tokenizer.get_vocab()
+    try:
+        vocabulary = tokenizer.get_vocab()
+    except NotImplementedError:
+        vocabulary = {}
     if len(vocabulary) <= len(set(tokenizer.all_special_tokens)):
         raise UserError(
             f"{checkpoint.name}: no vocabulary in {checkpoint.folder}; expected tokenizer.json or vocab.txt."
         )
-    rows = model.get_input_embeddings().num_embeddings
+    rows = len(model.get_input_embeddings().weight)
     if max(vocabulary.values()) >= rows:
         raise UserError(
             f"{checkpoint.name}: its tokenizer numbers up to {max(vocabulary.values())}, but the model has "
@@ -203,6 +269,7 @@ def length_limit(model: Any, tokenizer: Any) -> int:
     """Most tokens the model takes: its position table (RoBERTa's starts after the padding index), the tokenizer."""
     table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 10**9)
+    limit = 10**9 if limit < 0 else limit  # XLNet's -1: no limit
     if table is not None and hasattr(table, "num_embeddings"):
         limit = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     return min(limit, int(min(tokenizer.model_max_length, 10**9)))

@@ -62,8 +62,21 @@ def _linear(files: Mapping[str, Path], key: str, bias: bool, activation: Any) ->
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files, or where there are none the pickled ones (read with weights_only)."""
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    """The files that transformers loads: of safetensors, or where there are none pickled (read with weights_only).
+
+    One file or the shards that an index names; files of other names beside them are not looked at.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            content = read_json(index)
+            shards = content.get("weight_map") if isinstance(content, dict) else None
+            if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+                raise UserError(f"{index}: no weight_map in it; expected the index of a checkpoint in several files.")
+            return sorted({folder / shard for shard in shards.values()})
+    return []
 
 
 def tensor_names(folder: Path) -> dict[str, Path]:
@@ -93,5 +106,7 @@ def _load_bin(path: Path) -> Mapping[str, Any]:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
-    except (*DAMAGED, RuntimeError) as error:
-        raise UserError(f"{path}: refused or damaged, not a plain file of weights ({first_line(error)}).") from error
+    except pickle.UnpicklingError as error:  # torch's own words advise to run the file's code
+        raise UserError(f"{path}: refused; it holds more than tensors, which loading would run as code.") from error
+    except (*DAMAGED, RuntimeError, OSError) as error:
+        raise UserError(f"{path}: damaged, not a file of weights ({first_line(error)}).") from error

@@ -259,9 +259,9 @@ def _load_mlm(folder: Path, device: str) -> tuple[Any, Any, int]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype="float32"
+            folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype="float32"
         )
     # damaged or foreign files, or an architecture without a masked-language head
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, *DAMAGED) as error:

@@ -13,14 +13,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import cpu_kernels
+from simcse_bench.models.agreement import Ids, fill_id, forward_options, padded, probe, run_of
 from simcse_bench.models.catalog import LAST_LAYER
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
-from simcse_bench.models.loading import Backbone, length_limit, load_backbone
+from simcse_bench.models.loading import LOCAL, Backbone, follows_attention, length_limit, load_backbone
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED
 
-Ids = Sequence[int]  # one sentence's tokens, special ones included
 _HIDDEN = ("hidden_dropout_prob", "dropout", "mlp_dropout")  # names in transformers' configs
 _ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
 # a chunk's shortest sentence has at least this share of its longest one's tokens: above it a processor loses more to
@@ -35,9 +35,12 @@ class SentenceModel(nn.Module):
     ``encoders[0]`` embeds the anchors, and all other sentences too unless there are two.
     """
 
-    def __init__(self, backbone: Backbone, config: TrainConfig, device: torch.device):
+    def __init__(
+        self, backbone: Backbone, config: TrainConfig, device: torch.device, fast: bool = True, by_words: bool = True
+    ):
         super().__init__()
         self.config, self.tokenizer, self.device = config, backbone.tokenizer, device
+        self.by_words, self.fill, self.padding = by_words, fill_id(backbone.tokenizer), True
         model = backbone.model
         self.encoders = nn.ModuleList([model, *[copy.deepcopy(model) for _ in range(config.encoders - 1)]])
         self.mlp: nn.Sequential | None = None
@@ -56,19 +59,24 @@ class SentenceModel(nn.Module):
                     f"mlm_weight: {type(backbone.lm).__name__} has no head for it that we know (BERT, RoBERTa)."
                 )
         self.limit = length_limit(model, self.tokenizer)
-        self.slack = _SLACK.get(device.type, _SLACK_OTHERS)
+        self.options = forward_options(model)
         self.to(device)
-        if device.type == "cpu":
+        if fast and device.type == "cpu":
+            if follows_attention(model):
+                each: Any
+                for each in self.encoders:
+                    each.set_attn_implementation(cpu_kernels.register_training_attention())
             cpu_kernels.replace_layers(self)
         self.train()
 
     def chunks(self, sentences: Sequence[Ids]) -> list[list[int]]:
         """Indices of the sentences chunk by chunk, longest first: each chunk is padded to its own length."""
-        return list(plan_batches([len(s) for s in sentences], self.config.chunk_tokens, self.slack))
+        slack = _SLACK.get(self.device.type, _SLACK_OTHERS) if self.padding else 0.0
+        return list(plan_batches([len(s) for s in sentences], self.config.chunk_tokens, slack))
 
     def embed(self, sentences: Sequence[Ids], encoder: int = 0) -> Tensor:
         """Vectors (n, d) after the MLP, in the order given, with gradients; one graph over all chunks."""
-        words = Words(self.encoders[encoder], sentences, self.tokenizer.pad_token_id)
+        words = Words(self.encoders[encoder], sentences, self.fill) if self.by_words else None
         chunks = self.chunks(sentences)
         vectors = torch.cat([self.embed_chunk([sentences[i] for i in c], encoder, words) for c in chunks])
         order = torch.tensor([i for c in chunks for i in c], device=self.device)
@@ -96,7 +104,12 @@ class SentenceModel(nn.Module):
         """The anchors' encoder with its test-time head, in evaluation mode: call ``train()`` after use."""
         at_test = "mlp" if self.config.mlp == "always" else "none"
         heads: dict[str, nn.Module | None] = {"none": None, "mlp": self.mlp}
-        return TransformerEncoder(self.encoders[0], self.tokenizer, heads, (self.config.pooling, at_test), self.limit)
+        view = self.config.pooling, at_test
+        return TransformerEncoder(self.encoders[0], self.tokenizer, heads, view, self.limit, padding=self.padding)
+
+    def token_states(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Last hidden states (B, L, h) of the anchors' encoder, as it is trained; see ``agreement``."""
+        return self._run(ids, mask, 0, None).last_hidden_state  # type: ignore[no-any-return]
 
     def dropout(self) -> dict[str, float | None]:
         """The dropout probabilities in use: of hidden states and of attention."""
@@ -106,13 +119,21 @@ class SentenceModel(nn.Module):
     def _hidden_states(
         self, sentences: Sequence[Ids], encoder: int, words: Words | None
     ) -> tuple[Sequence[Tensor], Tensor | None]:
-        model: Any = self.encoders[encoder]
-        words = words or Words(model, sentences, self.tokenizer.pad_token_id)
-        ids, mask = padded(sentences, self.tokenizer.pad_token_id)
+        ids, mask = padded(sentences, self.fill)
         mask = None if mask is None else mask.to(self.device)
+        output = self._run(ids, mask, encoder, words)
         all_layers = self.config.pooling not in LAST_LAYER
-        output = model(inputs_embeds=words.embed(ids), attention_mask=mask, output_hidden_states=all_layers)
         return (output.hidden_states if all_layers else (output.last_hidden_state,)), mask
+
+    def _run(self, ids: Tensor, mask: Tensor | None, encoder: int, words: Words | None) -> Any:
+        model: Any = self.encoders[encoder]
+        if self.by_words:
+            words = words or Words(model, ids.tolist(), self.fill)
+            given = {"inputs_embeds": words.embed(ids)}
+        else:
+            given = {"input_ids": ids.to(self.device)}
+        all_layers = self.config.pooling not in LAST_LAYER
+        return model(**given, attention_mask=mask, output_hidden_states=all_layers, **self.options)
 
 
 class Words:
@@ -136,30 +157,33 @@ def load_model(
 
     The MLP is drawn from torch's global generator, seeded here: the same one with and without a language-model head.
     """
-    attention = cpu_kernels.register_training_attention() if device.type == "cpu" else None
     wanted = {"hidden": config.hidden_dropout, "attention": config.attention_dropout}
     overrides = _dropout_overrides(checkpoint, wanted) if any(p is not None for p in wanted.values()) else {}
-    backbone = load_backbone(checkpoint, torch.float32, attention, overrides, masked_lm=config.mlm_weight > 0)
-    torch.manual_seed(config.seed)
-    model = SentenceModel(backbone, config, device)
-    if config.max_length > model.limit:
-        raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {model.limit} tokens.")
-    return model, backbone.random
 
+    def start() -> Backbone:
+        return load_backbone(checkpoint, torch.float32, None, overrides, masked_lm=config.mlm_weight > 0)
 
-def padded(sentences: Sequence[Ids], fill: int) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, L) filled up to the longest, and the mask (B, L), None where nothing was filled up."""
-    longest = max(map(len, sentences))
-    ids = torch.tensor([[*s, *[fill] * (longest - len(s))] for s in sentences])
-    if all(len(s) == longest for s in sentences):
-        return ids, None
-    return ids, torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sentences])
+    backbone = start()
+    plain, tokenizer = backbone.model.eval().to(device), backbone.tokenizer
+    limit = length_limit(plain, tokenizer)
+    if config.max_length > limit:
+        raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {limit} tokens.")
+    expected = probe(checkpoint.name, run_of(plain), tokenizer, config.max_length, torch.float32, device)
+    # with everything that is faster; without our layers; without looking up words once, too
+    ways = ((True, True), (False, True), (False, False))
+    for number, (fast, by_words) in enumerate(ways):
+        torch.manual_seed(config.seed)
+        model = SentenceModel(start() if number else backbone, config, device, fast, by_words)
+        model.padding = not expected.padding_moves
+        if expected.agrees(model.eval().token_states):
+            return model.train(), backbone.random
+    raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")
 
 
 def _dropout_overrides(checkpoint: Checkpoint, wanted: dict[str, float | None]) -> dict[str, float]:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(checkpoint.folder, **LOCAL)
     overrides: dict[str, float] = {}
     for kind, names in (("hidden", _HIDDEN), ("attention", _ATTENTION)):
         p = wanted[kind]

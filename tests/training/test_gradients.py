@@ -276,9 +276,9 @@ def test_each_dropout_alone_makes_the_embeddings_random(bert, kind):
 
 
 def test_attention_dropout_reaches_the_attention(bert, monkeypatch):
-    seen = []
+    model, seen = sentence_model(bert, hidden_dropout=0.0, attention_dropout=0.2), []
     monkeypatch.setattr("simcse_bench.models.cpu_kernels._dropout", lambda x, p: seen.append((tuple(x.shape), p)) or x)
-    sentence_model(bert, hidden_dropout=0.0, attention_dropout=0.2).embed([[2, 8, 9, 3]])
+    model.embed([[2, 8, 9, 3]])
     assert seen == [((1, 4, 4, 4), 0.2)] * 3
 
 
