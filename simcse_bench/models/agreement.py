@@ -77,15 +77,17 @@ def probe(name: str, run: Run, tokenizer: Any, max_length: int, dtype: torch.dty
     def there(inputs: Tensor, mask: Tensor | None) -> Tensor:
         return run(inputs.to(device), None if mask is None else mask.to(device))
 
+    shown = str(dtype).removeprefix("torch.")
     try:
         alone = _alone(there, ids)
         apart = _apart(_together(there, ids, fill), alone) if len(ids) > 1 else 0.0
     except Exception as error:
         raise UserError(
-            f"{name}: transformers' model of this architecture does not embed plain text ({first_line(error)})."
+            f"{name}: transformers' model of this architecture does not embed plain text in {shown} "
+            f"({first_line(error)})." + (" Use --dtype float32." if dtype is not torch.float32 else "")
         ) from error
     if not all(bool(x.isfinite().all()) for x in alone):
-        raise UserError(f"{name}: not finite values for plain text; damaged weights, or too large for this --dtype.")
+        raise UserError(f"{name}: values that are not finite in {shown}: damaged weights, or too large for it.")
     return Probe(ids, fill, alone, apart, TOLERANCES[dtype])
 
 

@@ -139,7 +139,8 @@ def _plain_words(what: str) -> Iterator[None]:
     try:
         yield
     except (*_BROKEN, *DAMAGED) as error:
-        raise UserError(f"{what}: {first_line(error)}") from error
+        said = "it needs Python code of its own, which is not run." if "trust_remote_code" in str(error) else ""
+        raise UserError(f"{what}: {said or first_line(error)}") from error
 
 
 def load_encoder(
@@ -240,7 +241,10 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> Non
         raise UserError(
             f"{checkpoint.name}: no vocabulary in {checkpoint.folder}; expected tokenizer.json or vocab.txt."
         )
-    rows = len(model.get_input_embeddings().weight)
+    try:
+        rows = len(model.get_input_embeddings().weight)
+    except (NotImplementedError, AttributeError):
+        raise UserError(f"{checkpoint.name}: {type(model).__name__} has no table of token embeddings.") from None
     if max(vocabulary.values()) >= rows:
         raise UserError(
             f"{checkpoint.name}: its tokenizer numbers up to {max(vocabulary.values())}, but the model has "

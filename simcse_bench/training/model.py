@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -169,9 +170,8 @@ def load_model(
     if config.max_length > limit:
         raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {limit} tokens.")
     expected = probe(checkpoint.name, run_of(plain), tokenizer, config.max_length, torch.float32, device)
-    # with everything that is faster; without our layers; without looking up words once, too
-    ways = ((True, True), (False, True), (False, False))
-    for number, (fast, by_words) in enumerate(ways):
+    # our layers and words looked up once; MPNet, for one, numbers positions otherwise when it is given words
+    for number, (fast, by_words) in enumerate(itertools.product((True, False), repeat=2)):
         torch.manual_seed(config.seed)
         model = SentenceModel(start() if number else backbone, config, device, fast, by_words)
         model.padding = not expected.padding_moves

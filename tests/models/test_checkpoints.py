@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM
 from simcse_bench.errors import UserError
 from simcse_bench.models.catalog import MODELS
 from simcse_bench.models.checkpoints import resolve
+from simcse_bench.models.identity import deciding
 from simcse_bench.models.loading import load_encoder
 
 TEXTS = sentences(25)
@@ -30,6 +31,10 @@ def edit(folder, change):
     state = load_file(folder / "model.safetensors")
     save_file(change(state), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def set_json(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 @pytest.fixture
@@ -341,3 +346,118 @@ def test_a_model_with_a_default_prompt_is_refused(tmp_path):
     write_old_layout(folder, ["mean_tokens"])
     (folder / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query"}')
     assert "puts the prompt 'query' before every sentence" in problem(str(folder))
+
+
+def renamed(folder, old, new):
+    (folder / old).rename(folder / new)
+
+
+@pytest.mark.parametrize("stray", ["model.fp16.safetensors", "model.safetensors"])
+def test_the_fingerprint_is_that_of_the_weights_that_are_loaded(tmp_path, stray):
+    folder = tiny_bert(tmp_path / "m")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    if stray == "model.safetensors":  # a link to nowhere
+        (folder / stray).unlink()
+        (folder / stray).symlink_to(tmp_path / "nowhere")
+    else:
+        renamed(folder, "model.safetensors", stray)
+    checkpoint = resolve(str(folder), pooling="cls", head="none")
+    assert [n for n in checkpoint.files() if "model" in n] == ["pytorch_model.bin"]
+    before = checkpoint.provenance()["files"], load_encoder(checkpoint).encode(["a dog ."])
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({k: v + 0.1 for k, v in state.items()}, folder / "pytorch_model.bin")
+    assert checkpoint.provenance()["files"] != before[0]
+    assert not np.allclose(load_encoder(checkpoint).encode(["a dog ."]), before[1])
+
+
+def test_weights_in_several_files_are_those_of_the_index(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    whole = load_encoder(resolve(str(folder), pooling="cls", head="mlp")).encode(["a dog ."])
+    model = AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(p.name for p in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    checkpoint = resolve(str(folder), pooling="cls", head="mlp")
+    assert [n for n in checkpoint.files() if "safetensors" in n] == shards
+    np.testing.assert_allclose(load_encoder(checkpoint).encode(["a dog ."]), whole, atol=1e-6)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    assert "model.safetensors.index.json: no weight_map" in problem(str(folder), pooling="cls", head="mlp")
+
+
+def test_layers_that_the_config_leaves_out(tmp_path):
+    folder = tiny_bert(tmp_path / "m")
+    set_json(folder / "config.json", num_hidden_layers=2)
+    with pytest.raises(UserError, match=r"16 weights are of layers that config.json leaves out: .*layer\.2\."):
+        load_encoder(resolve(str(folder), pooling="cls", head="none"))
+
+
+@pytest.fixture
+def sentence_transformer(tmp_path):
+    """A folder of sentence-transformers on a cased vocabulary, its modules changed by ``more``."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    def make(*more):
+        folder = tiny_bert(tmp_path / "bert")
+        words = (folder / "vocab.txt").read_text().splitlines()
+        (folder / "vocab.txt").write_text("\n".join([*words[:-2], "Two", "Dog"]) + "\n")
+        set_json(folder / "tokenizer_config.json", do_lower_case=False)
+        torch.manual_seed(1)
+        kinds = {"dense": lambda: Dense(32, 32), "normalize": Normalize}
+        modules = [Transformer(str(folder)), Pooling(32, "mean"), *(kinds[name]() for name in more)]
+        SentenceTransformer(modules=modules).save(str(tmp_path / "st"))
+        return tmp_path / "st"
+
+    return make
+
+
+CASED = ["Two Dog .", "two dog .", "the Dog runs", "THE dog RUNS [MASK] ."]
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_do_lower_case_is_followed(sentence_transformer, lower):
+    folder = sentence_transformer()
+    set_json(folder / "sentence_bert_config.json", do_lower_case=lower)  # release 6.2 reads it, but writes it no more
+    found = load_encoder(resolve(str(folder))).encode(CASED)
+    np.testing.assert_allclose(found, SentenceTransformer(str(folder), device="cpu").encode(CASED), atol=1e-5)
+    assert np.allclose(found[0], found[1], atol=1e-6) == lower
+    assert resolve(str(folder)).provenance().get("lower_case", False) == lower
+
+
+@pytest.mark.parametrize("more", [(), ("dense",), ("normalize",), ("dense", "normalize")])
+def test_truncate_dim_is_followed(sentence_transformer, more):
+    folder = sentence_transformer(*more)
+    set_json(folder / "config_sentence_transformers.json", truncate_dim=10)
+    found = load_encoder(resolve(str(folder))).encode(CASED)
+    assert found.shape == (4, 10)
+    np.testing.assert_allclose(found, SentenceTransformer(str(folder), device="cpu").encode(CASED), atol=1e-5)
+    assert deciding(resolve(str(folder)).provenance())["truncate_dim"] == 10
+    assert load_encoder(resolve(str(folder), pooling="cls", head="none")).encode(CASED).shape == (4, 32)
+    set_json(folder / "config_sentence_transformers.json", truncate_dim=-1)
+    assert "truncate_dim -1; expected a number of at least 1" in problem(str(folder))
+
+
+@pytest.mark.parametrize("more", [("normalize", "dense"), ("dense", "dense"), ("normalize", "normalize")])
+def test_other_orders_of_modules_are_refused(sentence_transformer, more):
+    said = problem(str(sentence_transformer(*more)))
+    assert f"Transformer, Pooling, {', '.join(more).title()} is not supported" in said
+
+
+@pytest.mark.parametrize("length", ["Infinity", "1e400", '"48"', "true", "-3"])
+def test_an_impossible_max_seq_length(sentence_transformer, length):
+    folder = sentence_transformer()
+    (folder / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {length}}}')
+    assert "max_seq_length" in problem(str(folder))
+
+
+def test_a_folders_own_code_is_never_run(tmp_path, cli, senteval, monkeypatch):
+    folder = tiny_bert(tmp_path / "m")
+    auto = {"AutoConfig": "own.C", "AutoModel": "own.M"}
+    set_json(folder / "config.json", model_type="own", auto_map=auto)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    done = cli("eval", "--model", folder, "--pooling", "cls", "--head", "none", "--data-dir", senteval)
+    assert done.code == 2
+    assert "Python code of its own" in done.err
+    assert "trust_remote_code" not in done.err
+    assert not (tmp_path / "ran").exists()
