@@ -21,7 +21,7 @@ from simcse_bench.models.weights import DAMAGED, dense_head, mlp_head
 from simcse_bench.progress import Progress
 
 # what transformers raises for damaged or foreign files
-_BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, ImportError,
+_BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError, ImportError,
            StrictDataclassError)  # fmt: skip
 LOCAL = {
     "local_files_only": True,
