@@ -10,8 +10,8 @@ from pathlib import Path
 from simcse_bench.errors import Unavailable, UserError, first_line
 
 _CONFIG_FILES = ("*.json", "*.txt", "*.model", "bpe.codes")  # configs, vocabularies, sentence-transformers modules
-_SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*_Dense/model.safetensors")
-_PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "*_Dense/pytorch_model.bin")
+_SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*/model.safetensors", "adapter_model.safetensors")
+_PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "*/pytorch_model.bin", "adapter_model.bin")
 _SAFE = ("model.safetensors", "model.safetensors.index.json")  # where transformers looks for weights first
 _DECIDING = ("config.json", "*/config.json", "modules.json", "*sentence_bert_config.json", "simcse_bench.json",
              "config_sentence_transformers.json", "tokenizer_config.json")  # fmt: skip

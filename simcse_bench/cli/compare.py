@@ -146,7 +146,13 @@ def analyze_command(
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoints' own; see `ls poolings`.")] = None,
     head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoints' own.")] = None,
-    dtype: console.Dtype = "float32",
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    remove_template_bias: console.RemoveBias = False,
+    truncate_dim: console.TruncateDim = None,
+    trust_remote_code: console.TrustCode = False,
+    dtype: console.Dtype = "auto",
     device: console.Device = "auto",
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
@@ -169,7 +175,11 @@ def analyze_command(
     trajectories = {path.name: read_trajectory(path) for path in run or ()}
     if model:
         where = console.where_from(data_dir, tasks_dir, data_revision)
-        analyze(model, task, split or (), out, where, pooling=pooling, head=head, dtype=dtype, device=device)
+        asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
+        analyze(
+            model, task, split or (), out, where, pooling=pooling, head=head, dtype=dtype, device=device, prompt=asked,
+            truncate_dim=truncate_dim, trust_code=trust_remote_code,
+        )  # fmt: skip
         analyses, problems = read_analyses(folder)
         console.print_table(geometry_table(analyses))
         for problem in problems:

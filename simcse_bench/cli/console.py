@@ -13,6 +13,7 @@ from simcse_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from simcse_bench.data.senteval import DataSource
+    from simcse_bench.models.prompts import PromptOptions
     from simcse_bench.reports.report import Report
     from simcse_bench.reports.table import Table
 
@@ -25,7 +26,21 @@ TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of y
 Pooling = Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")]
 Head = Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str, typer.Option(help="auto (float32; bfloat16 where the weights are stored so), float32, bfloat16 or float16.")
+]
+Prompt = Annotated[str | None, typer.Option(help="Text before every sentence, instead of the model's own prompt.")]
+PromptName = Annotated[str | None, typer.Option(help="One of the model's own prompts.")]
+Template = Annotated[
+    str | None, typer.Option(help="Text around {sentence}, for --pooling mask (PromptBERT) or last_token (PromptEOL).")
+]
+RemoveBias = Annotated[
+    bool, typer.Option("--remove-template-bias", help="Subtract the template's own vector (PromptBERT).")
+]
+TruncateDim = Annotated[int | None, typer.Option(help="Only the first dimensions (Matryoshka).")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let Python code in the model's folder run. Read it first.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 MaxLength = Annotated[int | None, typer.Option(help="Truncate after so many tokens.")]
 Reports = Annotated[Path, typer.Option(help="Folder for the reports.")]
@@ -47,6 +62,13 @@ def where_from(data_dir: Path | None, tasks_dir: Path | None, data_revision: str
     from simcse_bench.data.senteval import DataSource
 
     return DataSource(data_dir, tasks_dir, data_revision)
+
+
+def prompt_from(prompt: str | None, name: str | None, template: str | None, remove_bias: bool) -> PromptOptions:
+    """What the options say of the prompt; nothing is loaded for ``--help``."""
+    from simcse_bench.models.prompts import PromptOptions
+
+    return PromptOptions(prompt, name, template, remove_bias)
 
 
 def choice_problems(**given: tuple[str, Collection[str]]) -> list[str]:

@@ -48,8 +48,14 @@ def evaluate_command(
     head: console.Head = None,
     revision: console.Revision = None,
     max_length: console.MaxLength = None,
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    remove_template_bias: console.RemoveBias = False,
+    truncate_dim: console.TruncateDim = None,
+    trust_remote_code: console.TrustCode = False,
     whiten: Annotated[Path | None, typer.Option(help="Fit BERT-whitening on this text, a sentence a line.")] = None,
-    dtype: console.Dtype = "float32",
+    dtype: console.Dtype = "auto",
     device: console.Device = "auto",
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch (default: 2048 CPU, 32768 GPU).")] = None,
     limit: Annotated[
@@ -78,6 +84,7 @@ def evaluate_command(
     \b
     simcse-bench eval --model princeton-nlp/sup-simcse-bert-base-uncased
     simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
+    simcse-bench eval --model Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
     simcse-bench eval --model runs/mine --suite transfer --probe fast
     simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
     simcse-bench eval --model runs/mine --suite 'mteb:MTEB(eng, v2)'
@@ -103,16 +110,23 @@ def evaluate_command(
         suite=suite or "", tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, probe=probe,
         where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
     )  # fmt: skip
+    asked_prompt = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
     if dry_run:
         from simcse_bench.evaluation.dry_run import Asked, describe_evaluation
 
-        asked = Asked(model, revision, pooling, head, max_length, whiten, dtype, name)
+        asked = Asked(
+            model, revision, pooling, head, max_length, whiten, dtype, name, asked_prompt, truncate_dim,
+            trust_remote_code,
+        )  # fmt: skip
         for table in describe_evaluation(asked, settings):
             console.print_table(table)
         return
     from simcse_bench.models.open import open_model
 
-    opened = open_model(model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name)
+    opened = open_model(
+        model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name,
+        asked_prompt, truncate_dim, trust_remote_code,
+    )  # fmt: skip
     if on_mteb:
         _evaluate_on_mteb(opened, str(suite), out, force, mteb_json, format, quiet, progress)
     else:

@@ -19,6 +19,7 @@ from simcse_bench.files import read_json
 from simcse_bench.models import baselines, checkpoints
 from simcse_bench.models.catalog import HEADS, POOLINGS, known_model
 from simcse_bench.models.checkpoints import Checkpoint
+from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.models.weights import weight_files
 from simcse_bench.reports.table import Table
 
@@ -37,8 +38,11 @@ class Asked:
     head: str | None = None
     max_length: int | None = None
     whiten: Path | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
     name: str | None = None
+    prompt: PromptOptions = NO_WISH
+    truncate_dim: int | None = None
+    trust_code: bool = False
 
 
 def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Table]:
@@ -53,8 +57,9 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
         raise UserError(f"--whiten {asked.whiten}: no such file; expected text, a sentence a line.")
     with tempfile.TemporaryDirectory() as scratch:
         provenance, rows = _model(asked, Path(scratch))
-    provenance |= {"dtype": asked.dtype, "name": asked.name or provenance["name"]}
-    rows.append(["dtype", asked.dtype, "--dtype"])
+    provenance |= {"name": asked.name or provenance["name"]}
+    stored = "how its weights are stored" if provenance["dtype"] != "float32" else "the default"
+    rows.append(["dtype", provenance["dtype"], stored if asked.dtype == "auto" else "--dtype"])
     if asked.whiten is not None:
         provenance["whiten"] = {asked.whiten.name: ""}
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
@@ -74,12 +79,13 @@ def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]
     if baselines.is_baseline(asked.model):
         words = baselines.named_baseline(asked.model)
         pooling = ["pooling", words.provenance["pooling"], "word vectors have one"]
-        return words.provenance, [["files", str(words.file), "--model"], pooling]
+        return words.provenance | {"dtype": "float32"}, [["files", str(words.file), "--model"], pooling]
     problem = ""
     try:
         checkpoint = checkpoints.resolve(
-            asked.model, asked.revision, asked.pooling, asked.head, asked.max_length, scratch=scratch
-        )
+            asked.model, asked.revision, asked.pooling, asked.head, asked.max_length, scratch,
+            asked.prompt, asked.truncate_dim, asked.trust_code,
+        )  # fmt: skip
     except Unavailable as error:  # what the catalog says needs no file
         spec = known_model(asked.model)
         if spec is None:
@@ -87,7 +93,7 @@ def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]
         checkpoint = checkpoints.from_catalog(spec, asked.pooling, asked.head, asked.max_length)
         problem = error.problems[0]
     rows = _rows(checkpoint, _files(checkpoint, scratch), problem, asked.max_length)
-    return checkpoint.provenance(fingerprints=False), rows
+    return checkpoint.provenance(fingerprints=False) | {"dtype": checkpoint.settled_dtype(asked.dtype)}, rows
 
 
 def _files(checkpoint: Checkpoint, scratch: Path) -> list[str]:
@@ -106,7 +112,9 @@ def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int
         place = f"{NOT_HERE}; would be downloaded from the Hub" + f". {problem}" * (checkpoint.folder == Path())
     origin = f"Hub, revision {checkpoint.revision}" if checkpoint.revision else "the name" if not files else "--model"
     spec, reason = checkpoint.spec, checkpoint.reason.replace("catalog", _CATALOG)
-    pooling = f"{spec.pooling}: {POOLINGS[spec.pooling]}" if spec.pooling else "known once its files are here"
+    pooling = "known once its files are here"
+    if spec.pooling:
+        pooling = "\n".join(f"{part}: {POOLINGS.get(part, 'its own modules')}" for part in spec.pooling.split("+"))
     rows = [
         ["folder", place, origin],
         *[["files", "\n".join(files), "safetensors where there are any"]] * bool(files),
@@ -117,6 +125,12 @@ def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int
          _CATALOG if known_model(checkpoint.name) else "only catalog models have one"],
         ["normalised", *(("yes", "modules.json") if checkpoint.normalize else ("no", "no such module"))],
     ]  # fmt: skip
+    prompt = checkpoint.prompt
+    if prompt.provenance():
+        left_out = " (left out of pooling)" * (not prompt.counted)
+        rows.append(["prompt", prompt.template + left_out, "the model's own, or the options"])
+    rows += [["dimensions", f"the first {checkpoint.truncate_dim}", "truncate_dim"]] * bool(checkpoint.truncate_dim)
+    rows += [["embedded by", "sentence-transformers", checkpoint.library]] * bool(checkpoint.library)
     rows += [["usage", checkpoint.taken_usage(), "its card shows several"]] if checkpoint.taken_usage() else []
     rows += [["note", spec.note, _CATALOG]] if spec.note else []
     return rows

@@ -245,15 +245,25 @@ def _facts(export: Export) -> dict[str, str]:
 
 
 _SENTENCES = 'sentences = ["A man is playing a guitar.", "Someone plays the guitar."]'
+_MASK = 'mask = batch["attention_mask"].unsqueeze(-1)'
+_MEAN = "embeddings = (tokens * mask).sum(1) / mask.sum(1)"
 _POOLED = {  # pooling -> lines that give `embeddings` from `output` and `batch`
-    "cls": "embeddings = output.last_hidden_state[:, 0]",
-    "mean": "tokens = output.last_hidden_state",
-    "first_last": "tokens = (output.hidden_states[1] + output.hidden_states[-1]) / 2",
-    "embedding_last": "tokens = (output.hidden_states[0] + output.hidden_states[-1]) / 2",
-    "top2": "tokens = (output.hidden_states[-2] + output.hidden_states[-1]) / 2",
+    "cls": ("embeddings = output.last_hidden_state[:, 0]",),
+    "mean": ("tokens = output.last_hidden_state", _MASK, _MEAN),
+    "first_last": ("tokens = (output.hidden_states[1] + output.hidden_states[-1]) / 2", _MASK, _MEAN),
+    "embedding_last": ("tokens = (output.hidden_states[0] + output.hidden_states[-1]) / 2", _MASK, _MEAN),
+    "top2": ("tokens = (output.hidden_states[-2] + output.hidden_states[-1]) / 2", _MASK, _MEAN),
+    "max": (_MASK, "embeddings = output.last_hidden_state.masked_fill(mask == 0, -torch.inf).amax(1)"),
+    "mean_sqrt_len": (_MASK, "embeddings = (output.last_hidden_state * mask).sum(1) / mask.sum(1).sqrt()"),
+    "weighted_mean": (
+        'mask = batch["attention_mask"].cumsum(1).mul(batch["attention_mask"]).unsqueeze(-1)',
+        "embeddings = (output.last_hidden_state * mask).sum(1) / mask.sum(1)",
+    ),
+    "last_token": (
+        'ends = batch["attention_mask"].sum(1) - 1  # padded on the right',
+        "embeddings = output.last_hidden_state[torch.arange(len(ends)), ends]",
+    ),
 }
-_MEAN = """mask = batch["attention_mask"].unsqueeze(-1)
-embeddings = (tokens * mask).sum(1) / mask.sum(1)"""
 
 
 @dataclass(frozen=True)
@@ -271,7 +281,8 @@ def uses(export: Export, repo: str | None) -> list[Use]:
     if export.form == "onnx":
         return [Use("onnxruntime", _onnx(place, repo is not None))]
     ways = [Use("sentence-transformers", _sentence_transformers(place))]
-    if export.checkpoint.spec.head == "none" or export.pooler:
+    known = export.checkpoint.spec.pooling in _POOLED and not export.checkpoint.prompt.provenance()
+    if known and (export.checkpoint.spec.head == "none" or export.pooler):
         own = Use("transformers", _transformers(export, place))
         ways = [own, *ways] if export.form == "transformers" else [*ways, own]
     return [*ways, Use("simcse-bench", f"simcse-bench eval --model {place}", "bash")]
@@ -287,11 +298,8 @@ def _sentence_transformers(place: str) -> str:
 
 def _transformers(export: Export, place: str) -> str:
     pooling = str(export.checkpoint.spec.pooling)
-    layers = ", output_hidden_states=True" if "hidden_states[" in _POOLED[pooling] else ""
-    if export.pooler:
-        lines = ["embeddings = output.pooler_output"]
-    else:
-        lines = [_POOLED[pooling]] + ([_MEAN] if pooling != "cls" else [])
+    layers = ", output_hidden_states=True" if "hidden_states[" in "".join(_POOLED[pooling]) else ""
+    lines = ["embeddings = output.pooler_output"] if export.pooler else list(_POOLED[pooling])
     if export.checkpoint.normalize:
         lines.append("embeddings = torch.nn.functional.normalize(embeddings, dim=-1)")
     return "\n".join([

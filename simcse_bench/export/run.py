@@ -114,8 +114,7 @@ def check_export(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> N
         raise UserError(
             f'--to {form} needs {", ".join(p.replace("_", "-") for p in missing)}: pip install "{_INSTALL[form]}".'
         )
-    if checkpoint.truncate_dim is not None:
-        raise UserError(f"{checkpoint.name}: truncate_dim {checkpoint.truncate_dim} has no place in an export yet.")
+    _check_form(form, checkpoint)
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write {out}: it is a file. Choose another --out.")
     if out.is_dir() and out.resolve() == checkpoint.folder.resolve():
@@ -127,6 +126,19 @@ def check_export(form: str, out: Path, checkpoint: Checkpoint, force: bool) -> N
             f"{out} holds something else ({shown}). Use --force to write beside and over it, or another --out."
         )
     require_writable(out / EXPORT_RECORD)
+
+
+def _check_form(form: str, checkpoint: Checkpoint) -> None:
+    """UserError for what a form has no place for."""
+    if form == "sentence-transformers":
+        wanted = {"a template around the sentence": bool(checkpoint.prompt.suffix),
+                  "pooling mask": "mask" in str(checkpoint.spec.pooling)}  # fmt: skip
+    else:
+        wanted = {"a prompt": bool(checkpoint.prompt.provenance()), "truncate_dim": checkpoint.truncate_dim is not None,
+                  "pooling mask": "mask" in str(checkpoint.spec.pooling)}  # fmt: skip
+    lacking = [what for what, there in wanted.items() if there]
+    if lacking:
+        raise UserError(f"{checkpoint.name}: --to {form} has no place for {' and '.join(lacking)}.")
 
 
 def _same_source(out: Path, form: str, checkpoint: Checkpoint) -> bool:
@@ -223,6 +235,8 @@ def load_parts(export: Export) -> Any:
         None,
         checkpoint.normalize,
         checkpoint.embedded,
+        checkpoint.prompt,
+        checkpoint.truncate_dim,
     )
     pooler = None
     if dense is not None and parts.simcse_head and dense[0].bias is not None:

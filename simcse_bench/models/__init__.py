@@ -6,10 +6,13 @@ Open ``open`` first: it goes through the others in their order.
 - ``open``         --model NAME: a checkpoint or a baseline
 - ``checkpoints``  find a model's files, decide pooling and head from what is known
 - ``identity``     what decides a vector: the one list for keys, indices, cards and tables
+- ``modules``      what a folder of sentence-transformers says, and whether it is read here
+- ``prompts``      what is put around a sentence; tokens
 - ``weights``      weights read without pickle, heads made of them
 - ``loading``      model, tokenizer and head loaded, never with random weights
 - ``agreement``    is it the model that transformers runs? probed when it is loaded
 - ``encoders``     the Encoder protocol, ``pool()``, batches without padding
+- ``library``      other forms of sentence-transformers, embedded by the library itself
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
 - ``baselines``    word vectors, given or random; BERT-whitening
 - ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read

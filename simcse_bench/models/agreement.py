@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from simcse_bench.errors import UserError, first_line
+from simcse_bench.models.prompts import Ids
 
-Ids = Sequence[int]  # one sentence's tokens, special ones included
 Run = Callable[[Tensor, Tensor | None], Tensor]  # ids (B, L), mask (B, L) or None -> last hidden states (B, L, h)
 _SENTENCES = (
     "two",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simcse_bench.errors import unknown
+
 POOLINGS = {
     "cls": "last layer at [CLS] (SimCSE evaluation.py: cls_before_pooler; with --head mlp: cls)",
     "mean": "mean of the last layer over all tokens (avg)",
     "first_last": "mean over tokens of (first layer + last layer) / 2 (avg_first_last since January 2022)",
     "embedding_last": "mean over tokens of (embedding layer + last layer) / 2 (the paper's first-last avg.)",
     "top2": "mean over tokens of the last two layers' average (avg_top2)",
+    "max": "largest value over all tokens of the last layer, for each dimension",
+    "mean_sqrt_len": "sum of the last layer over all tokens, divided by the square root of their number",
+    "weighted_mean": "mean of the last layer, the n-th token weighing n (SGPT)",
+    "last_token": "last layer at the last token (decoders; PromptEOL)",
+    "mask": "last layer at the mask token of a template (PromptBERT)",
 }
-LAST_LAYER = ("cls", "mean")  # poolings that need no other layer
+LAST_LAYER = ("cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "mask")  # that need no other layer
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = {
     "none": "the pooled vector as it is",
@@ -121,6 +128,24 @@ ALIASES = {  # the Hub's own short names for these repositories
     "roberta-base": "FacebookAI/roberta-base",
     "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
 }
+
+
+def pooling_parts(pooling: str) -> list[str]:
+    """The poolings whose vectors are put one after the other: "mean+max" is twice as wide as "mean".
+
+    Raises:
+        UserError: one that is not in ``POOLINGS``.
+    """
+    parts = pooling.split("+")
+    for part in parts:
+        if part not in POOLINGS:
+            raise unknown("pooling", part, POOLINGS)
+    return parts
+
+
+def needs_all_layers(pooling: str) -> bool:
+    """Whether ``pool`` looks at more than the last layer."""
+    return not set(pooling_parts(pooling)) <= set(LAST_LAYER)
 
 
 def known_model(name: str) -> ModelSpec | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,18 @@ from typing import Any
 from simcse_bench import bundled, hub
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import read_json, sha256, shown_name
-from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec
+from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec, pooling_parts
+from simcse_bench.models.modules import MODULES_FILE, Modules, read_modules
+from simcse_bench.models.prompts import NO_PROMPT, NO_WISH, SLOT, Prompt, PromptOptions, choose_prompt
 from simcse_bench.models.weights import SETTINGS_FILE, tensor_names, weight_files
 
 _TOKENIZER_FILES = ("tokenizer*", "added_tokens.json", "vocab*", "merges.txt", "special_tokens_map.json", "*.model",
                     "bpe.codes")  # fmt: skip
+
+
+_LIBRARY_FILES = (".json", ".txt", ".model", ".safetensors", ".bin", ".npy", ".py", ".codes")
+ADAPTER_FILE = "adapter_config.json"
+LIBRARY = "sentence-transformers"  # in place of a pooling: the folder's modules, run by the library itself
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,19 @@ class Checkpoint:
     dense: Path | None = None  # a sentence-transformers Dense module
     normalize: bool = False
     lower_case: bool = False  # sentence-transformers' do_lower_case: before whatever the tokenizer does
+    prompt: Prompt = NO_PROMPT
+    modules: Modules | None = None  # what a folder of sentence-transformers says
+    adapter: Path | None = None  # folder of a LoRA that is merged into the model of ``folder``
+    base: str = ""  # the name of that model
+    trust_code: bool = False  # whether Python code in the folder may run
     truncate_dim: int | None = None  # only the first values of a vector, after all else
     embedded: bool = False  # the mini encoder that ships with the package, or trained from it
 
     def provenance(self, fingerprints: bool = True) -> dict[str, Any]:
         """What decides the embeddings, for the report; without ``fingerprints`` no file is read."""
-        marks = {
+        marks = self.prompt.provenance() | {
+            "library": self.library,
+            "base": self.base,
             "lower_case": self.lower_case,
             "truncate_dim": self.truncate_dim,
             "embedded": self.embedded,
@@ -55,17 +68,43 @@ class Checkpoint:
             "files": {name: sha256(p) for name, p in self.files().items()} if fingerprints else {},
         } | {k: v for k, v in marks.items() if v and v != "en"}  # what only some models have
 
+    @property
+    def library(self) -> str:
+        """Why sentence-transformers itself embeds; "" where our own path does."""
+        return self.modules.library if self.modules and self.spec.pooling == LIBRARY else ""
+
+    @property
+    def stored_dtype(self) -> str:
+        """The type of the weights in the files, as config.json has it; float32 where it does not say."""
+        path = self.folder / "config.json"
+        content = read_json(path) if path.is_file() else {}
+        content = content if isinstance(content, dict) else {}
+        return str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
+
+    def settled_dtype(self, asked: str) -> str:
+        """The type to load: "auto" is float32, but bfloat16 where the files are."""
+        if asked != "auto":
+            return asked
+        return "bfloat16" if self.stored_dtype == "bfloat16" else "float32"
+
     def taken_usage(self) -> str:
         """Which of its card's usages is taken; empty where there is one, or the command line decided."""
         return self.spec.usage if "--" not in self.reason else ""
 
     def files(self) -> dict[str, Path]:
         """The files that decide the embeddings; without weights where those have not been downloaded."""
+        if self.library:
+            inside = (p for p in sorted(self.folder.rglob("*")) if p.suffix in _LIBRARY_FILES)
+            return {p.relative_to(self.folder).as_posix(): p for p in inside if p.is_file()}
         tokenizer = [p for pattern in _TOKENIZER_FILES for p in sorted(self.folder.glob(pattern))]
         paths = {p.name: p for p in (self.folder / "config.json", *tokenizer, *weight_files(self.folder))}
         if self.dense:
             dense = (self.dense / "config.json", *weight_files(self.dense))
             paths |= {f"{self.dense.name}/{p.name}": p for p in dense}
+        if self.adapter:
+            own = (self.adapter / ADAPTER_FILE, *sorted(self.adapter.glob("adapter_model.*")))
+            own += tuple(p for pattern in _TOKENIZER_FILES for p in sorted(self.adapter.glob(pattern)))
+            paths |= {f"adapter/{p.name}": p for p in own}
         return {name: p for name, p in paths.items() if p.is_file()}
 
 
@@ -76,6 +115,9 @@ def resolve(
     head: str | None = None,
     max_length: int | None = None,
     scratch: Path | None = None,
+    prompt: PromptOptions = NO_WISH,
+    truncate_dim: int | None = None,
+    trust_code: bool = False,
 ) -> Checkpoint:
     """Find a checkpoint (folder, catalog name or Hub id) and decide how it is used.
 
@@ -84,14 +126,18 @@ def resolve(
 
     Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``simcse_bench.json``
     (written by our trainer), else its ``modules.json``; a Normalize module there is followed unless ``pooling`` is
-    given (it changes transfer scores, never cosines).
+    given (it changes transfer scores, never cosines). A model's default prompt is used unless ``prompt`` says another.
+    ``trust_code`` lets Python code in the folder run.
 
     Raises:
         UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
     """
-    for kind, value, known in (("pooling", pooling, POOLINGS), ("head", head, HEADS)):
-        if value is not None and value not in known:
-            raise unknown(kind, value, known)
+    if pooling is not None:
+        pooling_parts(pooling)
+    if head is not None and head not in HEADS:
+        raise unknown("head", head, HEADS)
+    if truncate_dim is not None and truncate_dim < 1:
+        raise UserError(f"--truncate-dim {truncate_dim}: expected at least 1 dimension.")
     if max_length is not None and max_length < 1:
         raise UserError(f"--max-length {max_length}: expected at least 1 token.")
     if name == bundled.MODEL:  # a folder of this name is ./mini
@@ -115,7 +161,14 @@ def resolve(
         folder = _download(hub_id, revision or spec.revision, scratch)
         checkpoint = Checkpoint(hub_id, folder, spec, "", revision=folder.name)
     looked_at = scratch is not None and checkpoint.folder.is_relative_to(scratch)
-    return _override(_decide(checkpoint, pooling, head, weights=not looked_at), pooling, head, max_length)
+    checkpoint = replace(checkpoint, trust_code=trust_code)
+    decided = _decide(checkpoint, pooling, head, weights=not looked_at)
+    known, default = (decided.modules.prompts, decided.modules.default_prompt) if decided.modules else ({}, None)
+    chosen = choose_prompt(name, prompt, known, default, decided.prompt)
+    decided = _override(replace(decided, prompt=chosen), pooling, head, max_length)
+    if chosen.debiased and (chosen.template == SLOT or decided.spec.pooling != "mask"):
+        raise UserError("--remove-template-bias: needs a --template and --pooling mask.")
+    return decided if truncate_dim is None else replace(decided, truncate_dim=truncate_dim)
 
 
 def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
@@ -139,17 +192,22 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
     decided = checkpoint
     if (checkpoint.folder / SETTINGS_FILE).is_file():
         decided = _follow_settings(checkpoint)
-    elif (checkpoint.folder / "modules.json").is_file():
-        try:
-            decided = _follow_modules(checkpoint)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{checkpoint.folder}/modules.json: not in sentence-transformers' form ({error!r})."
-            ) from error
+    elif (checkpoint.folder / MODULES_FILE).is_file():
+        decided = _follow_modules(checkpoint)
+        if decided.library and pooling is None and checkpoint.spec.pooling is None:
+            return decided
+        if decided.library:  # the transformers model in it, with the pooling asked for
+            if decided.modules is None or decided.modules.transformer is None:
+                raise UserError(f"--pooling {pooling}: {decided.name} is no transformers model ({decided.library}).")
+            decided = replace(decided, folder=decided.modules.transformer, dense=None)
+    if not (decided.folder / "config.json").is_file() and (decided.folder / ADAPTER_FILE).is_file():
+        decided = _adapted(decided)
     if not (decided.folder / "config.json").is_file():
         raise UserError(f"{decided.name}: no config.json in {decided.folder}; expected a transformers checkpoint.")
     if weights and not weight_files(decided.folder):
-        raise UserError(f"{decided.name}: no model.safetensors or pytorch_model.bin in {decided.folder}.")
+        other = next((p.name for form in ("*.gguf", "*.onnx", "onnx/*.onnx") for p in decided.folder.glob(form)), "")
+        advice = f" {other} is not read; give the original model's folder." if other else ""
+        raise UserError(f"{decided.name}: no model.safetensors or pytorch_model.bin in {decided.folder}.{advice}")
     if checkpoint.spec.pooling is not None:
         return replace(decided, spec=checkpoint.spec, reason="catalog", embedded=checkpoint.embedded)
     if decided.spec.pooling is None and (pooling is None or (pooling == "cls" and head is None)):
@@ -160,6 +218,8 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
 def _override(checkpoint: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
     """The options of the command line on top of what was decided."""
     spec, reason = checkpoint.spec, checkpoint.reason
+    if head is not None and pooling is None and spec.pooling == LIBRARY:
+        raise UserError(f"--head {head}: {checkpoint.name} is embedded by its own modules; give --pooling, too.")
     if pooling is not None:
         # an MLP belongs to the pooling it was trained on: another pooling goes without, unless asked for
         kept = spec.head if pooling == spec.pooling else "none"
@@ -179,10 +239,17 @@ def _follow_settings(checkpoint: Checkpoint) -> Checkpoint:
     path = checkpoint.folder / SETTINGS_FILE
     content = read_json(path)
     pooling, head = (content.get("pooling"), content.get("head")) if isinstance(content, dict) else (None, None)
-    if pooling not in tuple(POOLINGS) or head not in tuple(HEADS):  # it may be anything, a list too
+    named = isinstance(pooling, str) and set(pooling.split("+")) <= set(POOLINGS)
+    if not named or head not in tuple(HEADS):  # it may be anything, a list too
         raise UserError(f"{path}: expected pooling ({', '.join(POOLINGS)}) and head ({', '.join(HEADS)}).")
     spec = replace(checkpoint.spec, pooling=pooling, head=head)
-    return replace(checkpoint, spec=spec, reason=SETTINGS_FILE, embedded=content.get("start") == bundled.MODEL)
+    embedded = content.get("start") == bundled.MODEL
+    template = content.get("template", SLOT)
+    if not isinstance(template, str) or template.count(SLOT) != 1:
+        raise UserError(f"{path}: template {template!r}; expected a text with {SLOT} in it.")
+    counted, debiased = content.get("prompt_left_out") is not True, content.get("template_bias_removed") is True
+    prompt = Prompt(template, counted, debiased)
+    return replace(checkpoint, spec=spec, reason=SETTINGS_FILE, embedded=embedded, prompt=prompt)
 
 
 def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
@@ -198,68 +265,35 @@ def _undecided(checkpoint: Checkpoint, pooling: str | None) -> UserError:
     return UserError(f"{checkpoint.name} does not say its {what}: {looked}.\nChoose one of:\n{options}\n{heads}")
 
 
-# the forms of sentence-transformers that are read: these modules, in this order
-_FORM = ("Transformer", "Pooling", "Dense", "Normalize")
-
-
 def _follow_modules(checkpoint: Checkpoint) -> Checkpoint:
-    """sentence-transformers' modules.json, in its old and new layouts, and the settings beside it."""
-    folder = checkpoint.folder
-    modules = [(m["type"].split(".")[-1], folder / m["path"]) for m in read_json(folder / "modules.json")]
-    kinds = [kind for kind, _ in modules]
-    if kinds != [kind for kind in _FORM if kind in kinds] or not {"Transformer", "Pooling"} <= set(kinds):
-        raise UserError(
-            f"{folder}/modules.json: {', '.join(kinds) or 'no modules'} is not supported; "
-            f"known, in this order and once each: {', '.join(_FORM)} (the last two may be left out)."
-        )
-    paths = dict(modules)
-    whole = _optional(folder / "config_sentence_transformers.json")
-    if whole.get("default_prompt_name") is not None:
-        raise UserError(
-            f"{folder}/config_sentence_transformers.json: the model puts the prompt {whole['default_prompt_name']!r} "
-            "before every sentence; that is not supported."
-        )
-    settings = _optional(paths["Transformer"] / "sentence_bert_config.json")
-    length = _positive(settings, "max_seq_length", paths["Transformer"] / "sentence_bert_config.json")
-    head = "mlp" if "Dense" in paths else "none"
-    spec = replace(checkpoint.spec, pooling=_pooling_mode(paths["Pooling"]), head=head)
+    """What sentence-transformers' modules.json says."""
+    modules = read_modules(checkpoint.folder)
+    spec = replace(checkpoint.spec, pooling=modules.pooling or LIBRARY, head="mlp" if modules.dense else "none")
     return replace(
         checkpoint,
-        folder=paths["Transformer"],
-        spec=replace(spec, max_length=spec.max_length or length),
-        reason="modules.json",
-        dense=paths.get("Dense"),
-        normalize="Normalize" in paths,
-        lower_case=settings.get("do_lower_case") is True,
-        truncate_dim=_positive(whole, "truncate_dim", folder / "config_sentence_transformers.json"),
+        folder=checkpoint.folder if modules.library else modules.transformer or checkpoint.folder,
+        spec=replace(spec, max_length=spec.max_length or modules.max_length),
+        reason=MODULES_FILE,
+        dense=modules.dense,
+        normalize=modules.normalize,
+        lower_case=modules.lower_case,
+        truncate_dim=modules.truncate_dim,
+        prompt=Prompt(counted=modules.prompt_counted),
+        modules=modules,
     )
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object of settings, found {type(content).__name__}.")
-    return content
-
-
-def _positive(settings: Mapping[str, Any], name: str, path: Path) -> int | None:
-    value = settings.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise UserError(f"{path}: {name} {value!r}; expected a number of at least 1, or null.")
-    return value
-
-
-def _pooling_mode(folder: Path) -> str:
-    """The pooling of a Pooling module."""
-    config = _optional(folder / "config.json")
-    modes = [config["pooling_mode"]] if "pooling_mode" in config else []
-    modes += [
-        k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-        for k, v in config.items()
-        if k.startswith("pooling_mode_") and v is True
-    ]
-    if modes not in (["cls"], ["mean"]):
-        raise UserError(
-            f"{folder}/config.json: pooling {' + '.join(map(str, modes))} is not supported; known: cls, mean."
-        )
-    return str(modes[0])
+def _adapted(checkpoint: Checkpoint) -> Checkpoint:
+    """The base model of an adapter (LoRA), which is merged into it when it is loaded."""
+    path = checkpoint.folder / ADAPTER_FILE
+    content = read_json(path)
+    base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: no base_model_name_or_path in it; expected the settings of an adapter of peft.")
+    near = checkpoint.folder / base
+    try:
+        folder = Path(base) if Path(base).is_dir() else near if near.is_dir() else hub.download_model(base, None)
+    except UserError as error:
+        missing = f"{checkpoint.name}: an adapter whose base model is missing: "
+        raise type(error)(*(missing + problem for problem in error.problems)) from error
+    return replace(checkpoint, folder=folder, adapter=checkpoint.folder, base=base)

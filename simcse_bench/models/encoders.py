@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError
 from simcse_bench.models.agreement import fill_id, forward_options, padded
-from simcse_bench.models.catalog import LAST_LAYER, POOLINGS
+from simcse_bench.models.catalog import needs_all_layers, pooling_parts
+from simcse_bench.models.prompts import NO_PROMPT, Prompt, mask_places, prefix_length, template_ids, tokenize
 from simcse_bench.progress import Progress
 
 Array = NDArray[np.float32]
@@ -30,28 +31,55 @@ class Encoder(Protocol):
         ...
 
 
-def pool(hidden_states: Sequence[torch.Tensor], mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
-    """Sentence vectors (B, h) in float32 from all layers' hidden states.
+def pool(
+    hidden_states: Sequence[torch.Tensor],
+    mask: torch.Tensor | None,
+    pooling: str,
+    skip: int = 0,
+    at: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Sentence vectors (B, h), or (B, k h) for k poolings joined by "+", in float32 from all layers' hidden states.
 
     Args:
         hidden_states: embedding layer first, then every layer, each (B, L, h); poolings of ``LAST_LAYER`` need the
             last only.
-        mask: (B, L), 1 for tokens; None where nothing is padded. [CLS] and [SEP] count in means.
-        pooling: a key of ``catalog.POOLINGS``. Source: SimCSE evaluation.py (poolers).
+        mask: (B, L), 1 for tokens, which come before what is padded; None where nothing is. [CLS] and [SEP] count.
+        pooling: keys of ``catalog.POOLINGS``. Source: SimCSE evaluation.py (poolers), sentence-transformers' Pooling.
+        skip: tokens at the start, of a prompt, that do not count.
+        at: (B,), the place of the mask token, for "mask".
     """
+    return torch.cat([_pool(hidden_states, mask, part, skip, at) for part in pooling_parts(pooling)], -1)
+
+
+def _pool(
+    hidden_states: Sequence[torch.Tensor], mask: torch.Tensor | None, pooling: str, skip: int, at: torch.Tensor | None
+) -> torch.Tensor:
     last = hidden_states[-1]
+    rows = torch.arange(len(last), device=last.device)
     if pooling == "cls":
-        return last[:, 0].float()
-    if pooling == "mean":
-        tokens = last.float()
-    elif pooling in _SECOND_LAYERS:
+        return last[:, skip].float()
+    if pooling == "last_token":
+        return (last[:, -1] if mask is None else last[rows, mask.sum(1) - 1]).float()
+    if pooling == "mask":
+        if at is None:
+            raise ValueError("pooling mask needs the places of the mask tokens")
+        return last[rows, at].float()
+    if skip:
+        mask = torch.ones(last.shape[:2], device=last.device) if mask is None else mask.clone()
+        mask[:, :skip] = 0
+    if pooling in _SECOND_LAYERS:
         tokens = (hidden_states[_SECOND_LAYERS[pooling]].float() + last.float()) / 2
     else:
-        raise unknown("pooling", pooling, POOLINGS)
-    if mask is None:
-        return tokens.mean(1)
-    weights = mask.unsqueeze(-1).float()  # (B, L, 1)
-    return (tokens * weights).sum(1) / weights.sum(1)
+        tokens = last.float()
+    if pooling == "max":
+        return (tokens if mask is None else tokens.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf)).amax(1)
+    if mask is None and pooling != "weighted_mean":
+        return tokens.sum(1) / tokens.shape[1] ** 0.5 if pooling == "mean_sqrt_len" else tokens.mean(1)
+    weights = torch.ones_like(tokens[..., :1]) if mask is None else mask.unsqueeze(-1).float()  # (B, L, 1)
+    if pooling == "weighted_mean":
+        weights = weights * torch.arange(1, tokens.shape[1] + 1, device=last.device).view(1, -1, 1)
+    total = weights.sum(1)
+    return (tokens * weights).sum(1) / (total.sqrt() if pooling == "mean_sqrt_len" else total)
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int, slack: float = 0.0) -> Iterator[list[int]]:
@@ -89,7 +117,8 @@ class TransformerEncoder:
     heads: Mapping[str, nn.Module | None]
     view: View
     max_length: int
-    preprocess: Callable[[str], str] | None = None
+    preprocess: Callable[[str], str] | None = None  # before the prompt
+    prompt: Prompt = NO_PROMPT
     normalize: bool = False
     truncate_dim: int | None = None  # only so many values of every vector, after all else
     padding: bool = True  # False: the architecture looks at padding, so only sentences of one length share a batch
@@ -102,11 +131,12 @@ class TransformerEncoder:
     def __post_init__(self) -> None:
         self.model.eval()
         self.device = next((t.device for t in self.model.parameters()), torch.device("cpu"))
-        # a processor gains nothing from larger batches, so nothing is padded; a GPU wants fewer, larger ones
-        default, self.slack = (2048, 0.0) if self.device.type == "cpu" else (32768, 0.2)
+        default, self.slack = batch_defaults(self.device)
         self.batch_tokens = self.batch_tokens or default
         self.slack = self.slack if self.padding else 0.0
         self.options = forward_options(self.model)
+        self.skip = 0 if self.prompt.counted else prefix_length(self.tokenizer, self.prompt)
+        self._biases: dict[int, torch.Tensor] = {}  # length of a sentence with its template -> the template's vector
 
     def encode(self, sentences: Sequence[str]) -> Array:
         """Embeddings (n, d) of the encoder's own pooling and head."""
@@ -115,71 +145,40 @@ class TransformerEncoder:
     def encode_views(self, sentences: Sequence[str], views: Sequence[View]) -> list[Array]:
         """Embeddings (n, d) for several (pooling, head) pairs from one forward pass."""
         for pooling, head in views:
-            if pooling not in POOLINGS:
-                raise unknown("pooling", pooling, POOLINGS)
+            pooling_parts(pooling)
             if head not in self.heads:
                 raise UserError(f"this checkpoint has no head {head!r}; it has: {', '.join(self.heads)}.")
         ids = self._tokenize(sentences)
-        lengths = np.array([len(x) for x in ids], dtype=np.int64)
-        out: list[Array | None] = [None] * len(views)
-        todo = np.arange(len(ids))
-        budget, done = self.batch_tokens, 0
-        self.stats |= {"sentences": len(ids), "tokens": int(lengths.sum()), "batches": 0, "halvings": 0}
-        while len(todo):
-            finished = np.zeros(len(ids), dtype=bool)
-            try:
-                for batch in plan_batches(lengths[todo].tolist(), budget, self.slack):
-                    rows = todo[batch]
-                    for k, vectors in enumerate(self._forward([ids[i] for i in rows], views)):
-                        if out[k] is None:
-                            out[k] = np.empty((len(ids), vectors.shape[1]), dtype=np.float32)
-                        out[k][rows] = vectors  # type: ignore[index]
-                    finished[rows] = True
-                    self.stats["batches"] += 1
-                    done += int(lengths[rows].sum())
-                    if self.progress:
-                        self.progress(done, self.stats["tokens"])
-                break
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                if budget <= int(lengths[todo].max()):
-                    raise UserError(
-                        f"out of memory on {self.device} with one sentence of {lengths[todo].max()} tokens; "
-                        "use --max-length, another --device or a smaller --dtype."
-                    ) from error
-                budget //= 2
-                self.stats["halvings"] += 1
-                todo = todo[~finished[todo]]
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return [np.zeros((0, 0), dtype=np.float32) if o is None else o for o in out]
+        return embed_in_batches(
+            [len(x) for x in ids],
+            lambda rows: self._forward([ids[i] for i in rows], views),
+            self.batch_tokens,
+            self.slack,
+            self.stats,
+            str(self.device),
+            self.progress,
+        ) or [np.zeros((0, 0), dtype=np.float32) for _ in views]
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         if self.preprocess is not None:
             sentences = [self.preprocess(s) for s in sentences]
-        options: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-        ids: list[list[int]] = self.tokenizer(list(sentences), **options)["input_ids"] if len(sentences) else []
-        long = [i for i, x in enumerate(ids) if len(x) > self.max_length]
-        self.stats = {"truncated": len(long)}
-        if long:
-            texts = [sentences[i] for i in long]
-            cut = self.tokenizer(texts, truncation=True, max_length=self.max_length, **options)["input_ids"]
-            for i, x in zip(long, cut, strict=True):
-                ids[i] = x
-        if any(not x for x in ids):
-            raise UserError("the tokenizer gives no token at all for an empty sentence; this model cannot encode it.")
+        ids, cut = tokenize(self.tokenizer, sentences, self.prompt, self.max_length)
+        self.stats = {"truncated": cut}
         return ids
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[Array]:
         input_ids, mask = padded(ids, fill_id(self.tokenizer))
         input_ids, mask = input_ids.to(self.device), None if mask is None else mask.to(self.device)
-        all_layers = any(pooling not in LAST_LAYER for pooling, _ in views)
+        all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
         output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options)
         layers = output.hidden_states if all_layers else (output.last_hidden_state,)
-        pooled = {pooling: pool(layers, mask, pooling) for pooling, _ in views}
+        at = None
+        if any("mask" in pooling_parts(pooling) for pooling, _ in views):
+            at = torch.tensor(mask_places(self.tokenizer, ids), device=self.device)
+        pooled = {pooling: pool(layers, mask, pooling, self.skip, at) for pooling, _ in views}
+        if self.prompt.debiased:
+            pooled = {p: v - self._template_vectors(ids) if p == "mask" else v for p, v in pooled.items()}
         results = []
         for pooling, name in views:
             head = self.heads[name]
@@ -188,6 +187,90 @@ class TransformerEncoder:
                 vectors = nn.functional.normalize(vectors, dim=-1)
             results.append(vectors[:, : self.truncate_dim].float().cpu().numpy())
         return results
+
+    def _template_vectors(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(B, h): for every sentence the mask's vector of the template alone, its end at the places it has there."""
+        template, before = template_ids(self.tokenizer, self.prompt)
+        (at,) = mask_places(self.tokenizer, [template])
+        for length in {len(x) for x in ids} - set(self._biases):
+            places = torch.arange(len(template)) + first_position(self.model)
+            places[before:] += length - len(template)
+            given = {"input_ids": torch.tensor([template]), "position_ids": places[None]}
+            states = self.model(**{k: v.to(self.device) for k, v in given.items()}, **self.options).last_hidden_state
+            self._biases[length] = states[0, at].float()
+        return torch.stack([self._biases[len(x)] for x in ids])
+
+
+def batch_defaults(device: torch.device) -> tuple[int, float]:
+    """Tokens of a batch, and its slack (see ``plan_batches``)."""
+    # a processor gains nothing from larger batches, so nothing is padded; a GPU wants fewer, larger ones
+    return (2048, 0.0) if device.type == "cpu" else (32768, 0.2)
+
+
+def first_position(model: Any) -> int:
+    """Number of the first token's position: RoBERTa's come after the padding index."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+def embed_in_batches(
+    lengths: Sequence[int],
+    embed: Callable[[Sequence[int]], list[Array]],
+    batch_tokens: int,
+    slack: float,
+    stats: dict[str, int],
+    device: str,
+    progress: Progress | None = None,
+) -> list[Array]:
+    """Arrays (n, d) of all rows from ``embed``, which gives those of some; longest rows first; empty for no rows.
+
+    Args:
+        lengths: tokens of every row.
+        embed: row numbers -> for each kind of vector an array, a line per row.
+        batch_tokens, slack: see ``plan_batches``; the budget is halved where memory runs out.
+        stats: gets sentences, tokens, batches and halvings.
+        device: for the message.
+        progress: told (tokens done, tokens in all).
+
+    Raises:
+        UserError: one row alone does not fit into memory.
+    """
+    sizes = np.array(lengths, dtype=np.int64)
+    out: list[Array] = []
+    todo = np.arange(len(sizes))
+    budget, done = batch_tokens, 0
+    stats |= {"sentences": len(sizes), "tokens": int(sizes.sum()), "batches": 0, "halvings": 0}
+    while len(todo):
+        finished = np.zeros(len(sizes), dtype=bool)
+        try:
+            for batch in plan_batches(sizes[todo].tolist(), budget, slack):
+                rows = todo[batch]
+                vectors = embed(rows.tolist())
+                out = out or [np.empty((len(sizes), v.shape[1]), dtype=np.float32) for v in vectors]
+                for whole, part in zip(out, vectors, strict=True):
+                    whole[rows] = part
+                finished[rows] = True
+                stats["batches"] += 1
+                done += int(sizes[rows].sum())
+                if progress:
+                    progress(done, stats["tokens"])
+            break
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if budget <= int(sizes[todo].max()):
+                raise UserError(
+                    f"out of memory on {device} with one sentence of {sizes[todo].max()} tokens; "
+                    "use --max-length, another --device or a smaller --dtype."
+                ) from error
+            budget //= 2
+            stats["halvings"] += 1
+            todo = todo[~finished[todo]]
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    return out
 
 
 def out_of_memory(error: BaseException) -> bool:

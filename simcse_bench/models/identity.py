@@ -8,7 +8,15 @@ from typing import Any
 SETTINGS = ("pooling", "head", "max_length", "preprocess")  # how a checkpoint is used: what the catalog says of it
 DIRECTION = (*SETTINGS, "files")  # of a vector, and so its cosines up to rounding: what an index depends on
 VALUES = (*DIRECTION, "normalize", "whiten", "dtype")  # every number of it
-LATER = ("lower_case", "truncate_dim")  # as above, where it is set: keys and fingerprints without it stay
+LATER = (
+    "lower_case",
+    "truncate_dim",
+    "template",
+    "prompt_left_out",
+    "template_bias_removed",
+    "library",
+    "base",
+)  # as above, where it is set: keys and fingerprints without it stay
 _UNSAID = "–"
 
 

@@ -12,21 +12,18 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from simcse_bench.errors import UserError, first_line, unknown
+from simcse_bench.files import read_json, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.agreement import Probe, probe, run_of
-from simcse_bench.models.catalog import DTYPES
+from simcse_bench.models.catalog import DTYPES, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
 from simcse_bench.models.weights import DAMAGED, dense_head, mlp_head
 from simcse_bench.progress import Progress
 
 # what transformers raises for damaged or foreign files
-_BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError, ImportError,
-           StrictDataclassError)  # fmt: skip
-LOCAL = {
-    "local_files_only": True,
-    "trust_remote_code": False,
-}  # False: without it transformers asks, and a yes runs code
+_BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError,
+           ImportError, StrictDataclassError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def load_backbone(
     transformers.utils.logging.disable_progress_bar()
     with _plain_words(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}"):
         tokenizer = load_tokenizer(checkpoint)
-        config = transformers.AutoConfig.from_pretrained(checkpoint.folder, **LOCAL)
+        config = load_config(checkpoint)
         if getattr(config, "is_encoder_decoder", False):
             raise UserError(f"{checkpoint.name}: {config.model_type} is an encoder-decoder; expected an encoder.")
         config.update(overrides or {})
@@ -73,13 +70,15 @@ def load_backbone(
         whole, info = kind.from_pretrained(
             checkpoint.folder,
             config=config,
-            **LOCAL,
+            **_local(checkpoint),
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **({"attn_implementation": attention} if attention else {}),
         )
     model = whole.base_model if masked_lm else whole
+    if checkpoint.adapter:
+        model = _merged(checkpoint, model)
     _check_vocabulary(checkpoint, tokenizer, model)
     absent = sorted([*info["missing_keys"], *(f"{k[0]} (of another shape)" for k in info["mismatched_keys"])])
     prefix = f"{whole.base_model_prefix}." if masked_lm else ""
@@ -113,12 +112,39 @@ def _refuse_layers_left_out(name: str, model: Any, unexpected: Iterable[str]) ->
         )
 
 
+def _merged(checkpoint: Checkpoint, model: Any) -> Any:
+    """The model with its adapter's changes added to its weights."""
+    try:
+        import peft  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise UserError(
+            f'{checkpoint.name} is an adapter: pip install "simcse-bench[peft]" (the package peft), or merge it before.'
+        ) from None
+    with _plain_words(f"{checkpoint.name}: peft cannot load the adapter in {checkpoint.adapter}"):
+        return peft.PeftModel.from_pretrained(model, str(checkpoint.adapter), local_files_only=True).merge_and_unload()
+
+
+def _local(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How transformers reads a folder: from the disk; where nothing is said of code, it asks, and a yes runs it."""
+    return {"local_files_only": True, "trust_remote_code": checkpoint.trust_code}
+
+
+def load_config(checkpoint: Checkpoint) -> Any:
+    """transformers' config of a checkpoint."""
+    import transformers
+
+    return transformers.AutoConfig.from_pretrained(checkpoint.folder, **_local(checkpoint))
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The tokenizer alone; UserError where transformers cannot load it."""
     import transformers
 
+    folder = checkpoint.folder
+    if checkpoint.adapter and any(checkpoint.adapter.glob("tokenizer*")):
+        folder = checkpoint.adapter
     with _plain_words(f"{checkpoint.name}: transformers cannot load its tokenizer"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, **LOCAL)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_local(checkpoint))
         if checkpoint.lower_case:
             _lower_first(tokenizer)
     return tokenizer
@@ -139,7 +165,8 @@ def _plain_words(what: str) -> Iterator[None]:
     try:
         yield
     except (*_BROKEN, *DAMAGED) as error:
-        said = "it needs Python code of its own, which is not run." if "trust_remote_code" in str(error) else ""
+        own = "it needs Python code of its own, which is not run. Read it, then give --trust-remote-code."
+        said = own if "trust_remote_code" in str(error) else ""
         raise UserError(f"{what}: {said or first_line(error)}") from error
 
 
@@ -160,11 +187,16 @@ def load_encoder(
     if batch_tokens is not None and batch_tokens < 1:
         raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
     torch_dtype, where = getattr(torch, dtype), torch_device(device)
+    if checkpoint.library:
+        raise UserError(
+            f"{checkpoint.name}: only sentence-transformers itself embeds as it should ({checkpoint.library}); "
+            "for the transformers model in it give --pooling."
+        )
     backbone = load_backbone(checkpoint, torch_dtype)
     max_length = _max_length(checkpoint, backbone)
     model = backbone.model.eval().to(where)
     expected = probe(checkpoint.name, run_of(model), backbone.tokenizer, max_length, torch_dtype, where)
-    notes = []
+    notes = _code_notes(checkpoint)
     if expected.padding_moves:
         notes.append(
             f"{checkpoint.name}: padding changes this architecture's vectors (by {expected.apart:.0%}): only sentences "
@@ -177,10 +209,14 @@ def load_encoder(
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
         mlp = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
-        width = expected.alone[0].shape[-1]
+        width = expected.alone[0].shape[-1] * len(pooling_parts(str(checkpoint.spec.pooling)))
         if mlp[0].in_features != width:
             raise UserError(f"{checkpoint.name}: its head takes {mlp[0].in_features} values, not {width}.")
         heads["mlp"] = mlp.to(where)
+    width = heads["mlp"][0].out_features if checkpoint.spec.head == "mlp" else expected.alone[0].shape[-1]
+    width *= len(pooling_parts(str(checkpoint.spec.pooling))) if checkpoint.spec.head == "none" else 1
+    if checkpoint.truncate_dim is not None and checkpoint.truncate_dim > width:
+        raise UserError(f"truncate_dim {checkpoint.truncate_dim}: {checkpoint.name} gives only {width} dimensions.")
     return TransformerEncoder(
         model,
         backbone.tokenizer,
@@ -188,6 +224,7 @@ def load_encoder(
         (str(checkpoint.spec.pooling), checkpoint.spec.head),
         max_length,
         preprocess=_preprocessor(checkpoint.spec.preprocess),
+        prompt=checkpoint.prompt,
         normalize=checkpoint.normalize,
         truncate_dim=checkpoint.truncate_dim,
         batch_tokens=batch_tokens or 0,
@@ -202,6 +239,17 @@ def load_encoder(
         progress=progress,
         notes=notes,
     )
+
+
+def _code_notes(checkpoint: Checkpoint) -> list[str]:
+    """Which Python code in the folder runs, where that is allowed."""
+    config = read_json(checkpoint.folder / "config.json")
+    files = [f"{p.name} ({sha256(p)})" for p in sorted(checkpoint.folder.glob("*.py"))]
+    if not checkpoint.trust_code or not (files or config.get("auto_map")):
+        return []
+    names = ", ".join(files) or ", ".join(str(v) for v in config["auto_map"].values())
+    of = f" of revision {checkpoint.revision}" if checkpoint.revision else ""
+    return [f"{checkpoint.name}: Python code of its own{of} runs: {names}."]
 
 
 def _max_length(checkpoint: Checkpoint, backbone: Backbone) -> int:

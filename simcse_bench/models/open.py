@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import baselines, checkpoints
+from simcse_bench.models.prompts import NO_WISH, PromptOptions
 
 if TYPE_CHECKING:
     from simcse_bench.models.encoders import Encoder
@@ -35,30 +36,42 @@ def open_model(
     head: str | None = None,
     max_length: int | None = None,
     whiten: Path | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str = "auto",
     batch_tokens: int | None = None,
     name: str | None = None,
+    prompt: PromptOptions = NO_WISH,
+    truncate_dim: int | None = None,
+    trust_code: bool = False,
 ) -> Model:
     """Find a model and read its fingerprints.
 
     Args:
         model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``.
-        revision, pooling, head, max_length: see ``checkpoints.resolve``; meaningless for word vectors.
+        revision, pooling, head, max_length, prompt, truncate_dim, trust_code: see ``checkpoints.resolve``; meaningless
+            for word vectors.
         whiten: text to fit BERT-whitening on.
-        dtype, device, batch_tokens: see ``loading.load_encoder``.
+        dtype: "auto": float32, or bfloat16 where the weights are stored so.
+        device, batch_tokens: see ``loading.load_encoder``.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
     words = None
     if baselines.is_baseline(model):
-        given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision}
+        given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision,
+                 "--prompt, --prompt-name or --template": prompt if prompt != NO_WISH else None,
+                 "--truncate-dim": truncate_dim}  # fmt: skip
         wrong = [option for option, value in given.items() if value is not None]
+        dtype = "float32" if dtype == "auto" else dtype
         if wrong or dtype != "float32":
             raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {model}.")
         words = baselines.named_baseline(model)
         provenance = words.provenance
     else:
-        checkpoint = checkpoints.resolve(model, revision, pooling, head, max_length)
+        checkpoint = checkpoints.resolve(
+            model, revision, pooling, head, max_length,
+            prompt=prompt, truncate_dim=truncate_dim, trust_code=trust_code,
+        )  # fmt: skip
+        dtype = checkpoint.settled_dtype(dtype)
         provenance = checkpoint.provenance()
     provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})
     provenance["name"] = name or provenance["name"]
@@ -66,9 +79,11 @@ def open_model(
     def load(progress: Progress | None = None) -> Encoder:
         encoder: Any = words
         if encoder is None:
+            from simcse_bench.models.library import load_library_encoder
             from simcse_bench.models.loading import load_encoder
 
-            encoder = load_encoder(checkpoint, dtype, device, batch_tokens, progress)
+            load_it = load_library_encoder if checkpoint.library else load_encoder
+            encoder = load_it(checkpoint, dtype, device, batch_tokens, progress)
         if whiten is not None:
             encoder = baselines.Whitened(encoder, whiten)
         encoder.provenance = {**encoder.provenance, **provenance}

@@ -16,10 +16,13 @@ from safetensors.torch import save_file
 from simcse_bench.bundled import MODEL
 from simcse_bench.errors import UserError
 from simcse_bench.files import write_json
+from simcse_bench.models.prompts import NO_PROMPT, Prompt
 from simcse_bench.models.weights import SETTINGS_FILE
 
-# pooling -> sentence-transformers' mode
-_MODES = {"cls": "cls_token"} | dict.fromkeys(("mean", "first_last", "embedding_last", "top2"), "mean_tokens")
+# pooling -> sentence-transformers' setting pooling_mode_..., in its order of concatenation
+_MODES = {"cls": "cls_token", "max": "max_tokens"}
+_MODES |= dict.fromkeys(("mean", "first_last", "embedding_last", "top2"), "mean_tokens")
+_MODES |= {"mean_sqrt_len": "mean_sqrt_len_tokens", "weighted_mean": "weightedmean_tokens", "last_token": "lasttoken"}
 # hidden states that a pooling averages, as (first layer, weights of it and those above) for WeightedLayerPooling
 _LAYERS = {"first_last": (1, "ends"), "embedding_last": (0, "ends"), "top2": (-1, "all")}
 
@@ -36,6 +39,16 @@ class Parts:
     pooler: Any = None  # linear layer kept as BERT keeps its pooler, used at test or not
     normalize: bool = False
     embedded: bool = False
+    prompt: Prompt = NO_PROMPT
+    truncate_dim: int | None = None
+
+    @property
+    def modules(self) -> bool:
+        """Whether sentence-transformers can express it: no template around the sentence, no pooling that it lacks."""
+        parts = self.pooling.split("+")
+        known = [name for name in _MODES if name in parts]  # its order, which legacy settings imply
+        layered = len(parts) == 1 or not set(parts) & set(_LAYERS)
+        return not self.prompt.suffix and known == parts and layered
 
     @property
     def head(self) -> str:
@@ -60,10 +73,11 @@ def write_parts(parts: Parts, folder: Path) -> None:
     write_config(encoder, folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     parts.tokenizer.save_pretrained(folder)
-    if parts.simcse_head and not parts.normalize:  # else modules.json alone can say it
-        settings = {"pooling": parts.pooling, "head": parts.head}
+    if parts.simcse_head and not parts.normalize and parts.truncate_dim is None:  # else modules.json alone can say it
+        settings = {"pooling": parts.pooling, "head": parts.head} | parts.prompt.provenance()
         write_json(folder / SETTINGS_FILE, settings | ({"start": MODEL} if parts.embedded else {}), 2)
-    _write_modules(parts, folder)
+    if parts.modules:
+        _write_modules(parts, folder)
 
 
 def write_config(encoder: Any, folder: Path) -> None:
@@ -99,11 +113,10 @@ def _write_modules(parts: Parts, folder: Path) -> None:
         layered = {"word_embedding_dimension": width, "layer_start": first, "num_hidden_layers": layers}
         add("WeightedLayerPooling", layered, {"layer_weights": torch.tensor(weights)})
     write_json(folder / "sentence_bert_config.json", settings, 2)
-    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
-    add(
-        "Pooling",
-        {"word_embedding_dimension": width} | {f"pooling_mode_{mode}": mode == _MODES[pooling] for mode in modes},
-    )
+    modes = {_MODES[name] for name in pooling.split("+")}
+    chosen = {f"pooling_mode_{mode}": mode in modes for mode in dict.fromkeys(_MODES.values())}
+    counted = {} if parts.prompt.counted else {"include_prompt": False}
+    add("Pooling", {"word_embedding_dimension": width} | chosen | counted)
     if parts.dense is not None:
         linear, activation = parts.dense
         add(
@@ -123,6 +136,12 @@ def _write_modules(parts: Parts, folder: Path) -> None:
         for i, (name, kind) in enumerate(modules)
     ]
     write_json(folder / "modules.json", listed, 2)
+    prompts = {"prompts": {"default": parts.prompt.prefix}, "default_prompt_name": "default"}
+    whole: dict[str, Any] = prompts if parts.prompt.prefix else {}
+    if parts.truncate_dim is not None:
+        whole |= {"truncate_dim": parts.truncate_dim}
+    if whole:
+        write_json(folder / "config_sentence_transformers.json", whole, 2)
 
 
 @contextlib.contextmanager

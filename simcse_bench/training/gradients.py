@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from simcse_bench.models.agreement import Ids
+from simcse_bench.models.prompts import Ids
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED, contrastive_loss, mask_tokens
 from simcse_bench.training.model import SentenceModel

@@ -14,11 +14,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import cpu_kernels
-from simcse_bench.models.agreement import Ids, fill_id, forward_options, padded, probe, run_of
-from simcse_bench.models.catalog import LAST_LAYER
+from simcse_bench.models.agreement import fill_id, forward_options, padded, probe, run_of
+from simcse_bench.models.catalog import needs_all_layers, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
-from simcse_bench.models.loading import LOCAL, Backbone, follows_attention, length_limit, load_backbone
+from simcse_bench.models.loading import Backbone, follows_attention, length_limit, load_backbone, load_config
+from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED
 
@@ -46,7 +47,7 @@ class SentenceModel(nn.Module):
         self.encoders = nn.ModuleList([model, *[copy.deepcopy(model) for _ in range(config.encoders - 1)]])
         self.mlp: nn.Sequential | None = None
         if config.mlp != "none":
-            width = model.config.hidden_size
+            width = model.config.hidden_size * len(pooling_parts(config.pooling))
             # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init)
             dense = nn.Linear(width, width)
             nn.init.normal_(dense.weight, std=getattr(model.config, "initializer_range", 0.02))
@@ -86,7 +87,10 @@ class SentenceModel(nn.Module):
     def embed_chunk(self, sentences: Sequence[Ids], encoder: int = 0, words: Words | None = None) -> Tensor:
         """Vectors (n, d) of sentences that are padded to the longest of them."""
         layers, mask = self._hidden_states(sentences, encoder, words)
-        vectors = pool(layers, mask, self.config.pooling)
+        at = None
+        if "mask" in pooling_parts(self.config.pooling):
+            at = torch.tensor(mask_places(self.tokenizer, sentences), device=self.device)
+        vectors = pool(layers, mask, self.config.pooling, at=at)
         return vectors if self.mlp is None else self.mlp(vectors)
 
     def mlm_losses(self, sentences: Sequence[Ids], labels: Sequence[Ids]) -> Iterator[Tensor]:
@@ -123,7 +127,7 @@ class SentenceModel(nn.Module):
         ids, mask = padded(sentences, self.fill)
         mask = None if mask is None else mask.to(self.device)
         output = self._run(ids, mask, encoder, words)
-        all_layers = self.config.pooling not in LAST_LAYER
+        all_layers = needs_all_layers(self.config.pooling)
         return (output.hidden_states if all_layers else (output.last_hidden_state,)), mask
 
     def _run(self, ids: Tensor, mask: Tensor | None, encoder: int, words: Words | None) -> Any:
@@ -133,7 +137,7 @@ class SentenceModel(nn.Module):
             given = {"inputs_embeds": words.embed(ids)}
         else:
             given = {"input_ids": ids.to(self.device)}
-        all_layers = self.config.pooling not in LAST_LAYER
+        all_layers = needs_all_layers(self.config.pooling)
         return model(**given, attention_mask=mask, output_hidden_states=all_layers, **self.options)
 
 
@@ -181,9 +185,7 @@ def load_model(
 
 
 def _dropout_overrides(checkpoint: Checkpoint, wanted: dict[str, float | None]) -> dict[str, float]:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.folder, **LOCAL)
+    config = load_config(checkpoint)
     overrides: dict[str, float] = {}
     for kind, names in (("hidden", _HIDDEN), ("attention", _ATTENTION)):
         p = wanted[kind]

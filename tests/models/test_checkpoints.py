@@ -14,7 +14,6 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM
 from simcse_bench.errors import UserError
 from simcse_bench.models.catalog import MODELS
 from simcse_bench.models.checkpoints import resolve
-from simcse_bench.models.identity import deciding
 from simcse_bench.models.loading import load_encoder
 
 TEXTS = sentences(25)
@@ -210,13 +209,6 @@ def test_the_old_layout_of_sentence_transformers(tmp_path):
     assert resolve(str(folder)).spec.head == "none"
 
 
-@pytest.mark.parametrize("pooling", [["max_tokens"], ["cls_token", "mean_tokens"], []])
-def test_poolings_of_sentence_transformers_that_are_not_ours(tmp_path, pooling):
-    folder = tiny_bert(tmp_path / "m")
-    write_old_layout(folder, pooling)
-    assert "is not supported; known: cls, mean" in problem(str(folder))
-
-
 def test_the_arguments_win_over_modules_json(tmp_path):
     folder = tiny_bert(tmp_path / "m")
     write_old_layout(folder, ["mean_tokens"])
@@ -341,13 +333,6 @@ def test_broken_config(tmp_path, change):
     assert "cannot load" in problem(str(folder), pooling="mean")
 
 
-def test_a_model_with_a_default_prompt_is_refused(tmp_path):
-    folder = tiny_bert(tmp_path / "m")
-    write_old_layout(folder, ["mean_tokens"])
-    (folder / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query"}')
-    assert "puts the prompt 'query' before every sentence" in problem(str(folder))
-
-
 def renamed(folder, old, new):
     (folder / old).rename(folder / new)
 
@@ -390,64 +375,6 @@ def test_layers_that_the_config_leaves_out(tmp_path):
     set_json(folder / "config.json", num_hidden_layers=2)
     with pytest.raises(UserError, match=r"16 weights are of layers that config.json leaves out: .*layer\.2\."):
         load_encoder(resolve(str(folder), pooling="cls", head="none"))
-
-
-@pytest.fixture
-def sentence_transformer(tmp_path):
-    """A folder of sentence-transformers on a cased vocabulary, its modules changed by ``more``."""
-    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
-
-    def make(*more):
-        folder = tiny_bert(tmp_path / "bert")
-        words = (folder / "vocab.txt").read_text().splitlines()
-        (folder / "vocab.txt").write_text("\n".join([*words[:-2], "Two", "Dog"]) + "\n")
-        set_json(folder / "tokenizer_config.json", do_lower_case=False)
-        torch.manual_seed(1)
-        kinds = {"dense": lambda: Dense(32, 32), "normalize": Normalize}
-        modules = [Transformer(str(folder)), Pooling(32, "mean"), *(kinds[name]() for name in more)]
-        SentenceTransformer(modules=modules).save(str(tmp_path / "st"))
-        return tmp_path / "st"
-
-    return make
-
-
-CASED = ["Two Dog .", "two dog .", "the Dog runs", "THE dog RUNS [MASK] ."]
-
-
-@pytest.mark.parametrize("lower", [False, True])
-def test_do_lower_case_is_followed(sentence_transformer, lower):
-    folder = sentence_transformer()
-    set_json(folder / "sentence_bert_config.json", do_lower_case=lower)  # release 6.2 reads it, but writes it no more
-    found = load_encoder(resolve(str(folder))).encode(CASED)
-    np.testing.assert_allclose(found, SentenceTransformer(str(folder), device="cpu").encode(CASED), atol=1e-5)
-    assert np.allclose(found[0], found[1], atol=1e-6) == lower
-    assert resolve(str(folder)).provenance().get("lower_case", False) == lower
-
-
-@pytest.mark.parametrize("more", [(), ("dense",), ("normalize",), ("dense", "normalize")])
-def test_truncate_dim_is_followed(sentence_transformer, more):
-    folder = sentence_transformer(*more)
-    set_json(folder / "config_sentence_transformers.json", truncate_dim=10)
-    found = load_encoder(resolve(str(folder))).encode(CASED)
-    assert found.shape == (4, 10)
-    np.testing.assert_allclose(found, SentenceTransformer(str(folder), device="cpu").encode(CASED), atol=1e-5)
-    assert deciding(resolve(str(folder)).provenance())["truncate_dim"] == 10
-    assert load_encoder(resolve(str(folder), pooling="cls", head="none")).encode(CASED).shape == (4, 32)
-    set_json(folder / "config_sentence_transformers.json", truncate_dim=-1)
-    assert "truncate_dim -1; expected a number of at least 1" in problem(str(folder))
-
-
-@pytest.mark.parametrize("more", [("normalize", "dense"), ("dense", "dense"), ("normalize", "normalize")])
-def test_other_orders_of_modules_are_refused(sentence_transformer, more):
-    said = problem(str(sentence_transformer(*more)))
-    assert f"Transformer, Pooling, {', '.join(more).title()} is not supported" in said
-
-
-@pytest.mark.parametrize("length", ["Infinity", "1e400", '"48"', "true", "-3"])
-def test_an_impossible_max_seq_length(sentence_transformer, length):
-    folder = sentence_transformer()
-    (folder / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {length}}}')
-    assert "max_seq_length" in problem(str(folder))
 
 
 def test_a_folders_own_code_is_never_run(tmp_path, cli, senteval, monkeypatch):

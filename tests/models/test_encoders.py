@@ -10,6 +10,8 @@ from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.encoders import plan_batches, pool
 from simcse_bench.models.loading import load_encoder
 
+TEXT_POOLINGS = [p for p in POOLINGS if p != "mask"]  # that one needs a template: test_prompts.py
+
 
 def direct(folder, texts, pooling):
     """One sentence at a time, straight from transformers."""
@@ -22,7 +24,9 @@ def direct(folder, texts, pooling):
             rows.append({
                 "cls": h[-1][0], "mean": h[-1].mean(0), "first_last": ((h[1] + h[-1]) / 2).mean(0),
                 "embedding_last": ((h[0] + h[-1]) / 2).mean(0), "top2": ((h[-1] + h[-2]) / 2).mean(0),
-                "pooler": out.pooler_output[0],
+                "pooler": out.pooler_output[0], "max": h[-1].amax(0), "last_token": h[-1][-1],
+                "mean_sqrt_len": h[-1].sum(0) / len(h[-1]) ** 0.5,
+                "weighted_mean": sum((i + 1) * t for i, t in enumerate(h[-1])) / sum(range(len(h[-1]) + 1)),
             }[pooling].numpy())  # fmt: skip
     return np.stack(rows)
 
@@ -32,8 +36,8 @@ def test_every_pooling_equals_a_direct_computation(bert, slack):
     texts = sentences(40)
     encoder = load_encoder(resolve(str(bert), pooling="cls", head="mlp"), batch_tokens=64)
     encoder.slack = slack  # 0.9: padded batches with a mask
-    found = encoder.encode_views(texts, [(p, "none") for p in POOLINGS] + [("cls", "mlp")])
-    for vectors, pooling in zip(found, [*POOLINGS, "pooler"], strict=True):
+    found = encoder.encode_views(texts, [(p, "none") for p in TEXT_POOLINGS] + [("cls", "mlp")])
+    for vectors, pooling in zip(found, [*TEXT_POOLINGS, "pooler"], strict=True):
         np.testing.assert_allclose(vectors, direct(bert, texts, pooling), atol=1e-5)
     np.testing.assert_array_equal(encoder.encode(texts), found[-1])  # one pass or several: the same
 
@@ -42,7 +46,7 @@ def test_pool_ignores_padding():
     torch.manual_seed(0)
     layers = [torch.randn(2, 5, 4) for _ in range(4)]
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    for pooling in POOLINGS:
+    for pooling in TEXT_POOLINGS:
         whole = pool([x[:1, :3] for x in layers], None, pooling)
         torch.testing.assert_close(pool(layers, mask, pooling)[:1], whole)
     with pytest.raises(UserError, match="unknown pooling 'firstlast'; did you mean 'first_last'"):

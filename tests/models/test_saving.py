@@ -47,6 +47,12 @@ def by_hand(output, pooling):
     h = output.hidden_states
     if pooling == "cls":
         return h[-1][0, 0]
+    tokens = h[-1][0]
+    places = torch.arange(1, len(tokens) + 1)[:, None]
+    others = {"max": tokens.amax(0), "mean_sqrt_len": tokens.sum(0) / len(tokens) ** 0.5, "last_token": tokens[-1],
+              "weighted_mean": (tokens * places).sum(0) / places.sum()}  # fmt: skip
+    if pooling in others:
+        return others[pooling]
     other = {"mean": -1, "first_last": 1, "embedding_last": 0, "top2": -2}[pooling]
     return (h[other][0] + h[-1][0]).mean(0) / 2
 
@@ -60,10 +66,11 @@ def sentence_transformer(folder):
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", [p for p in POOLINGS if p != "mask"])
 @pytest.mark.parametrize("mlp", MLPS)
 def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pooling, mlp):
     model = trained(bert, pooling=pooling, mlp=mlp)
+    tolerance = 3e-5 if pooling == "mean_sqrt_len" else 1e-5  # its values are larger
     expected = model.encoder().encode(TEXTS)
     assert not np.allclose(expected, trained(bert, pooling=pooling, mlp=mlp, seed=5).encoder().encode(TEXTS), atol=1e-3)
     train.write_model(model, tmp_path / "out")
@@ -71,17 +78,17 @@ def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pool
     found = checkpoints.resolve(str(tmp_path / "out"))
     assert (found.spec.pooling, found.spec.head) == (pooling, "mlp" if mlp == "always" else "none")
     assert found.reason == "simcse_bench.json"
-    close(loading.load_encoder(found, device="cpu").encode(TEXTS), expected)
+    close(loading.load_encoder(found, device="cpu").encode(TEXTS), expected, tolerance)
 
-    close(sentence_transformer(tmp_path / "out").encode(TEXTS, convert_to_numpy=True), expected)
+    close(sentence_transformer(tmp_path / "out").encode(TEXTS, convert_to_numpy=True), expected, tolerance)
 
     outputs = plain(tmp_path / "out", TEXTS)
     pooled = torch.stack([by_hand(o, pooling) for o in outputs])
     if mlp == "always":
         if pooling == "cls":  # BERT's pooler is the MLP
-            close(torch.cat([o.pooler_output for o in outputs]), expected)
+            close(torch.cat([o.pooler_output for o in outputs]), expected, tolerance)
         pooled = torch.tanh(pooled @ model.mlp[0].weight.T + model.mlp[0].bias).detach()
-    close(pooled, expected)
+    close(pooled, expected, tolerance)
 
 
 def test_an_mlp_of_training_only_is_kept_as_the_pooler(bert, tmp_path):
