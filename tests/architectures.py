@@ -1,6 +1,6 @@
 """Tiny random models of transformers' architectures, and what became of each here: docs/architectures.md.
 
-`python tests/architectures.py docs/architectures.md` writes the page; test_architectures.py holds it.
+`python tests/architectures.py docs/architectures.md` writes the page; test_agreement.py holds it.
 """
 
 from __future__ import annotations
