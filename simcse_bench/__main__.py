@@ -56,6 +56,7 @@ app.command("encode")(search.encode_command)
 app.command("demo")(search.demo_command)
 app.command("ls")(listing.list_command)
 app.command("report")(listing.report_command)
+app.command("schema")(listing.schema_command)
 
 
 def main() -> None:

@@ -13,13 +13,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from simcse_bench.errors import UserError
 
 ENV_CACHE = "SIMCSE_BENCH_CACHE"
 _LOCK = ".lock"
 _PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+class Environment(TypedDict):
+    """Versions and machine, as a file of ours holds them."""
+
+    processor: str
+    cores: int | None
+    versions: Mapping[str, str]
+    gpu: NotRequired[str]
 
 
 def cache_dir() -> Path:

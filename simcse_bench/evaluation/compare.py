@@ -131,7 +131,7 @@ def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.Data
         gold, sizes = {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()}
         by_task["avg"], titles["avg"] = mean_difference(one, other, gold, sizes), "Avg."
         for values in scores:
-            values["avg"] = np.mean(list(values.values()))
+            values["avg"] = float(np.mean(list(values.values())))
     rows = [
         {"task": n, "title": titles[n], "first": scores[0][n], "second": scores[1][n], "difference": d.value}
         | dict(zip(("low", "high"), d.interval or (None, None), strict=True))

@@ -20,6 +20,7 @@ from simcse_bench.evaluation.metrics import Floats, correlation, unit
 from simcse_bench.evaluation.run import default_suite
 from simcse_bench.files import environment, now, read_json, require_writable, write_json
 from simcse_bench.models.open import Model, open_model
+from simcse_bench.reports.geometry import Analysis, Cosines, Third
 from simcse_bench.reports.report import report_path
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.floating[Any]]  # (n, d)
 BLOCK_ROWS = 2048  # rows compared at once: memory is 2048 x 2048 numbers, whatever n
 ALIGNED = 4.0  # gold above it makes a positive pair (SimCSE, footnote 3; STS-B's scale of 0 to 5)
-ANALYSIS_SCHEMA = 1
 BINS = 120  # of the cosine histograms, over -1 to 1
 PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
@@ -114,7 +114,7 @@ def read_whole(name: str, splits: Sequence[str] = (), where: DataSource = ANYWHE
     return whole
 
 
-def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dict[str, Any]:
+def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> Analysis:
     """All figures of one model, for its JSON.
 
     Alignment is that of the pairs with a gold score above 4, uniformity that of all distinct sentences (SimCSE,
@@ -125,9 +125,11 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
     (left, right), vectors, cosines = whole.sides(pairs), whole.vectors, whole.cosines(pairs)
     near = pairs.gold > ALIGNED
     spectrum = singular_values(vectors)
+    described: Any = dict(model.provenance)
+    machine: Any = environment(str(getattr(encoder, "device", "cpu")))
     return {
-        "schema": ANALYSIS_SCHEMA,
-        "model": dict(model.provenance),
+        "schema": 1,
+        "model": described,
         "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(vectors),
                  "aligned_pairs": int(near.sum()), "fingerprint": pairs.fingerprint()},
         "spearman": round(correlation("spearman", cosines, pairs.gold), 4),
@@ -140,7 +142,7 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
         "cosines": by_gold(cosines, pairs.gold),
         "by_length": by_third(_lengths(pairs), cosines, pairs.gold),
         "by_overlap": by_third(_overlap(pairs), cosines, pairs.gold),
-        "environment": environment(str(getattr(encoder, "device", "cpu"))),
+        "environment": machine,
         "created": now(),
     }  # fmt: skip
 
@@ -186,28 +188,29 @@ def analyze(
     return pd.DataFrame(geometry_rows(analyses))
 
 
-def by_gold(cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+def by_gold(cosines: Floats, gold: Floats) -> list[Cosines]:
     """Distribution of the cosines of the pairs of each unit of gold score: [0, 1), ..., [4, 5]."""
     edges = np.linspace(-1, 1, BINS + 1)
-    units = []
+    units: list[Cosines] = []
     for low in range(5):
         chosen = cosines[(gold >= low) & ((gold < low + 1) | (low == 4))]
         if len(chosen):
-            quartiles = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
+            quartiles: Any = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
             counts = np.histogram(np.clip(chosen, -1, 1), edges)[0].tolist()
-            units.append({"gold": [low, low + 1], "n": len(chosen), "quartiles": quartiles, "counts": counts})
+            bounds: Any = [low, low + 1]
+            units.append({"gold": bounds, "n": len(chosen), "quartiles": quartiles, "counts": counts})
     return units
 
 
-def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[Third]:
     """Spearman within the thirds of the pairs by ``key`` (n,); None where a third has no correlation."""
-    thirds = []
+    thirds: list[Third] = []
     for name, chosen in zip(PARTS, np.array_split(np.argsort(key, kind="stable"), 3), strict=True):
         try:
             score: float | None = round(correlation("spearman", cosines[chosen], gold[chosen]), 4)
         except UserError:
             score = None
-        limits = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
+        limits: Any = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
         thirds.append({"part": name, "from_to": limits, "n": len(chosen), "spearman": score})
     return thirds
 

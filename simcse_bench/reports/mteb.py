@@ -3,43 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, write_json
+from simcse_bench.files import Environment, write_json
 from simcse_bench.models.identity import marked_name, shown_model, shown_usage
-from simcse_bench.reports.report import model_facts
+from simcse_bench.reports.report import Provenance, model_facts
 from simcse_bench.reports.scores import draw_leaderboards
 from simcse_bench.reports.table import MISSING, Table, machine_facts, to_csv, to_list, to_markdown
+from simcse_bench.schema import read_record
 
 FOLDER = "mteb"  # below the results folder
-MTEB_SCHEMA = 1
+MTEB_SCHEMA: Literal[1] = 1
 _APART = "mteb's protocol: to be compared with mteb's numbers only, and never averaged with the paper's. No intervals."
+
+
+class MtebName(TypedDict):
+    """The release of mteb, and what the model is called there."""
+
+    version: str
+    name: str
+    revision: str
+
+
+class MtebPart(TypedDict):
+    """A split and subset of a task; ``score`` in percent, ``metrics`` in mteb's own scale."""
+
+    split: str
+    subset: str
+    score: float
+    metrics: Mapping[str, float | bool | None]
+
+
+class MtebData(TypedDict):
+    """A dataset on the Hub."""
+
+    path: str
+    revision: str | None
+
+
+class MtebTask(TypedDict):
+    """A task; ``score`` is the mean over its parts, as mteb takes it, in percent."""
+
+    type: str
+    metric: str  # mteb's main score
+    score: float
+    parts: Annotated[Sequence[MtebPart], MinLen(1)]
+    data: MtebData
+    superseded_by: str | None
 
 
 @dataclass(frozen=True)
 class MtebReport:
-    """One model on tasks of mteb.
-
-    ``tasks[name]`` holds type, metric (mteb's main score), ``score`` in percent (mean over its parts, as mteb takes
-    it), data (path, revision) and ``parts``: split, subset, score, and all ``metrics`` in mteb's own scale.
-    """
+    """One model on tasks of mteb."""
 
     key: str  # fingerprint of all that decides the numbers
     selection: str  # as given after "mteb:"
     benchmark: str | None  # where a whole benchmark was chosen
-    model: Mapping[str, Any]
-    mteb: Mapping[str, str]  # version; name and revision of the model there
-    tasks: Mapping[str, Mapping[str, Any]]
+    model: Provenance
+    mteb: MtebName
+    tasks: Annotated[Mapping[str, MtebTask], MinLen(1)]
     averages: Mapping[str, float]  # mteb's own, in percent; none where tasks have nothing to average
-    environment: Mapping[str, Any]
+    environment: Environment
     seconds: float
     created: str
     protocol: str = "mteb's own"
-    schema: int = MTEB_SCHEMA
+    schema: Literal[1] = MTEB_SCHEMA
 
     def save(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""
@@ -48,13 +83,7 @@ class MtebReport:
     @staticmethod
     def load(path: Path) -> MtebReport:
         """Read a saved report; UserError where the file is none of this version."""
-        content = read_json(path)
-        names = {f.name for f in fields(MtebReport)}
-        if not isinstance(content, dict) or content.get("schema") != MTEB_SCHEMA or set(content) != names:
-            raise UserError(
-                f"{path}: not a report of mteb's tasks (schema {MTEB_SCHEMA}). Move it away or evaluate again."
-            )
-        return MtebReport(**content)
+        return read_record(path, MtebReport, "not a whole report of mteb's tasks. Move it away or evaluate again.")
 
 
 def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
@@ -76,8 +105,6 @@ def draw_mteb_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[s
             files |= draw_mteb(report, path)
         except UserError as error:
             problems += error.problems
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            problems.append(f"{path}: not a whole report of mteb's tasks ({error!r}).")
         else:
             reports.append(report)
     boards = mteb_leaderboards(reports)
@@ -109,7 +136,8 @@ def mteb_leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
     groups: dict[tuple[Any, ...], list[MtebReport]] = {}
     for report in reports:
         parts = [(n, tuple((p["split"], p["subset"]) for p in t["parts"])) for n, t in report.tasks.items()]
-        groups.setdefault((report.mteb["version"], report.benchmark or "", *parts), []).append(report)
+        key = report.mteb["version"], report.benchmark or "", tuple(report.averages), *parts
+        groups.setdefault(key, []).append(report)
     return [_leaderboard(groups[key]) for key in sorted(groups)]
 
 
@@ -173,7 +201,7 @@ def _notes(report: MtebReport) -> list[str]:
     return notes
 
 
-def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
+def _parts(parts: Sequence[MtebPart]) -> str:
     if len(parts) > 1:
         return f"mean of {len(parts)}"
-    return str(parts[0]["split"]) + (f", {parts[0]['subset']}" if parts[0]["subset"] != "default" else "")
+    return parts[0]["split"] + (f", {parts[0]['subset']}" if parts[0]["subset"] != "default" else "")

@@ -62,7 +62,7 @@ def plot_scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Figure 2: alignment against uniformity during training, a line per run; the ring is its start."""
     with _drawing(6.4, 4.4) as (figure, axes):
         ends = []
@@ -111,6 +111,8 @@ def plot_spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
             values = [v for v in analysis["singular_values"] if v > 1e-4]
             colour = colours(i / max(1, len(models) - 1) * 0.85)
             axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.5)
+            if not values:
+                continue
             middle = len(values) * (i + 1) // (len(models) + 1)
             label = f"{analysis['model']['name']} (effective rank {analysis['effective_rank']:.0f})"
             axes.annotate(label, (middle + 1, values[middle]), xytext=(4, 6), textcoords="offset points", color=colour)
