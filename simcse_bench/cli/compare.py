@@ -41,14 +41,15 @@ def leaderboard_command(
     boards, problems = read_leaderboards(results, metric, aggregate)
     if suite is not None and suite not in boards:
         raise unknown("folder of reports", suite, boards)
-    for folder in boards if suite is None else [suite]:
-        for table in boards[folder]:
-            if format == "csv":
-                typer.echo(to_csv([{"folder": folder} | row for row in leaderboard_rows(table)]), nl=False)
-            elif format == "table":
-                console.print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
-            else:
-                console.print_table(table, format)
+    shown = [(folder, table) for folder in (boards if suite is None else [suite]) for table in boards[folder]]
+    if format == "csv":  # one document, however many leaderboards
+        rows = [{"folder": folder} | row for folder, table in shown for row in leaderboard_rows(table)]
+        typer.echo(to_csv(rows), nl=False)
+    for folder, table in shown if format != "csv" else ():
+        if format == "table":
+            console.print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
+        else:
+            console.print_table(table, format)
     for problem in problems:
         console.aloud(f"left out: {problem}")
     if not boards:

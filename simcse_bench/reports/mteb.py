@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,7 +83,7 @@ class MtebReport:
     @staticmethod
     def load(path: Path) -> MtebReport:
         """Read a saved report; UserError where the file is none of this version."""
-        return read_record(path, MtebReport, "not a whole report of mteb's tasks. Move it away or evaluate again.")
+        return read_record(path, MtebReport, "not a report of mteb's tasks. Move it away or evaluate again.")
 
 
 def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
@@ -131,14 +131,15 @@ def mteb_parts_table(report: MtebReport) -> Table:
     return Table("in parts, ×100", ["task", "split", "subset", "score"], rows)
 
 
-def mteb_leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
-    """One table per mteb version and choice of tasks, splits and subsets: other numbers never share a column."""
+def mteb_leaderboards(reports: Sequence[MtebReport]) -> list[Table]:
+    """One table per mteb version and choice of tasks, splits, subsets and data: other numbers never share a column."""
     groups: dict[tuple[Any, ...], list[MtebReport]] = {}
     for report in reports:
-        parts = [(n, tuple((p["split"], p["subset"]) for p in t["parts"])) for n, t in report.tasks.items()]
+        parts = [(n, t["data"]["revision"] or "", tuple((p["split"], p["subset"]) for p in t["parts"]))
+                 for n, t in report.tasks.items()]  # fmt: skip
         key = report.mteb["version"], report.benchmark or "", tuple(report.averages), *parts
         groups.setdefault(key, []).append(report)
-    return [_leaderboard(groups[key]) for key in sorted(groups)]
+    return [_leaderboard(groups[key], _data_mark(groups[key], reports)) for key in sorted(groups)]
 
 
 def mteb_rows(report: MtebReport) -> list[dict[str, Any]]:
@@ -171,7 +172,14 @@ def mteb_markdown(report: MtebReport) -> str:
     return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
-def _leaderboard(reports: Sequence[MtebReport]) -> Table:
+def _data_mark(group: Sequence[MtebReport], reports: Sequence[MtebReport]) -> str:
+    """Revisions of the data that other reports have in another one."""
+    own = {n: task["data"]["revision"] for n, task in group[0].tasks.items()}
+    different = [n for n, r in own.items() if any(o.tasks[n]["data"]["revision"] != r for o in reports if n in o.tasks)]
+    return f" — data of its own: {', '.join(f'{n} @ {own[n]}' for n in different)}" if different else ""
+
+
+def _leaderboard(reports: Sequence[MtebReport], mark: str) -> Table:
     tasks, averages = list(reports[0].tasks), list(reports[0].averages)
     rows = []
     for r in sorted(reports, key=lambda r: (-next(iter(r.averages.values()), 0.0), r.model["name"], r.key)):
@@ -180,7 +188,7 @@ def _leaderboard(reports: Sequence[MtebReport]) -> Table:
         rows.append([*settings, *(f"{s:.2f}" for s in scores)])
     counts = {n: len(task["parts"]) for n, task in reports[0].tasks.items()}
     labels = [n if count == 1 else f"{n} ({count} parts)" for n, count in counts.items()]
-    return Table(_title(reports), ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
+    return Table(_title(reports) + mark, ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
 
 
 def _title(reports: Sequence[MtebReport]) -> str:

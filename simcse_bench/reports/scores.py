@@ -95,8 +95,42 @@ def comparable(report: Report) -> tuple[Any, ...]:
     return p["name"], p["split"], p.get("probe", ""), report.limit or 0, data
 
 
-def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all") -> Table:
-    """One row per report of one suite under one protocol, best average first; and which averages noise leaves equal."""
+def grouped(reports: Sequence[Report]) -> list[list[Report]]:
+    """Reports that share a leaderboard: those that are ``comparable``; other numbers never share a column."""
+    groups: dict[tuple[object, ...], list[Report]] = {}
+    for report in reports:
+        name, split, probe, limit, data = comparable(report)
+        key = (name != "simcse", name, split != "test", split, probe, *report.tasks), limit, data
+        groups.setdefault(key, []).append(report)
+    return [groups[key] for key in sorted(groups)]
+
+
+def leaderboards(groups: Sequence[Sequence[Report]], metric: str = "spearman", aggregate: str = "all") -> list[Table]:
+    """The leaderboards of a folder's groups of reports, from ``grouped``."""
+    return [leaderboard(g, metric, aggregate, mark) for g, mark in zip(groups, group_marks(groups), strict=True)]
+
+
+def group_marks(groups: Sequence[Sequence[Report]]) -> list[str]:
+    """What sets each group of a folder apart from those of the same protocol and tasks: a limit, other data."""
+    marks = []
+    for group in groups:
+        (*rules, data), parts = comparable(group[0]), []
+        beside = [dict(comparable(other[0])[-1]) for other in groups if list(comparable(other[0])[:-1]) == rules]
+        alike = [other for other in beside if other.keys() == dict(data).keys()]
+        different = [name for name, digest in data if any(other[name] != digest for other in alike)]
+        if group[0].limit:
+            parts.append(f"ONLY THE FIRST {group[0].limit} PAIRS OF EVERY SUBSET")
+        if different:
+            parts.append(f"data of its own: {', '.join(f'{name} {dict(data)[name]}' for name in different)}")
+        marks.append("".join(f" — {part}" for part in parts))
+    return marks
+
+
+def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all", mark: str = "") -> Table:
+    """One row per comparable report, best average first; and which averages noise leaves equal.
+
+    ``mark``: from ``group_marks``, for the title.
+    """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
 
@@ -113,7 +147,7 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
         rows.append([marked_name(r.model), shown_usage(r.model), dtype, *scores])
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
-    if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
+    if baseline and not reports[0].limit and any(r.model["name"].startswith("word-vectors:") for r in reports):
         scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), *[MISSING] * 3]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
     columns = [*(titles.get(n, n) for n in names), "Avg.", "95 % interval", "rank", "like rank"]
@@ -123,7 +157,8 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         "Seeds are not considered."
     )
     notes = [note] if len(ordered) > 1 else []
-    return Table(board_title(reports, metric, aggregate), ["model", "pooling", "dtype", *columns], rows, notes)
+    title = board_title(reports, metric, aggregate) + mark
+    return Table(title, ["model", "pooling", "dtype", *columns], rows, notes)
 
 
 def narrow_leaderboard(table: Table) -> Table:

@@ -41,9 +41,9 @@ def draw_site(
         mteb_boards: leaderboards of mteb's own tasks, from ``mteb.mteb_leaderboards``.
     """
     boards = [
-        board(f"board{i}-{j}", folder, reports, worst)
+        board(f"board{i}-{j}", folder, reports, worst, mark)
         for i, (folder, group) in enumerate(groups.items())
-        for j, reports in enumerate(group)
+        for j, (reports, mark) in enumerate(zip(group, scores.group_marks(group), strict=True))
     ]
     ablations = [_ablation(name, path) for name, path in summaries.items()]
     findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
@@ -66,14 +66,17 @@ def draw_site(
     )
 
 
-def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> dict[str, Any]:
-    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair."""
+def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst, mark: str = "") -> dict[str, Any]:
+    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair.
+
+    ``mark``: from ``scores.group_marks``, for the title.
+    """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
     kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
     return {
         "id": ident,
-        "title": f"{folder}: {board_title(reports)}",
+        "title": f"{folder}: {board_title(reports)}{mark}",
         "sts": "sts" in kinds,
         "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
         "rows": [_row(r) | {"worst": worst.get(r.key, {})} for r in reports],
@@ -129,7 +132,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         texts |= scores.draw_report(report, path)
     groups = _by_folder(results, reports)
     for name, group in groups.items():
-        texts |= scores.draw_leaderboards(results / name, [scores.leaderboard(g) for g in group])
+        texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group))
     worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), problems))
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
@@ -183,7 +186,7 @@ def read_leaderboards(
     """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
     groups = _by_folder(results, read_reports(results, problems))
-    boards = {folder: [scores.leaderboard(g, metric, aggregate) for g in group] for folder, group in groups.items()}
+    boards = {folder: scores.leaderboards(group, metric, aggregate) for folder, group in groups.items()}
     return boards, problems
 
 
@@ -204,7 +207,7 @@ def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
 def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
     below = {path.parent.relative_to(results) for path in reports}
     folders = sorted(below, key=lambda f: (len(f.parts), f))  # the results folder's own first
-    return {str(f): grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
+    return {str(f): scores.grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
 
 
 def _tried(paths: Iterable[Path], read: Callable[[Path], T], problems: list[str]) -> Iterator[tuple[Path, T]]:
@@ -218,13 +221,3 @@ def _tried(paths: Iterable[Path], read: Callable[[Path], T], problems: list[str]
             problems.append(f"{path}: cannot be drawn ({first_line(error)}). Move it away or make it anew.")
         else:
             yield path, content
-
-
-def grouped(reports: Sequence[Report]) -> list[list[Report]]:
-    """Reports that share a leaderboard: by protocol, split, probe and tasks; other numbers never share a column."""
-    groups: dict[tuple[object, ...], list[Report]] = {}
-    for report in reports:
-        p = report.protocol
-        key = (p["name"] != "simcse", p["name"], p["split"] != "test", p["split"], p.get("probe", ""), *report.tasks)
-        groups.setdefault(key, []).append(report)
-    return [groups[key] for key in sorted(groups)]

@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -188,6 +189,44 @@ def test_regenerate_and_its_check(report, tmp_path):
     with pytest.raises(UserError, match=r"b\.json: not readable JSON"):
         regenerate(tmp_path)
     assert "10.00" in (tmp_path / "sts" / "a.md").read_text()  # the others are still written
+
+
+def on_data(report, name, digest, limit=None):
+    task = report.tasks["sts12"]
+    tasks = {"sts12": task | {"data": task["data"] | {"fingerprint": digest}}}
+    return dataclasses.replace(report, model=report.model | {"name": name}, key=name, tasks=tasks, limit=limit)
+
+
+def test_reports_on_other_data_do_not_share_a_leaderboard(report):
+    reports = [
+        on_data(report, "a", "f"),
+        on_data(report, "b", "e"),
+        on_data(report, "c", "f"),
+        on_data(report, "d", "g", 5),
+    ]
+    boards = scores.leaderboards(scores.grouped(reports))
+    assert [[row[0] for row in board.rows] for board in boards] == [["b"], ["a", "c"], ["d"]]
+    assert [board.title.partition(" — ")[2] for board in boards] == [
+        "data of its own: sts12 e", "data of its own: sts12 f", "ONLY THE FIRST 5 PAIRS OF EVERY SUBSET",
+    ]  # fmt: skip
+    alone = scores.leaderboards(scores.grouped(reports[::2]))
+    assert [board.title.partition(" — ")[2] for board in alone] == [""]
+
+
+def test_the_site_and_the_command_keep_them_apart(report, tmp_path, cli):
+    for name, digest, limit in (("a", "f", None), ("b", "e", None), ("c", "g", 5)):
+        on_data(report, name, digest, limit).save(tmp_path / "results" / "sts" / f"{name}.json")
+    done = cli("leaderboard", "--format", "csv")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(done.out.splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "1", "1"]
+    assert len({row["protocol"] for row in rows}) == 3
+    assert cli("report", "results").code == 0
+    page = (tmp_path / "results" / "index.html").read_text("utf-8")
+    boards = json.loads(page.split('id="boards">')[1].split("</script>")[0])
+    assert [[row["model"] for row in board["rows"]] for board in boards] == [["b"], ["a"], ["c"]]
+    assert "ONLY THE FIRST 5 PAIRS" in boards[2]["title"]
+    assert "data of its own: sts12 f" in (tmp_path / "results" / "sts" / "leaderboard.md").read_text("utf-8")
 
 
 def test_the_papers_glove_row_stands_beside_word_vectors(report):
