@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
@@ -18,10 +20,12 @@ from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import embed_once
 from simcse_bench.evaluation.metrics import Floats, correlation, unit
 from simcse_bench.evaluation.run import default_suite
-from simcse_bench.files import environment, now, read_json, require_writable, write_json
+from simcse_bench.files import environment, now, require_writable, write_json
+from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
-from simcse_bench.reports.geometry import Analysis, Cosines, Third
-from simcse_bench.reports.report import report_path
+from simcse_bench.reports.geometry import Analysis, Cosines, Third, read_analysis
+from simcse_bench.reports.report import model_variant, report_path
+from simcse_bench.schema import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,9 +157,12 @@ def analyze(
     splits: Sequence[str] = (),
     out: str | Path = "results",
     where: DataSource = ANYWHERE,
+    force: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
     """Analyse models on the pairs of an STS task, and draw all analyses below ``<out>/analysis``.
+
+    A model's file bears its name, and the pooling and head or dtype where they were chosen.
 
     Args:
         models: names as for ``open_model``, or opened ones.
@@ -163,13 +170,15 @@ def analyze(
         splits: of the task; none: all of them.
         out: the results folder.
         where: the data.
+        force: replace a saved analysis of other weights, settings or data.
         options: of ``open_model``.
 
     Returns:
         A row per model: model, data, spearman, alignment, uniformity, mean_cosine, effective_rank, dimension.
 
     Raises:
-        UserError: whatever ``read_whole`` and ``open_model`` refuse.
+        UserError: whatever ``read_whole`` and ``open_model`` refuse; two models for one file; another analysis in a
+            model's file (without force).
     """
     import pandas as pd
 
@@ -180,12 +189,41 @@ def analyze(
     suites = {default_suite(m.provenance, where) for m in opened}
     name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")
     pairs = read_whole(name, splits, where)
-    analyses = []
+    places: dict[Path, Model] = {}
     for model in opened:
+        variant = "".join(f"--{part}" for part in model_variant(model.provenance))
+        path = report_path(Path(out), "analysis", model.name, variant)
+        if path in places and _decided_by(places[path].provenance) != _decided_by(model.provenance):
+            raise UserError(
+                f"two models of the name {model.name} would be saved as {path}; give relative paths, which stand in "
+                "the file's name whole."
+            )
+        if path.exists() and not force:
+            _require_same(path, model, {"task": name, "splits": list(splits), "fingerprint": pairs.fingerprint()})
+        places[path] = model
+    analyses = []
+    for path, model in places.items():
         analyses.append(analyse_model(model, name, splits, pairs))
-        write_json(report_path(Path(out), "analysis", model.name), analyses[-1], None)
+        write_json(path, analyses[-1], None)
     write_analyses(Path(out) / "analysis")
     return pd.DataFrame(geometry_rows(analyses))
+
+
+def _decided_by(model: Mapping[str, Any]) -> Any:
+    """What decides a model's vectors, as JSON holds it."""
+    return json.loads(json.dumps(deciding(model)))
+
+
+def _require_same(path: Path, model: Model, data: Mapping[str, Any]) -> None:
+    """UserError where the analysis in a file is of other weights, settings or data."""
+    saved = read_analysis(path)
+    there, here = _decided_by(saved["model"]), _decided_by(model.provenance)
+    before: Mapping[str, Any] = saved["data"]
+    changed = [k for k in here if here[k] != there[k]] + [k for k in data if data[k] != before[k]]
+    if changed:
+        raise UserError(
+            f"{path} holds another analysis (other {', '.join(changed)}). Use --force to replace it, or another --out."
+        )
 
 
 def by_gold(cosines: Floats, gold: Floats) -> list[Cosines]:
@@ -215,17 +253,31 @@ def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[Third]:
     return thirds
 
 
+class _Run(TypedDict):
+    """What is read here of a run's record, see ``training.folder``."""
+
+    measured: NotRequired[Sequence[Mapping[str, float]]]
+
+
 def read_trajectory(run: Path) -> list[Mapping[str, float]]:
     """Alignment and uniformity at the steps of a run with ``--track-geometry``.
 
     Raises:
         UserError: no run, or one without them.
     """
-    record = read_json(run / "train.json") if (run / "train.json").is_file() else None
-    points = [p for p in (record or {}).get("measured", []) if "alignment" in p] if isinstance(record, dict) else []
+    path = run / "train.json"
+    record: _Run = read_record(path, _Run, "not a run's record.") if path.exists() else {}
+    points = [p for p in record.get("measured", ()) if {"alignment", "uniformity"} <= p.keys()]
     if not points:
         raise UserError(f"{run}: no run with alignment and uniformity; train with --track-geometry N.")
     return points
+
+
+def read_trajectories(runs: Sequence[Path]) -> dict[str, list[Mapping[str, float]]]:
+    """``read_trajectory`` of several runs, by the shortest ends of their paths that tell them apart."""
+    paths = list(dict.fromkeys(path.resolve() for path in runs))
+    count = next(n for n in range(1, 1000) if len({path.parts[-n:] for path in paths}) == len(paths))
+    return {"/".join(path.parts[-count:]): read_trajectory(path) for path in paths}
 
 
 def _lengths(pairs: Pairs) -> Floats:

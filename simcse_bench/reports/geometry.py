@@ -108,6 +108,7 @@ def write_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
 
 def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, bytes]:
     """File -> content of all that is drawn from the analyses of a folder."""
+    drawn_from, analyses = analyses, own_names(analyses)
     tables = [geometry_table(analyses), thirds_table(analyses, "by_length", "words a sentence"),
               thirds_table(analyses, "by_overlap", "share of common words")]  # fmt: skip
     figures = {f"{m['file']}-cosines": plots.plot_densities(m) for m in analyses}
@@ -128,9 +129,16 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
         tables[0].title,
         sections,
         geometry_provenance(analyses),
-        fingerprint(analyses),
+        fingerprint(drawn_from),
     )
     return files
+
+
+def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
+    """Those that share a model's name under the names of their files: one model with two poolings."""
+    names = [m["model"]["name"] for m in analyses]
+    own = [m["file"] if "file" in m and names.count(m["model"]["name"]) > 1 else m["model"]["name"] for m in analyses]
+    return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
 
 
 def geometry_table(analyses: Sequence[Analysis]) -> Table:
@@ -138,7 +146,7 @@ def geometry_table(analyses: Sequence[Analysis]) -> Table:
     rows = [
         [marked_name(m["model"]), _data(m), f"{m['spearman']:.2f}", f"{m['alignment']:.3f}", f"{m['uniformity']:.2f}",
          f"{m['mean_cosine']:.3f}", f"{m['effective_rank']:.0f} of {m['dimension']}"]
-        for m in analyses
+        for m in own_names(analyses)
     ]  # fmt: skip
     header = ["model", "data", "Spearman ×100", "alignment", "uniformity", "mean cosine", "effective rank"]
     notes = [

@@ -49,7 +49,7 @@ def draw_site(
     findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
     shapes = []
     if analyses:
-        scatter = plots.plot_scatter(analyses) if len(analyses) > 1 else None
+        scatter = plots.plot_scatter(geometry.own_names(analyses)) if len(analyses) > 1 else None
         shapes = [page.section("", scatter, geometry.geometry_table(analyses))]
     drawn_from = [boards, [p.read_text("utf-8") for p in summaries.values()], analyses, list(reproductions)]
     return page.render_template(
