@@ -62,7 +62,7 @@ SCHEMAS = {
 def schema_command(
     name: Annotated[str | None, typer.Argument(help="A kind of file; none: lists them.")] = None,
 ) -> None:
-    """Print the JSON schema of a kind of file that simcse-bench writes: report, trial, summary, ...
+    """Print the JSON schema of a kind of file that we write: report, trial, summary, ...
 
     A .jsonl file (pairs) holds one such object a line.
 

@@ -24,6 +24,7 @@ from simcse_bench.files import environment, now, require_writable, write_json
 from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
 from simcse_bench.reports.geometry import Analysis, Cosines, Third, read_analysis
+from simcse_bench.reports.page import require_own
 from simcse_bench.reports.report import model_variant, report_path
 from simcse_bench.schema import read_record
 
@@ -185,6 +186,7 @@ def analyze(
     from simcse_bench.reports.geometry import geometry_rows, write_analyses
 
     require_writable(Path(out) / "analysis" / "index.html")
+    require_own(Path(out) / "analysis" / "index.html")
     opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
     suites = {default_suite(m.provenance, where) for m in opened}
     name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")

@@ -14,9 +14,10 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.experiments.run import Executor, run_one_by_one
 from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, steps
 from simcse_bench.experiments.summary import judge
-from simcse_bench.files import environment, now, write_bytes, write_json
+from simcse_bench.files import environment, now, require_writable, write_json
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.progress import Say
+from simcse_bench.reports.page import require_own, write_drawn
 from simcse_bench.reports.report import Report, load_pairs
 from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, Reproduced, draw_reproduction, read_reproduction
 from simcse_bench.reports.table import MISSING, Table
@@ -115,6 +116,8 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
 
 def _begin(r: Reproduction) -> Reproduced:
     path = r.folder / REPRODUCTION_RECORD
+    require_writable(path)
+    require_own(r.folder / "index.html")
     before: Mapping[str, Any] = read_reproduction(path) if path.exists() else {}
     machine: Any = environment(r.options.device)
     return {
@@ -137,7 +140,7 @@ def _write(r: Reproduction, record: Reproduced) -> list[str]:
     write_json(r.folder / REPRODUCTION_RECORD, record)
     problems: list[str] = []
     for path, content in draw_reproduction(r.folder, problems).items():
-        write_bytes(path, content)
+        write_drawn(path, content)
     return problems
 
 

@@ -14,9 +14,10 @@ from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep
 from simcse_bench.experiments.trial import FinishedTrial, TrialResult, augmenter_fingerprint, read_trial, run_trial
-from simcse_bench.files import lock_folder, require_writable, write_bytes, write_json
+from simcse_bench.files import lock_folder, require_writable, write_json
 from simcse_bench.progress import Say, silent, unseen
 from simcse_bench.reports.ablation import DRAWN, SUMMARY, Summary, ablation_rows, draw_ablation
+from simcse_bench.reports.page import require_own, write_drawn
 from simcse_bench.reports.table import Table
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import shown_config
@@ -242,6 +243,7 @@ def run_sweep(
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)
     require_writable(sweep.folder / SUMMARY)
+    require_own(sweep.folder / "index.html")
     with lock_folder(sweep.folder):
         results: list[TrialResult] = []
         try:
@@ -264,9 +266,11 @@ def _write(folder: Path, summary: Summary) -> None:
     files = draw_ablation(folder)
     for name in DRAWN:
         if folder / name not in files:  # of an earlier summary
+            if name.endswith(".html"):
+                require_own(folder / name)
             (folder / name).unlink(missing_ok=True)
     for path, content in files.items():
-        write_bytes(path, content)
+        write_drawn(path, content)
 
 
 def run_ablation(

@@ -14,10 +14,9 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.experiments.ablations import ABLATIONS, Ablation
 from simcse_bench.files import fingerprint
 from simcse_bench.reports.plots import is_number
+from simcse_bench.reports.report import LONGEST
 from simcse_bench.training.config import TrainConfig, fields_of, recipe, with_settings
 from simcse_bench.training.run import RunOptions
-
-_LONGEST = 200  # bytes of an arm's file name, of 255: seed, ending and a temporary name's letters come to it
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,6 @@ def slug(arm: str) -> str:
     for sign, word in {"α = ": "alpha-", "%": "pc", "w/o": "without", "w/": "with", "=": "-"}.items():
         named = named.replace(sign, word)
     name = re.sub(r"[^\w.]+", "-", named).strip("-")
-    if len(name.encode()) <= _LONGEST:
+    if len(name.encode()) <= LONGEST:
         return name
-    return name.encode()[: _LONGEST - 9].decode(errors="ignore") + f"-{fingerprint(arm)[:8]}"
+    return name.encode()[: LONGEST - 9].decode(errors="ignore") + f"-{fingerprint(arm)[:8]}"

@@ -11,10 +11,10 @@ from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import Environment, fingerprint, write_bytes
+from simcse_bench.files import Environment, fingerprint
 from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
-from simcse_bench.reports.page import page, section
+from simcse_bench.reports.page import page, section, write_drawn
 from simcse_bench.reports.report import Provenance
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
 from simcse_bench.schema import read_record
@@ -102,7 +102,7 @@ def write_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
     """Write what is drawn from a folder's analyses; gives them, and the problems of the files that are none."""
     analyses, problems = read_analyses(folder)
     for path, content in draw_geometry(folder, analyses).items():
-        write_bytes(path, content)
+        write_drawn(path, content)
     return analyses, problems
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from simcse_bench.schema import parse_record, read_bytes, read_record
 
 REPORT_SCHEMA: Literal[1] = 1
 PAIRS = ".pairs.jsonl"
+LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters come to it
 _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
 
 
@@ -255,9 +257,15 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
         name.encode()
     except UnicodeEncodeError:
         raise UserError(f"name {name!r}: not valid unicode; give another --name.") from None
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name):
+        raise UserError(f"name {name[:60]!r}: holds a line break or a control character; give another --name.")
     file, folder = _slug(name, "model") + _slug(variant, ""), _slug(suite, "tasks")
-    if len(file) > 200:
-        raise UserError(f"name {name[:60]!r}...: too long for a file name; give a shorter --name.")
+    for part, what in ((file, f"name {name[:60]!r} with its settings"), (folder, f"suite {suite[:60]!r}")):
+        if len(part.encode()) > LONGEST:
+            raise UserError(
+                f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
+                "Give a shorter --name, or fewer tasks at once."
+            )
     if file == "leaderboard" or folder in ("speed", "mteb"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"

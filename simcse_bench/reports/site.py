@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError, first_line
-from simcse_bench.files import fingerprint, write_bytes
+from simcse_bench.files import fingerprint
 from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_settings, shown_usage
 from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
 from simcse_bench.reports.report import Report, load_worst
@@ -170,7 +170,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for path, content in files.items():
         try:
             if not check:
-                write_bytes(path, content)
+                page.write_drawn(path, content)
             elif page.stale(path, content):
                 problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
         except UserError as error:

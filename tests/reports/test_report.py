@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import write_text
@@ -95,6 +97,75 @@ def test_file_names(tmp_path):
     assert report_path(tmp_path, "sts", "a/b-c", "--mteb").name == "a__b-c--mteb.json"
     assert report_path(tmp_path, "sts", "../../etc/x").parent == tmp_path / "sts"
     assert report_path(tmp_path, "sts", "???").name == "model.json"
+
+
+@given(st.text(min_size=1), st.sampled_from(["", "--mean-none", "--first20"]))
+def test_any_name_makes_a_file_name_or_is_refused(name, variant):
+    try:
+        path = report_path(Path("results"), "sts", name, variant)
+    except UserError as error:
+        told = error.problems
+    else:
+        told = []
+    if told:
+        assert [len(problem.splitlines()) for problem in told] == [1]
+        return
+    assert path.parent == Path("results/sts")
+    assert len(path.name.encode()) <= 205
+    assert path.name.isprintable()
+
+
+@pytest.mark.parametrize("name", ["模" * 78, "a\nb", "a\x1b[31m", "a\u2028b", "x" * 201])
+def test_a_name_that_makes_no_file_is_refused_before_the_work(cli, monkeypatch, name):
+    monkeypatch.setattr("simcse_bench.evaluation.run.score_all", lambda *a, **k: pytest.fail("computed"))
+    done = cli("eval", "--model", "mini", "--name", name)
+    assert done.code == 2
+    assert done.err.count("error: ") == 1
+    assert "--name" in done.err
+    assert len(done.err.splitlines()) == 2  # and which data is taken
+    assert not Path("results").exists()
+
+
+def test_a_folders_name_that_is_too_long_is_told(cli):
+    done = cli("eval", "--model", "mini", "--out", "模" * 86)
+    assert (done.code, "File name too long" in done.err) == (2, True)
+    done = cli("report", "x" * 300)
+    assert (done.code, "too long a name" in done.err) == (2, True)
+
+
+def test_a_page_of_someone_elses_is_left(report, tmp_path, cli):
+    report.save(tmp_path / "results" / "sts" / "a.json")
+    page = tmp_path / "results" / "index.html"
+    page.write_text("<html>my own</html>")
+    for args in ((), ("--check",)):
+        done = cli("report", "results", *args)
+        assert done.code == 2
+        assert "results/index.html: not a page of simcse-bench" in done.err
+        assert page.read_text() == "<html>my own</html>"
+    assert (tmp_path / "results" / "sts" / "leaderboard.md").is_file()
+    page.unlink()
+    assert cli("report", "results").code == 0
+    assert cli("report", "results").code == 0  # ours is replaced
+    analysis = tmp_path / "other" / "analysis"
+    analysis.mkdir(parents=True)
+    (analysis / "index.html").write_text("mine")
+    done = cli("analyze", "--model", "mini", "--out", "other")
+    assert (done.code, "not a page of simcse-bench" in done.err) == (2, True)
+    assert [p.name for p in analysis.iterdir()] == ["index.html"]
+
+
+def test_marks_in_names_are_text_in_a_terminal(report, tmp_path, cli):
+    name = "[/b] $x$ [red]"
+    task = report.tasks["sts12"] | {"title": "[/i]"}
+    marked = dataclasses.replace(report, model=report.model | {"name": name}, tasks={"sts12": task})
+    marked.save(tmp_path / "results" / "sts" / "a.json")
+    done = cli("leaderboard")
+    assert done.code == 0, done.err
+    assert name in done.out
+    assert "[/i]" in done.out
+    for form in ("md", "latex", "csv"):
+        assert cli("leaderboard", "--format", form).code == 0
+    assert cli("report", "results").code == 0
 
 
 @pytest.mark.parametrize(("suite", "name"), [("sts", "leaderboard"), ("speed", "m")])
