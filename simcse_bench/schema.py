@@ -71,7 +71,7 @@ def parse_record(content: bytes, kind: type[T], where: str, otherwise: str) -> T
     else:
         if not is_dataclass(kind):
             return parsed  # type: ignore[no-any-return]
-        problems = [f"{name}: unknown" for name in parsed if name not in {f.name for f in fields(kind)}]
+        problems = [f"{_printable(name)}: unknown" for name in parsed if name not in {f.name for f in fields(kind)}]
         if not problems:
             return kind(**parsed)
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -101,13 +101,17 @@ def _adapter(kind: Any) -> Any:
 
 def _shown(problem: Any) -> str:
     """One of pydantic's problems: where it is and what was expected."""
-    place = ".".join(str(part) if str(part).isprintable() else ascii(part)[1:-1] for part in problem["loc"])
+    place = ".".join(_printable(str(part)) for part in problem["loc"])
     said = _EXPECTED.get(problem["type"], problem["msg"])
     if problem["type"] != "missing":
         found = json.dumps(problem["input"], ensure_ascii=False, default=str)
-        found = found if found.isprintable() else ascii(found)[1:-1]
+        found = _printable(found)
         said += f", found {found if len(found) <= 40 else found[:37] + '...'}"
     return f"{place}: {said}" if place else said
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _refuse(name: str) -> NoReturn:

@@ -68,7 +68,7 @@ def schema_command(
 
     \b
     simcse-bench schema
-    simcse-bench schema report > report.schema.json
+    simcse-bench schema report
     """
     import json
 

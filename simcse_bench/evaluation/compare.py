@@ -98,7 +98,8 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
     first = sides[0].report
     names = [n for n in first.tasks if all(_has_cosines(s, n) for s in sides)]
     if not names:
-        raise UserError("these reports have no STS task in common.")
+        places = ", ".join(str(side.path) for side in sides)
+        raise UserError(f"these reports have the cosines of no STS task in common: {places}.")
     problems = []
     data: dict[str, Pairs] = {}
     for name in names:
