@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -56,6 +57,7 @@ app.command("encode")(search.encode_command)
 app.command("demo")(search.demo_command)
 app.command("ls")(listing.list_command)
 app.command("report")(listing.report_command)
+app.command("schema")(listing.schema_command)
 
 
 def main() -> None:
@@ -75,6 +77,11 @@ def main() -> None:
     except BrokenPipeError:  # `simcse-bench ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        typer.echo(f"error: {error.filename}: too long a name for a file. Choose a shorter one.", err=True)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -13,13 +14,25 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from simcse_bench.errors import UserError
 
 ENV_CACHE = "SIMCSE_BENCH_CACHE"
 _LOCK = ".lock"
+_LONGEST_PART = 255  # bytes of a file's name, on every usual file system
 _PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+class Environment(TypedDict):
+    """Versions and machine, as a file of ours holds them."""
+
+    processor: str
+    cores: int | None
+    versions: Mapping[str, str]
+    gpu: NotRequired[str]
 
 
 def cache_dir() -> Path:
@@ -91,10 +104,13 @@ def lock_folder(folder: Path, doing: str = "training") -> Iterator[None]:
 
 def require_writable(path: Path) -> None:
     """UserError if a file could not be written there; tried before the work, leaving nothing behind."""
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        long = [part for part in path.parts if len(os.fsencode(part)) > _LONGEST_PART]
+        if long:
+            raise OSError(errno.ENAMETOOLONG, f"a name of {len(os.fsencode(long[0]))} bytes")
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

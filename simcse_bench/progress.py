@@ -99,7 +99,8 @@ def _open_bar(label: str, steps: bool = False) -> Iterator[tuple[Any, Any]]:
 
     done = MofNCompleteColumn() if steps else TaskProgressColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
-    with Bar(*columns, TextColumn("{task.fields[state]}"), console=Console(stderr=True), transient=not steps) as bar:
+    state = TextColumn("{task.fields[state]}", markup=False)
+    with Bar(*columns, state, console=Console(stderr=True), transient=not steps) as bar:
         yield bar, bar.add_task(label, total=None, state="")
 
 

@@ -27,6 +27,7 @@ _EXPECTED = {
     "float_type": "expected a number",
     "bool_type": "expected true or false",
     "none_required": "expected null",
+    "too_short": "expected something in it",
 }
 
 
@@ -41,11 +42,18 @@ def read_record(path: Path, kind: type[T], otherwise: str) -> T:
     Raises:
         UserError: the file cannot be read, is no JSON, or something in it is missing or of another type.
     """
+    return parse_record(read_bytes(path, otherwise), kind, str(path), otherwise)
+
+
+def read_bytes(path: Path, otherwise: str) -> bytes:
+    """The content of a file; UserError where it cannot be read, or is none: a pipe would be waited for."""
     try:
-        content = path.read_bytes()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: not a file: {otherwise}")
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}.") from None
-    return parse_record(content, kind, str(path), otherwise)
+        advice = "." if isinstance(error, FileNotFoundError) else f": {otherwise}"
+        raise UserError(f"{path}: {error.strerror or error}{advice}") from None
 
 
 def parse_record(content: bytes, kind: type[T], where: str, otherwise: str) -> T:
@@ -53,7 +61,7 @@ def parse_record(content: bytes, kind: type[T], where: str, otherwise: str) -> T
     from pydantic import ValidationError
 
     try:
-        parsed = json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite)
+        parsed = json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not readable JSON ({error}): {otherwise}") from None
     try:
@@ -63,20 +71,29 @@ def parse_record(content: bytes, kind: type[T], where: str, otherwise: str) -> T
     else:
         if not is_dataclass(kind):
             return parsed  # type: ignore[no-any-return]
-        problems = [f"{name}: unknown" for name in parsed if name not in {f.name for f in fields(kind)}]
+        problems = [f"{_printable(name)}: unknown" for name in parsed if name not in {f.name for f in fields(kind)}]
         if not problems:
             return kind(**parsed)
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     raise UserError(f"{where}: {otherwise} ({'; '.join(problems[:_SHOWN])}{more})")
 
 
-def json_schema(kind: type) -> dict[str, Any]:
+def json_schema(kind: Any) -> dict[str, Any]:
     """The JSON schema of a file's type."""
     return _adapter(kind).json_schema()  # type: ignore[no-any-return]
 
 
+def schema_version(schema: dict[str, Any]) -> int:
+    """The version that a file of this JSON schema carries in its field "schema"; 1 where it has none."""
+    parts = (schema, *schema.get("$defs", {}).values())
+    versions = [
+        part["properties"]["schema"].get("const", 1) for part in parts if "schema" in part.get("properties", {})
+    ]
+    return int(max(versions, default=1))
+
+
 @functools.cache
-def _adapter(kind: type) -> Any:
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -84,12 +101,17 @@ def _adapter(kind: type) -> Any:
 
 def _shown(problem: Any) -> str:
     """One of pydantic's problems: where it is and what was expected."""
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(_printable(str(part)) for part in problem["loc"])
     said = _EXPECTED.get(problem["type"], problem["msg"])
     if problem["type"] != "missing":
         found = json.dumps(problem["input"], ensure_ascii=False, default=str)
+        found = _printable(found)
         said += f", found {found if len(found) <= 40 else found[:37] + '...'}"
     return f"{place}: {said}" if place else said
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _refuse(name: str) -> NoReturn:
@@ -99,5 +121,10 @@ def _refuse(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no number that a float can hold")
+        raise ValueError(f"{text[:20]} is no number that a float can hold")
     return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)  # a whole number is taken where a float is expected
+    return int(text)

@@ -12,7 +12,12 @@ from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.evaluation.mteb.adapter import content_name
-from simcse_bench.reports.report import Report, evaluation_key
+from simcse_bench.experiments.trial import read_trial
+from simcse_bench.reports.ablation import read_summary
+from simcse_bench.reports.geometry import read_analysis
+from simcse_bench.reports.report import Report, evaluation_key, load_pairs
+from simcse_bench.reports.reproduction import read_reproduction, read_trajectories
+from simcse_bench.reports.scores import read_speed
 from simcse_bench.search.index import load_index, model_fingerprint
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
@@ -64,12 +69,25 @@ def test_the_settings_of_an_unfinished_run(tmp_path):
     assert RunFolder(tmp_path / "run").config() == dataclasses.replace(config, seed=7)
 
 
-def test_every_committed_report_is_read():
-    results = Path(__file__).parent.parent / "results"
-    paths = [*results.glob("sts/*.json"), *results.glob("transfer/*.json")]
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def read(path):
+    """A committed file through its type."""
+    if path.suffix == ".jsonl":
+        report = path.with_name(path.name.removesuffix(".pairs.jsonl") + ".json")
+        return load_pairs(report, Report.load(report))
+    if "--seed" in path.name:
+        return read_trial(path)
+    named = {"summary": read_summary, "reproduction": read_reproduction, "trajectories": read_trajectories}
+    placed = {"analysis": read_analysis, "speed": read_speed}
+    return named.get(path.stem, placed.get(path.parent.name, Report.load))(path)
+
+
+def test_every_committed_file_is_read_as_its_type():
+    paths = [*RESULTS.rglob("*.json"), *RESULTS.rglob("*.jsonl")]
     if not paths:
         pytest.skip("no results/ here: this is no checkout")
-    for path in paths:
-        report = Report.load(path)
-        assert len(report.key) == 16
-        assert {"spearman", "accuracy"} & {m for t in report.tasks.values() for m in t["scores"]}
+    kinds = {type(read(path)) for path in paths}
+    assert len(paths) > 200
+    assert Report in kinds

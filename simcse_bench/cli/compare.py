@@ -41,14 +41,15 @@ def leaderboard_command(
     boards, problems = read_leaderboards(results, metric, aggregate)
     if suite is not None and suite not in boards:
         raise unknown("folder of reports", suite, boards)
-    for folder in boards if suite is None else [suite]:
-        for table in boards[folder]:
-            if format == "csv":
-                typer.echo(to_csv([{"folder": folder} | row for row in leaderboard_rows(table)]), nl=False)
-            elif format == "table":
-                console.print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
-            else:
-                console.print_table(table, format)
+    shown = [(folder, table) for folder in (boards if suite is None else [suite]) for table in boards[folder]]
+    if format == "csv":  # one document, however many leaderboards
+        rows = [{"folder": folder} | row for folder, table in shown for row in leaderboard_rows(table)]
+        typer.echo(to_csv(rows), nl=False)
+    for folder, table in shown if format != "csv" else ():
+        if format == "table":
+            console.print_table(dataclasses.replace(narrow_leaderboard(table), title=f"{folder}: {table.title}"))
+        else:
+            console.print_table(table, format)
     for problem in problems:
         console.aloud(f"left out: {problem}")
     if not boards:
@@ -77,14 +78,14 @@ def compare_command(
         differences,
         most_different_pairs,
         read_data,
-        read_side,
+        read_sides,
     )
 
     if len(reports) < 2:
         raise UserError(f"one report to compare ({reports[0]}); name at least two.")
     if worst < 0:
         raise UserError(f"--worst {worst}: expected 0 or more.")
-    first, *others = (read_side(given, results, suite) for given in reports)
+    first, *others = read_sides(reports, results, suite)
     data = read_data([first, *others], console.where_from(data_dir, tasks_dir, data_revision))
     for other in others:
         console.print_table(comparison_table(first.name, other.name, differences(first, other, data)))
@@ -158,6 +159,9 @@ def analyze_command(
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
     out: console.Results = Path("results"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a saved analysis of other weights, settings or data.")
+    ] = False,
 ) -> None:
     """Alignment, uniformity, cosines by gold score, spectrum and anisotropy of models; tables, plots, one page.
 
@@ -165,20 +169,20 @@ def analyze_command(
     simcse-bench analyze --model bert-base-uncased --model princeton-nlp/unsup-simcse-bert-base-uncased
     simcse-bench analyze --run runs/a --run runs/b
     """
-    from simcse_bench.evaluation.geometry import analyze, read_trajectory
+    from simcse_bench.evaluation.geometry import analyze, read_trajectories
     from simcse_bench.reports import plots
     from simcse_bench.reports.geometry import geometry_table, read_analyses
 
     if not model and not run:
         raise UserError("nothing to analyze: give --model, or --run for the trajectory of a training run.")
     folder = out / "analysis"
-    trajectories = {path.name: read_trajectory(path) for path in run or ()}
+    trajectories = read_trajectories(run or ())
     if model:
         where = console.where_from(data_dir, tasks_dir, data_revision)
         asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
         analyze(
-            model, task, split or (), out, where, pooling=pooling, head=head, dtype=dtype, device=device, prompt=asked,
-            truncate_dim=truncate_dim, trust_code=trust_remote_code,
+            model, task, split or (), out, where, force,
+            pooling=pooling, head=head, dtype=dtype, device=device, prompt=asked, truncate_dim=truncate_dim, trust_code=trust_remote_code,
         )  # fmt: skip
         analyses, problems = read_analyses(folder)
         console.print_table(geometry_table(analyses))

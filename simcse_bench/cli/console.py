@@ -118,7 +118,7 @@ def print_table(table: Table, format: str = "table") -> None:
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left = text_columns(table)
     for i, column in enumerate(table.header):
-        drawn.add_column(column, justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
+        drawn.add_column(Text(column), justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own

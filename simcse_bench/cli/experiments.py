@@ -63,12 +63,13 @@ def reproduce_command(
         console.print_table(reproduction.forecast_reproduction(planned, say))
         return
     record = reproduction.reproduce(planned, "none" if quiet else progress, say)
-    console.print_table(statements_table(planned.folder, record))
+    console.print_table(statements_table(planned.folder, record, []))
     if not quiet:
         typer.echo(f"written: {planned.folder}/ (index.html, tables.md)", err=True)
-    for what in record["failed"]:
+    failed = record.get("failed", [])
+    for what in failed:
         typer.echo(f"failed: {what}; the page says why, the same command tries again", err=True)
-    if record["failed"]:
+    if failed:
         raise typer.Exit(1)
 
 

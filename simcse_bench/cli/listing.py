@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +13,11 @@ from simcse_bench.errors import UserError, unknown
 
 def list_command(
     what: Annotated[
-        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings or ablations")
+        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings, ablations or schemas")
     ] = "tasks",
     tasks_dir: console.TasksDir = None,
 ) -> None:
-    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, ablations.
+    """List what has a name: tasks, suites, models, poolings, protocols, recipes, settings of `train`, and so on.
 
     \b
     simcse-bench ls models
@@ -27,6 +27,9 @@ def list_command(
 
     from simcse_bench.cli import lists
 
+    if what == "schemas":
+        schema_command()
+        return
     listings = {
         "tasks": lambda: lists.list_tasks(tasks_dir),
         "suites": lambda: lists.list_suites(tasks_dir),
@@ -38,8 +41,58 @@ def list_command(
         "ablations": lists.list_ablations,
     }
     if what not in listings:
-        raise unknown("list", what, listings)
+        raise unknown("list", what, [*listings, "schemas"])
     console.print_table(listings[what]())
+
+
+# name of a kind of file of ours -> the type it is read as
+SCHEMAS = {
+    "report": "simcse_bench.reports.report:Report",
+    "pairs": "simcse_bench.reports.report:PairsLine",
+    "mteb": "simcse_bench.reports.mteb:MtebReport",
+    "trial": "simcse_bench.experiments.trial:TrialResult",
+    "summary": "simcse_bench.reports.ablation:Summary",
+    "reproduction": "simcse_bench.reports.reproduction:Reproduced",
+    "trajectories": "simcse_bench.reports.reproduction:Trajectories",
+    "geometry": "simcse_bench.reports.geometry:Analysis",
+    "speed": "simcse_bench.reports.scores:Speed",
+}
+
+
+def schema_command(
+    name: Annotated[str | None, typer.Argument(help="A kind of file; none: lists them.")] = None,
+) -> None:
+    """Print the JSON schema of a kind of file that we write: report, trial, summary, ...
+
+    A .jsonl file (pairs) holds one such object a line.
+
+    \b
+    simcse-bench schema
+    simcse-bench schema report
+    """
+    import json
+
+    from simcse_bench.reports.table import Table
+
+    if name is not None and name not in SCHEMAS:
+        raise unknown("schema", name, SCHEMAS)
+    if name is not None:
+        typer.echo(json.dumps(versioned_schema(name), indent=1, ensure_ascii=False))
+        return
+    rows = [[kind, versioned_schema(kind)["$id"]] for kind in SCHEMAS]
+    console.print_table(Table("files of simcse-bench; `simcse-bench schema NAME` prints one", ["name", "schema"], rows))
+
+
+def versioned_schema(name: str) -> dict[str, Any]:
+    """The JSON schema of a kind of file, with its name and version."""
+    import importlib
+
+    from simcse_bench.schema import json_schema, schema_version
+
+    module, _, kind = SCHEMAS[name].partition(":")
+    schema = json_schema(getattr(importlib.import_module(module), kind))
+    known_as = f"simcse-bench/{name}/{schema_version(schema)}"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": known_as, **schema}
 
 
 def report_command(

@@ -18,7 +18,8 @@ from simcse_bench.evaluation.metrics import correlation, percent_ranks
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
 from simcse_bench.evaluation.statistics import difference, holm, mean_difference
 from simcse_bench.files import shown_name
-from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, known_model
+from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, PLAIN_POOLINGS, known_model
+from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
@@ -40,24 +41,52 @@ class Side:
     report: Report
     similarities: Mapping[str, Sequence[float]]
     name: str  # of the report: one model may have several
+    path: Path = Path()
+
+
+def read_sides(given: Sequence[str], results: Path, suite: str = "sts") -> list[Side]:
+    """Reports to compare; see ``read_side``.
+
+    Raises:
+        UserError: what ``read_side`` raises; two of them that are one report.
+    """
+    sides = [read_side(one, results, suite) for one in given]
+    places = [side.path.resolve() for side in sides]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise UserError(
+                f"{given[places.index(place)]} and {given[i]} are one report, {sides[i].path}: models are found by "
+                "name, folders by their last part. Evaluate one with a --name of its own and give that, or two files."
+            )
+    names = [side.name for side in sides]
+    return [side if names.count(side.name) == 1 else replace(side, name=side.path.as_posix()) for side in sides]
 
 
 def read_side(given: str, results: Path, suite: str = "sts") -> Side:
-    """A report by its path, or by a model's name below ``<results>/<suite>``.
+    """A report by its path, or by a model's name or folder below ``<results>/<suite>``.
 
     Raises:
-        UserError: no such report, or one without the cosines of its pairs.
+        UserError: no such report, one without the cosines of its pairs, one of another model than the folder's.
     """
     path = Path(given)
-    if path.suffix != ".json":
-        name = shown_name(given) if path.is_dir() else ALIASES.get(given, given)
+    folder = path if path.is_dir() else None
+    if folder or path.suffix != ".json":
+        name = shown_name(given) if folder else ALIASES.get(given, given)
         path = report_path(results, suite, name)
     if not path.is_file():
         raise UserError(
             f"{path}: no such report; run `simcse-bench eval --model {given}` first, or give a report's file."
         )
     report = Report.load(path)
-    return Side(report, load_pairs(path, report), path.stem)
+    if folder:
+        there, here = report.model.get("files") or {}, resolve(given, None, "cls", "none").provenance()["files"]
+        changed = [name for name, digest in here.items() if there.get(name, digest) != digest]
+        if changed:
+            raise UserError(
+                f"{path} is of another model than {given} ({', '.join(changed)} differ). Evaluate {given} with a "
+                "--name of its own and give that, or give a report's file."
+            )
+    return Side(report, load_pairs(path, report), path.stem, path)
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Pairs]:
@@ -67,9 +96,10 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
         UserError: reports on different data, or data other than theirs.
     """
     first = sides[0].report
-    names = [n for n in first.tasks if all(n in s.similarities for s in sides)]
+    names = [n for n in first.tasks if all(_has_cosines(s, n) for s in sides)]
     if not names:
-        raise UserError("these reports have no STS task in common.")
+        places = ", ".join(str(side.path) for side in sides)
+        raise UserError(f"these reports have the cosines of no STS task in common: {places}.")
     problems = []
     data: dict[str, Pairs] = {}
     for name in names:
@@ -84,9 +114,20 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
         if pairs.fingerprint() not in fingerprints:
             problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")
         data[name] = pairs
+        problems += [
+            f"{s.path}: {len(s.similarities[name])} cosines beside it of {name}, which has {len(pairs)} pairs. "
+            "Evaluate again with --force."
+            for s in sides
+            if len(s.similarities[name]) != len(pairs)
+        ]
     if problems:
         raise UserError(*problems)
     return data
+
+
+def _has_cosines(side: Side, task: str) -> bool:
+    tasks = side.report.tasks
+    return task in side.similarities and task in tasks and "spearman" in tasks[task]["scores"]
 
 
 def compare(
@@ -107,9 +148,9 @@ def compare(
         See ``differences``.
 
     Raises:
-        UserError: no such report, no pairs beside it, reports on different data.
+        UserError: no such report, no pairs beside it, reports on different data, one report on both sides.
     """
-    one, other = (read_side(str(given), Path(results), suite) for given in (first, second))
+    one, other = read_sides([str(first), str(second)], Path(results), suite)
     return differences(one, other, read_data([one, other], where))
 
 
@@ -131,7 +172,7 @@ def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.Data
         gold, sizes = {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()}
         by_task["avg"], titles["avg"] = mean_difference(one, other, gold, sizes), "Avg."
         for values in scores:
-            values["avg"] = np.mean(list(values.values()))
+            values["avg"] = float(np.mean(list(values.values())))
     rows = [
         {"task": n, "title": titles[n], "first": scores[0][n], "second": scores[1][n], "difference": d.value}
         | dict(zip(("low", "high"), d.interval or (None, None), strict=True))
@@ -288,7 +329,7 @@ def verification_table(verification: Verification) -> Table:
 
 def nearest_view(plan: EvaluationPlan, encoder: Any, row: PublishedRow) -> Match:
     """The pooling and head of this checkpoint nearest to the published row, all from one forward pass."""
-    views = [(pooling, head) for pooling in POOLINGS for head in HEADS if head in encoder.heads]
+    views = [(pooling, head) for pooling in PLAIN_POOLINGS for head in HEADS if head in encoder.heads]
     data: Mapping[str, Any] = {n: d for n, d in plan.data.items() if n in row.scores}
     sentences = distinct_sentences(data.values())
     rows = {s: i for i, s in enumerate(sentences)}

@@ -97,7 +97,7 @@ def score_all(
     embedded = time.perf_counter()
     model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
     device = str(model.get("device", "cpu"))
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Any] = {}
     replicates: dict[str, dict[str, dict[str, Floats]]] = {}
     similarities: dict[str, Floats] = {}
     for task in (t for t in tasks if t.name in data):
@@ -116,18 +116,21 @@ def score_all(
         results[task.name] = {"title": task.title, "kind": task.kind, "n": len(rows), **scored, "data": origin}
     counted = {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
     one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
-    fields, fingerprints = protocol_fields(protocol, tasks), {n: r["data"]["fingerprint"] for n, r in results.items()}
+    fields: Any = protocol_fields(protocol, tasks)
+    fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
+    machine: Any = environment(device)
+    described: Any = dict(model) | {"dimension": int(whole.vectors.shape[1])}
     report = Report(
         key=evaluation_key(model, fields, fingerprints, limit),
         suite=suite,
-        model=dict(model) | {"dimension": int(whole.vectors.shape[1])},
+        model=described,
         protocol=fields,
         tasks=results,
         average=_average(results, replicates) if one_kind and not skipped else None,
         skipped=dict(skipped),
         limit=limit,
         stats=dict(getattr(encoder, "stats", {})) | counted,
-        environment=environment(device),
+        environment=machine,
         seconds={"embedding": round(embedded - start, 2), "scoring": round(time.perf_counter() - embedded, 2)},
         created=now(),
     )

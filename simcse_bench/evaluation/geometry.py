@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
@@ -18,9 +20,13 @@ from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import embed_once
 from simcse_bench.evaluation.metrics import Floats, correlation, unit
 from simcse_bench.evaluation.run import default_suite
-from simcse_bench.files import environment, now, read_json, require_writable, write_json
+from simcse_bench.files import environment, now, require_writable, write_json
+from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
-from simcse_bench.reports.report import report_path
+from simcse_bench.reports.geometry import Analysis, Cosines, Third, read_analysis
+from simcse_bench.reports.page import require_own
+from simcse_bench.reports.report import model_variant, report_path
+from simcse_bench.schema import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.floating[Any]]  # (n, d)
 BLOCK_ROWS = 2048  # rows compared at once: memory is 2048 x 2048 numbers, whatever n
 ALIGNED = 4.0  # gold above it makes a positive pair (SimCSE, footnote 3; STS-B's scale of 0 to 5)
-ANALYSIS_SCHEMA = 1
 BINS = 120  # of the cosine histograms, over -1 to 1
 PARTS = ("low", "middle", "high")  # thirds of the pairs by length and by overlap
 
@@ -114,7 +119,7 @@ def read_whole(name: str, splits: Sequence[str] = (), where: DataSource = ANYWHE
     return whole
 
 
-def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> dict[str, Any]:
+def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) -> Analysis:
     """All figures of one model, for its JSON.
 
     Alignment is that of the pairs with a gold score above 4, uniformity that of all distinct sentences (SimCSE,
@@ -125,9 +130,11 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
     (left, right), vectors, cosines = whole.sides(pairs), whole.vectors, whole.cosines(pairs)
     near = pairs.gold > ALIGNED
     spectrum = singular_values(vectors)
+    described: Any = dict(model.provenance)
+    machine: Any = environment(str(getattr(encoder, "device", "cpu")))
     return {
-        "schema": ANALYSIS_SCHEMA,
-        "model": dict(model.provenance),
+        "schema": 1,
+        "model": described,
         "data": {"task": name, "splits": list(splits), "pairs": len(pairs), "sentences": len(vectors),
                  "aligned_pairs": int(near.sum()), "fingerprint": pairs.fingerprint()},
         "spearman": round(correlation("spearman", cosines, pairs.gold), 4),
@@ -140,7 +147,7 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
         "cosines": by_gold(cosines, pairs.gold),
         "by_length": by_third(_lengths(pairs), cosines, pairs.gold),
         "by_overlap": by_third(_overlap(pairs), cosines, pairs.gold),
-        "environment": environment(str(getattr(encoder, "device", "cpu"))),
+        "environment": machine,
         "created": now(),
     }  # fmt: skip
 
@@ -151,9 +158,12 @@ def analyze(
     splits: Sequence[str] = (),
     out: str | Path = "results",
     where: DataSource = ANYWHERE,
+    force: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
     """Analyse models on the pairs of an STS task, and draw all analyses below ``<out>/analysis``.
+
+    A model's file bears its name, and the pooling and head or dtype where they were chosen.
 
     Args:
         models: names as for ``open_model``, or opened ones.
@@ -161,55 +171,94 @@ def analyze(
         splits: of the task; none: all of them.
         out: the results folder.
         where: the data.
+        force: replace a saved analysis of other weights, settings or data.
         options: of ``open_model``.
 
     Returns:
         A row per model: model, data, spearman, alignment, uniformity, mean_cosine, effective_rank, dimension.
 
     Raises:
-        UserError: whatever ``read_whole`` and ``open_model`` refuse.
+        UserError: whatever ``read_whole`` and ``open_model`` refuse; two models for one file; another analysis in a
+            model's file (without force).
     """
     import pandas as pd
 
     from simcse_bench.reports.geometry import geometry_rows, write_analyses
 
     require_writable(Path(out) / "analysis" / "index.html")
+    require_own(Path(out) / "analysis" / "index.html")
     opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
     suites = {default_suite(m.provenance, where) for m in opened}
     name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")
     pairs = read_whole(name, splits, where)
-    analyses = []
+    places: dict[Path, Model] = {}
     for model in opened:
+        variant = "".join(f"--{part}" for part in model_variant(model.provenance))
+        path = report_path(Path(out), "analysis", model.name, variant)
+        if path in places and _decided_by(places[path].provenance) != _decided_by(model.provenance):
+            raise UserError(
+                f"two models of the name {model.name} would be saved as {path}; give relative paths, which stand in "
+                "the file's name whole."
+            )
+        if path.exists() and not force:
+            _require_same(path, model, {"task": name, "splits": list(splits), "fingerprint": pairs.fingerprint()})
+        places[path] = model
+    analyses = []
+    for path, model in places.items():
         analyses.append(analyse_model(model, name, splits, pairs))
-        write_json(report_path(Path(out), "analysis", model.name), analyses[-1], None)
+        write_json(path, analyses[-1], None)
     write_analyses(Path(out) / "analysis")
     return pd.DataFrame(geometry_rows(analyses))
 
 
-def by_gold(cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+def _decided_by(model: Mapping[str, Any]) -> Any:
+    """What decides a model's vectors, as JSON holds it."""
+    return json.loads(json.dumps(deciding(model)))
+
+
+def _require_same(path: Path, model: Model, data: Mapping[str, Any]) -> None:
+    """UserError where the analysis in a file is of other weights, settings or data."""
+    saved = read_analysis(path)
+    there, here = _decided_by(saved["model"]), _decided_by(model.provenance)
+    before: Mapping[str, Any] = saved["data"]
+    changed = [k for k in here if here[k] != there[k]] + [k for k in data if data[k] != before[k]]
+    if changed:
+        raise UserError(
+            f"{path} holds another analysis (other {', '.join(changed)}). Use --force to replace it, or another --out."
+        )
+
+
+def by_gold(cosines: Floats, gold: Floats) -> list[Cosines]:
     """Distribution of the cosines of the pairs of each unit of gold score: [0, 1), ..., [4, 5]."""
     edges = np.linspace(-1, 1, BINS + 1)
-    units = []
+    units: list[Cosines] = []
     for low in range(5):
         chosen = cosines[(gold >= low) & ((gold < low + 1) | (low == 4))]
         if len(chosen):
-            quartiles = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
+            quartiles: Any = [round(float(q), 4) for q in np.quantile(chosen, [0.25, 0.5, 0.75])]
             counts = np.histogram(np.clip(chosen, -1, 1), edges)[0].tolist()
-            units.append({"gold": [low, low + 1], "n": len(chosen), "quartiles": quartiles, "counts": counts})
+            bounds: Any = [low, low + 1]
+            units.append({"gold": bounds, "n": len(chosen), "quartiles": quartiles, "counts": counts})
     return units
 
 
-def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[dict[str, Any]]:
+def by_third(key: Floats, cosines: Floats, gold: Floats) -> list[Third]:
     """Spearman within the thirds of the pairs by ``key`` (n,); None where a third has no correlation."""
-    thirds = []
+    thirds: list[Third] = []
     for name, chosen in zip(PARTS, np.array_split(np.argsort(key, kind="stable"), 3), strict=True):
         try:
             score: float | None = round(correlation("spearman", cosines[chosen], gold[chosen]), 4)
         except UserError:
             score = None
-        limits = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
+        limits: Any = [round(float(x), 3) for x in (key[chosen].min(), key[chosen].max())] if len(chosen) else None
         thirds.append({"part": name, "from_to": limits, "n": len(chosen), "spearman": score})
     return thirds
+
+
+class _Run(TypedDict):
+    """What is read here of a run's record, see ``training.folder``."""
+
+    measured: NotRequired[Sequence[Mapping[str, float]]]
 
 
 def read_trajectory(run: Path) -> list[Mapping[str, float]]:
@@ -218,11 +267,19 @@ def read_trajectory(run: Path) -> list[Mapping[str, float]]:
     Raises:
         UserError: no run, or one without them.
     """
-    record = read_json(run / "train.json") if (run / "train.json").is_file() else None
-    points = [p for p in (record or {}).get("measured", []) if "alignment" in p] if isinstance(record, dict) else []
+    path = run / "train.json"
+    record: _Run = read_record(path, _Run, "not a run's record.") if path.exists() else {}
+    points = [p for p in record.get("measured", ()) if {"alignment", "uniformity"} <= p.keys()]
     if not points:
         raise UserError(f"{run}: no run with alignment and uniformity; train with --track-geometry N.")
     return points
+
+
+def read_trajectories(runs: Sequence[Path]) -> dict[str, list[Mapping[str, float]]]:
+    """``read_trajectory`` of several runs, by the shortest ends of their paths that tell them apart."""
+    paths = list(dict.fromkeys(path.resolve() for path in runs))
+    count = next(n for n in range(1, 1000) if len({path.parts[-n:] for path in paths}) == len(paths))
+    return {"/".join(path.parts[-count:]): read_trajectory(path) for path in paths}
 
 
 def _lengths(pairs: Pairs) -> Floats:

@@ -113,9 +113,9 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: 
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
-        report.save(plan.path)
         worst = {n: worst_pairs(data, similarities[n]) for n, data in plan.data.items() if isinstance(data, Pairs)}
         save_pairs(plan.path, report.key, similarities, worst)
+        report.save(plan.path)  # last: where it is, its pairs are
     write_report_tables(report, plan.path)
     return report
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.sweep import Sweep, Trial
-from simcse_bench.experiments.trial import failed_trial, run_trial
+from simcse_bench.experiments.trial import TrialResult, failed_trial, run_trial
 
 if TYPE_CHECKING:
     from simcse_bench.experiments.run import ShowTrial
@@ -36,7 +36,7 @@ class RayCluster:
 
 def run_on_ray(
     sweep: Sweep, trials: Sequence[Trial], force: bool, show_trial: ShowTrial, cluster: RayCluster
-) -> Iterator[tuple[Trial, dict[str, Any]]]:
+) -> Iterator[tuple[Trial, TrialResult]]:
     """The trials and their outcomes, as they end.
 
     A lost worker's trial is tried again elsewhere, ``RETRIES`` times. The workers need this package, the model and the
@@ -75,7 +75,7 @@ def run_on_ray(
             raise Stopped("stopped; the same command goes on.", 130) from None
 
 
-def _work(plan: tuple[Sweep, bool, str], trial: Trial, news: Any) -> dict[str, Any]:
+def _work(plan: tuple[Sweep, bool, str], trial: Trial, news: Any) -> TrialResult:
     """On the worker."""
     sweep, force, folder = plan
     if Path(folder).is_dir():  # relative paths are those of the command's folder, where this machine has it
@@ -88,9 +88,9 @@ def _work(plan: tuple[Sweep, bool, str], trial: Trial, news: Any) -> dict[str, A
     return run_trial(sweep, trial, force, show)
 
 
-def _result(ray: Any, ref: Any, sweep: Sweep, trial: Trial) -> dict[str, Any]:
+def _result(ray: Any, ref: Any, sweep: Sweep, trial: Trial) -> TrialResult:
     try:
-        return dict(ray.get(ref))
+        return ray.get(ref)  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError:  # a fault of ours: with its traceback
         raise
     except ray.exceptions.RayError as error:

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.experiments.run import Executor, run_one_by_one
 from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, steps
 from simcse_bench.experiments.summary import judge
-from simcse_bench.files import environment, now, write_bytes, write_json
+from simcse_bench.files import environment, now, require_writable, write_json
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.progress import Say
+from simcse_bench.reports.page import require_own, write_drawn
 from simcse_bench.reports.report import Report, load_pairs
-from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, draw_reproduction, read_reproduction
+from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, Reproduced, draw_reproduction, read_reproduction
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import recipe
 from simcse_bench.training.dry_run import estimate, shown_duration
 from simcse_bench.training.run import RunOptions
-
-REPRODUCTION_SCHEMA = 1
 
 
 def plan_reproduction(
@@ -68,14 +68,15 @@ def plan_reproduction(
     return Reproduction(whole, parts, preset, seeds, out / name, runs / name, options, execute)
 
 
-def reproduce(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
+def reproduce(r: Reproduction, how: str, say: Say) -> Reproduced:
     """Do what is missing, step by step, and draw the page after each; gives the record.
 
     An ablation's arm that fails is told and listed as "failed"; the others go on, and the next call tries it again.
 
     Raises:
         Stopped: after Ctrl-C; the same command goes on.
-        UserError: input that cannot be used, results of other settings.
+        UserError: input that cannot be used, results of other settings; after all else is done, damaged files that
+            the page leaves out.
     """
     record = _begin(r)
     for step in steps(r, how, say):
@@ -86,12 +87,14 @@ def reproduce(r: Reproduction, how: str, say: Say) -> dict[str, Any]:
             record["failed"] += step.run() or ()
         finally:
             if step.missing:
-                record["seconds"][step.what] = round(
-                    record["seconds"].get(step.what, 0.0) + time.perf_counter() - began, 1
-                )
+                before = record["seconds"].get(step.what, 0.0)
+                record["seconds"][step.what] = round(before + time.perf_counter() - began, 1)
             _write(r, record)
-    record["statements"] = _statements(r)
-    _write(r, record)
+    problems: list[str] = []
+    record["statements"] = _statements(r, problems)
+    problems += _write(r, record)
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
     return record
 
 
@@ -111,42 +114,54 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
     return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
 
 
-def _begin(r: Reproduction) -> dict[str, Any]:
+def _begin(r: Reproduction) -> Reproduced:
     path = r.folder / REPRODUCTION_RECORD
-    before = read_reproduction(path) if path.exists() else {}
+    require_writable(path)
+    require_own(r.folder / "index.html")
+    before: Mapping[str, Any] = read_reproduction(path) if path.exists() else {}
+    machine: Any = environment(r.options.device)
     return {
-        "schema": REPRODUCTION_SCHEMA,
+        "schema": 1,
         "paper": r.paper.name,
         "preset": r.preset,
         "seeds": r.seeds,
         "real": r.real,
         "suites": {p.name: r.suite(p.name) for p in r.paper.parts if p.kind == "scores"},
-        "seconds": before.get("seconds", {}),
+        "seconds": dict(before.get("seconds", {})),
         "statements": before.get("statements", []),
         "failed": [],
-        "environment": environment(r.options.device),
+        "environment": machine,
         "created": now(),
     }
 
 
-def _write(r: Reproduction, record: Mapping[str, Any]) -> None:
+def _write(r: Reproduction, record: Reproduced) -> list[str]:
+    """Write record and page; gives the problems of files that the page leaves out."""
     write_json(r.folder / REPRODUCTION_RECORD, record)
-    for path, content in draw_reproduction(r.folder).items():
-        write_bytes(path, content)
+    problems: list[str] = []
+    for path, content in draw_reproduction(r.folder, problems).items():
+        write_drawn(path, content)
+    return problems
 
 
-def _statements(r: Reproduction) -> list[dict[str, Any]]:
-    """The paper's statements on its main table, judged on one task's pairs with all seeds."""
+def _statements(r: Reproduction, problems: list[str]) -> list[Any]:
+    """The paper's statements on its main table, judged on one task's pairs with all seeds.
+
+    ``problems``: those of damaged reports are added; statements on them are not judged.
+    """
     from simcse_bench.papers.published import read_table
     from simcse_bench.training.selection import read_split
 
     task, suite = ("stsb", "sts") if r.real else ("mini-sts", "mini")
+    pairs: Any = read_split(task, "test", r.options.where).data
     similarities: dict[str, Any] = {}
     for line in r.paper.lines:
         paths = [report_of(r, suite, line, seed) for seed in seeds_of(r, line)]
-        if all(p.exists() for p in paths):
-            similarities[line.name] = np.array([load_pairs(p, Report.load(p))[task] for p in paths])
-    pairs: Any = read_split(task, "test", r.options.where).data
+        try:
+            if all(p.exists() for p in paths):
+                similarities[line.name] = np.array([_cosines(p, task, pairs) for p in paths])
+        except UserError as error:
+            problems += error.problems
     rows = {row["model"]: row for row in read_table("simcse_2021_table5_sts")}
     published = {
         line.name: float(rows[line.published["sts"]]["stsb"])
@@ -155,3 +170,13 @@ def _statements(r: Reproduction) -> list[dict[str, Any]]:
     }
     untrained = [line.name for line in r.paper.lines if not line.trained]
     return [judge(claim, similarities, pairs.gold, pairs.sizes(), published, untrained) for claim in r.paper.statements]
+
+
+def _cosines(path: Path, task: str, pairs: Pairs) -> Sequence[float]:
+    """Of a task's pairs, from beside a report."""
+    cosines = load_pairs(path, Report.load(path)).get(task, ())
+    if len(cosines) != len(pairs):
+        raise UserError(
+            f"{path}: {len(cosines)} cosines of {task}, which has {len(pairs)} pairs. Evaluate again with --force."
+        )
+    return cosines

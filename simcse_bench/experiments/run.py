@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.summary import summarise
-from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep, slug
-from simcse_bench.experiments.trial import TRIAL_SCHEMA, run_trial
-from simcse_bench.files import lock_folder, read_json, require_writable, write_bytes, write_json
+from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep
+from simcse_bench.experiments.trial import FinishedTrial, TrialResult, augmenter_fingerprint, read_trial, run_trial
+from simcse_bench.files import lock_folder, require_writable, write_json
 from simcse_bench.progress import Say, silent, unseen
-from simcse_bench.reports.ablation import DRAWN, SUMMARY, ablation_rows, draw_ablation
+from simcse_bench.reports.ablation import DRAWN, SUMMARY, Summary, ablation_rows, draw_ablation
+from simcse_bench.reports.page import require_own, write_drawn
 from simcse_bench.reports.table import Table
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import shown_config
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from simcse_bench.progress import Show
 
 Identities = Callable[[TrainConfig], Mapping[str, Any]]  # fingerprints of a trial's inputs
-Outcomes = Iterator[tuple[Trial, dict[str, Any]]]
+Outcomes = Iterator[tuple[Trial, TrialResult]]
 
 
 class ShowTrial(Protocol):
@@ -60,7 +60,9 @@ def read_dev_of(sweep: Sweep) -> tuple[str, Pairs]:
 
 
 def check_inputs(sweep: Sweep) -> Identities:
-    """What tells the trials' inputs apart: ``identities(config)`` gives fingerprints of text, weights and dev pairs.
+    """What tells the trials' inputs apart: ``identities(config)`` gives fingerprints.
+
+    They are those of the text, the weights, the dev and test pairs and what makes the positives.
 
     Raises:
         UserError: started by a launcher; model or text that no trial could be trained with; a single arm's problem is
@@ -72,6 +74,7 @@ def check_inputs(sweep: Sweep) -> Identities:
     from simcse_bench.models.checkpoints import resolve
 
     dev = read_dev_of(sweep)[1].fingerprint()
+    test = _test_fingerprint(sweep)
 
     @functools.cache
     def text(train: str, columns: tuple[str, ...], max_rows: int) -> str:
@@ -81,11 +84,15 @@ def check_inputs(sweep: Sweep) -> Identities:
     def weights(model: str, revision: str | None) -> Any:
         return resolve(model, revision, "cls", "none").provenance()["files"]
 
+    augmenter = functools.cache(augmenter_fingerprint)
+
     def identity(config: TrainConfig) -> dict[str, Any]:
         return {
             "text": text(config.train, tuple(config.columns), config.max_rows),
             "weights": weights(config.model, config.revision),
             "dev": dev,
+            "test": test,
+            "augmentation_file": augmenter(config.augmentation, config.augmentation_file),
         }
 
     problems: dict[str, None] = {}
@@ -98,51 +105,74 @@ def check_inputs(sweep: Sweep) -> Identities:
     raise UserError(*problems)
 
 
-def read_finished(trial: Trial, identity: Identities | None = None) -> dict[str, Any] | None:
+def _test_fingerprint(sweep: Sweep) -> str | None:
+    """Of the pairs of the task's test split; None where it has none."""
+    from simcse_bench.data.task import load_task
+    from simcse_bench.training.selection import read_split
+
+    name, where = sweep.trials[0].config.eval_task, sweep.options.where
+    if "test" not in load_task(name, where.tasks_dir).splits:
+        return None
+    return read_split(name, "test", where).data.fingerprint()
+
+
+def read_finished(trial: Trial, identity: Identities | None = None) -> FinishedTrial | None:
     """The trial's result, where it is there.
 
     Raises:
-        UserError: a damaged file, or the result of other settings, text, weights or dev pairs.
+        UserError: a damaged file, or the result of other settings or inputs.
     """
     if not trial.path.exists():
         return None
-    content = read_json(trial.path)
-    if not isinstance(content, dict) or content.get("schema") != TRIAL_SCHEMA or "status" not in content:
-        raise UserError(f"{trial.path}: not a trial's result of this version. Move it away or use --force.")
-    if content["status"] != "finished":
+    content = read_trial(trial.path)
+    if content["status"] == "failed":
         return None
     there, here = content["config"], json.loads(json.dumps(shown_config(trial.config)))
     changed = [f"{k} {there.get(k)!r} there, {here[k]!r} here" for k in here if there.get(k) != here[k]]
     if identity is not None and not changed:
-        run = content["run"]
-        known = {
-            "text": run["data"]["fingerprint"],
-            "weights": run["model"]["files"],
-            "dev": content["dev"]["fingerprint"],
-        }
-        changed = [f"other {k}" for k, v in identity(trial.config).items() if known[k] != v]
+        known = known_inputs(content)
+        changed = [
+            f"other {k}" if known[k] is not None else f"{k} of unknown content"
+            for k, v in identity(trial.config).items()
+            if known[k] != v
+        ]
     if changed:
         raise UserError(f"{trial.path} has other settings ({'; '.join(changed)}). Use --force or another --out.")
     return content
 
 
-def collect_finished(sweep: Sweep, identity: Identities) -> list[dict[str, Any]]:
-    """Every finished trial of this sweep in its folder, whichever command left it there, in the arms' order."""
+def known_inputs(result: FinishedTrial) -> dict[str, Any]:
+    """What a trial's result says of its inputs, as ``check_inputs`` gives them."""
+    dev, test = result["dev"], result["test"]
+    return {
+        "text": result["run"]["data"]["fingerprint"],
+        "weights": result["run"]["model"].get("files"),
+        "dev": dev["fingerprint"],
+        "test": test and test["fingerprint"],
+        "augmentation_file": result.get("augmentation_file"),
+    }
+
+
+def collect_finished(sweep: Sweep, identity: Identities, say: Say) -> list[FinishedTrial]:
+    """Every finished trial of this sweep in its folder, whichever command left it there, in the arms' order.
+
+    ``say`` is told of those that are left out: damaged, or of other settings or inputs.
+    """
     results = []
     for arm in sweep.ablation.arms_of(sweep.preset):
-        paths = sweep.folder.glob(f"{slug(arm)}--seed*.json")
-        for seed in sorted(
-            int(p.stem.rpartition("--seed")[2]) for p in paths if p.stem.rpartition("--seed")[2].isdigit()
-        ):
-            with contextlib.suppress(UserError):  # of other settings: it belongs to another table
+        for seed in sweep.seeds_there(arm):
+            try:
                 result = read_finished(sweep.trial(arm, seed), identity)
+            except UserError as error:
+                say(f"left out: {error}")
+            else:
                 results += [result] if result else []
     return results
 
 
 def run_trials(
     sweep: Sweep, force: bool, identity: Identities, show_trial: ShowTrial, say: Say, execute: Executor
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TrialResult]:
     """Train and measure every trial that is not there yet; gives all results, one by one.
 
     A trial that fails is written down as failed (not over a finished one), told, and tried again by the next call.
@@ -153,20 +183,21 @@ def run_trials(
     """
     missing = []
     for trial in sweep.trials:
-        result = None if force else read_finished(trial, identity)
-        if result is None:
+        there = None if force else read_finished(trial, identity)
+        if there is None:
             missing.append(trial)
         else:
-            show_trial(trial, "there", result["dev"]["score"])
-            yield result
+            show_trial(trial, "there", there["dev"]["score"])
+            yield there
     for trial, result in execute(sweep, missing, force, show_trial) if missing else ():
-        failed = result["status"] == "failed"
-        if failed:
+        if result["status"] == "finished" or not trial.path.exists():
+            write_json(trial.path, result)
+        if result["status"] == "finished":
+            show_trial(trial, "done", result["dev"]["score"])
+        else:
             for problem in result["problems"]:
                 say(f"{trial.arm}, seed {trial.seed}: {problem}")
-        if not failed or not trial.path.exists():
-            write_json(trial.path, result)
-        show_trial(trial, "failed" if failed else "done", None if failed else result["dev"]["score"])
+            show_trial(trial, "failed")
         yield result
 
 
@@ -201,7 +232,7 @@ def forecast_sweep(sweep: Sweep, force: bool, say: Say) -> Table:
 
 def run_sweep(
     sweep: Sweep, force: bool, show_trial: ShowTrial, say: Say, execute: Executor = run_one_by_one
-) -> dict[str, Any]:
+) -> Summary:
     """Run what is missing, then write summary.json and all that is drawn from it, after an interruption too.
 
     The summary holds every trial of the ablation that is in the folder, those of earlier commands included.
@@ -212,8 +243,9 @@ def run_sweep(
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)
     require_writable(sweep.folder / SUMMARY)
+    require_own(sweep.folder / "index.html")
     with lock_folder(sweep.folder):
-        results: list[dict[str, Any]] = []
+        results: list[TrialResult] = []
         try:
             results.extend(
                 run_trials(sweep, force, identities, show_trial, say, execute)
@@ -222,21 +254,23 @@ def run_sweep(
             raise Stopped("stopped; the same command (without --force) goes on.", stop.code) from stop
         finally:
             failed = [r for r in results if r["status"] == "failed"]
-            there = collect_finished(sweep, identities) + failed
+            there: list[TrialResult] = [*collect_finished(sweep, identities, say), *failed]
             summary = summarise(sweep, there, title, dev.gold, dev.sizes())
             if there:
                 _write(sweep.folder, summary)
     return summary
 
 
-def _write(folder: Path, summary: Mapping[str, Any]) -> None:
+def _write(folder: Path, summary: Summary) -> None:
     write_json(folder / SUMMARY, summary)
     files = draw_ablation(folder)
     for name in DRAWN:
         if folder / name not in files:  # of an earlier summary
+            if name.endswith(".html"):
+                require_own(folder / name)
             (folder / name).unlink(missing_ok=True)
     for path, content in files.items():
-        write_bytes(path, content)
+        write_drawn(path, content)
 
 
 def run_ablation(

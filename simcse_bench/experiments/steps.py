@@ -17,7 +17,7 @@ from simcse_bench.files import write_json
 from simcse_bench.papers.simcse_2021 import Line, Paper, Part
 from simcse_bench.progress import Say, show_training, silent
 from simcse_bench.reports.report import report_path
-from simcse_bench.reports.reproduction import TRAJECTORIES, read_reproduction
+from simcse_bench.reports.reproduction import TRAJECTORIES, read_trajectories
 from simcse_bench.training.config import recipe
 from simcse_bench.training.run import RunOptions, train
 
@@ -173,7 +173,7 @@ def _trajectories(r: Reproduction, part: Part, how: str) -> Step:
     from simcse_bench.evaluation import geometry
 
     path = r.folder / TRAJECTORIES
-    there = set(read_reproduction(path)) if path.exists() else set()
+    there = set(read_trajectories(path)) if path.exists() else set()
     folders = {name: r.runs / f"trajectory-{slug(name)}" for name in r.paper.trajectories}
 
     def work() -> None:

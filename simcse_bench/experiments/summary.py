@@ -11,15 +11,15 @@ import numpy as np
 from simcse_bench.evaluation.metrics import Floats
 from simcse_bench.evaluation.statistics import Difference, difference, holm
 from simcse_bench.experiments.sweep import Sweep
+from simcse_bench.experiments.trial import TrialResult
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import Finding, PublishedColumn
-
-SUMMARY_SCHEMA = 1
+from simcse_bench.reports.ablation import Summary
 
 
 def summarise(
-    sweep: Sweep, results: Sequence[Mapping[str, Any]], title: str, gold: Floats, sizes: Mapping[str, int]
-) -> dict[str, Any]:
+    sweep: Sweep, results: Sequence[TrialResult], title: str, gold: Floats, sizes: Mapping[str, int]
+) -> Summary:
     """The content of summary.json, the source of table, plot and page.
 
     Args:
@@ -48,7 +48,7 @@ def summarise(
             "arm": arm,
             "seeds": [r["seed"] for r in own],
             "dev": _spread([r["dev"]["score"] for r in own]),
-            "test": _spread([r["test"]["score"] for r in own if r.get("test")]),
+            "test": _spread([r["test"]["score"] for r in own if r["test"]]),
             "alignment": _spread([r["dev"]["alignment"] for r in own if "alignment" in r["dev"]]),
             "uniformity": _spread([r["dev"]["uniformity"] for r in own if "uniformity" in r["dev"]]),
             "published": paper.get(arm),
@@ -63,8 +63,8 @@ def summarise(
             entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm], "seeds": seeds}
         arms.append(entry)
     first = next(iter(done), None)
-    return {
-        "schema": SUMMARY_SCHEMA,
+    summary: Any = {
+        "schema": 1,
         "name": sweep.ablation.name,
         "preset": sweep.preset,
         "title": sweep.ablation.title,
@@ -81,10 +81,13 @@ def summarise(
         "dev": {"title": title, **{k: first["dev"][k] for k in ("task", "split", "n", "fingerprint")}}
         if first
         else None,
-        "base": {k: v for k, v in first["config"].items() if all(r["config"][k] == v for r in done)} if first else None,
+        "base": {k: v for k, v in first["config"].items() if all(r["config"].get(k) == v for r in done)}
+        if first
+        else None,
         "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
         "environment": first["run"]["environment"] if first else None,
     }  # fmt: skip
+    return summary  # type: ignore[no-any-return]
 
 
 def _shared(values: Sequence[Mapping[str, Any]], otherwise: str) -> dict[str, Any] | None:

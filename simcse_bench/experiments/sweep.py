@@ -12,7 +12,9 @@ from typing import Any
 
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.experiments.ablations import ABLATIONS, Ablation
+from simcse_bench.files import fingerprint
 from simcse_bench.reports.plots import is_number
+from simcse_bench.reports.report import LONGEST
 from simcse_bench.training.config import TrainConfig, fields_of, recipe, with_settings
 from simcse_bench.training.run import RunOptions
 
@@ -44,7 +46,18 @@ class Sweep:
         """An arm under a seed."""
         changes = self.ablation.arms_of(self.preset)[arm]
         config = dataclasses.replace(self.base, **changes, seed=seed).check()
-        return Trial(arm, seed, config, self.folder / f"{slug(arm)}--seed{seed}.json")
+        return Trial(arm, seed, config, self.folder / f"{self._file_name(arm)}--seed{seed}.json")
+
+    def seeds_there(self, arm: str) -> list[int]:
+        """The seeds of an arm that have a file, in order."""
+        names = [path.stem.rpartition("--seed") for path in self.folder.glob(f"{self._file_name(arm)}--seed*.json")]
+        return sorted(int(seed) for _, _, seed in names if seed.isdecimal())
+
+    def _file_name(self, arm: str) -> str:
+        """``slug``; of two arms that would share one, the later has a fingerprint behind it."""
+        before = itertools.takewhile(arm.__ne__, self.ablation.arms_of(self.preset))
+        shared = slug(arm).casefold() in {slug(other).casefold() for other in before}
+        return slug(arm) + f"-{fingerprint(arm)[:8]}" * shared
 
     @property
     def arms(self) -> list[str]:
@@ -113,7 +126,8 @@ def grid_ablation(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ab
     """
     if not name or slug(name) != name or name in ABLATIONS:
         raise UserError(
-            f"--vary: give the grid a name of its own, of letters, digits, dots and dashes; found {name!r}."
+            f"--vary: give the grid a name of its own, of letters, digits, dots and dashes, not too long for a folder; "
+            f"found {name!r}."
         )
     axes = []
     for one in vary:
@@ -137,8 +151,11 @@ def grid_ablation(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ab
 
 
 def slug(arm: str) -> str:
-    """A file name for an arm."""
-    names = {"α = ": "alpha-", "%": "pc", "w/o": "without", "w/": "with", "=": "-"}
-    for sign, word in names.items():
-        arm = arm.replace(sign, word)
-    return re.sub(r"[^\w.]+", "-", arm).strip("-")
+    """A file name for an arm; too long a one is cut, and ends in a fingerprint."""
+    named = arm
+    for sign, word in {"α = ": "alpha-", "%": "pc", "w/o": "without", "w/": "with", "=": "-"}.items():
+        named = named.replace(sign, word)
+    name = re.sub(r"[^\w.]+", "-", named).strip("-")
+    if len(name.encode()) <= LONGEST:
+        return name
+    return name.encode()[: LONGEST - 9].decode(errors="ignore") + f"-{fingerprint(arm)[:8]}"

@@ -62,7 +62,7 @@ class Measured:
     """What was measured of one model: reports and analyses with its fingerprints."""
 
     reports: Sequence[Report] = ()
-    analyses: Sequence[Mapping[str, Any]] = ()
+    analyses: Sequence[geometry.Analysis] = ()
 
 
 def read_measured(results: Path, model: Mapping[str, Any]) -> Measured:
@@ -143,8 +143,10 @@ def _results(report: Report) -> list[Any]:
     official = {n for n in report.tasks if n in task_names() and n not in bundled.TASKS}
     if official == set(report.tasks):
         official.add("average")
-    averages = {"average": {"title": f"{report.suite}, average", "scores": report.average, "data": None}}
-    for name, task in {**report.tasks, **(averages if report.average and len(report.tasks) > 1 else {})}.items():
+    tasks: dict[str, Any] = {**report.tasks}
+    if report.average and len(report.tasks) > 1:
+        tasks["average"] = {"title": f"{report.suite}, average", "scores": report.average, "data": None}
+    for name, task in tasks.items():
         sts = "spearman" in task["scores"]
         split = (task["data"] or protocol)["split"]
         identity = {"protocol": protocol["name"]} | ({"probe": protocol["probe"]} if not sts else {})
@@ -208,7 +210,7 @@ def _notes(export: Export) -> list[str]:
     return notes
 
 
-def _geometry(analyses: Sequence[Mapping[str, Any]], name: str) -> str:
+def _geometry(analyses: Sequence[geometry.Analysis], name: str) -> str:
     return to_markdown(_named(geometry.geometry_table(analyses[:1]), name)) if analyses else ""
 
 

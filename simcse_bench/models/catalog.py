@@ -18,6 +18,7 @@ POOLINGS = {
     "last_token": "last layer at the last token (decoders; PromptEOL)",
     "mask": "last layer at the mask token of a template (PromptBERT)",
 }
+PLAIN_POOLINGS = tuple(p for p in POOLINGS if p != "mask")  # that need no template
 LAST_LAYER = ("cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "mask")  # that need no other layer
 DTYPES = ("float32", "bfloat16", "float16")
 HEADS = {

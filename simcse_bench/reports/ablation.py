@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
+
+from annotated_types import Ge, MinLen
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
-from simcse_bench.files import sha256, shown_machine, shown_versions
+from simcse_bench.errors import UserError
+from simcse_bench.files import Environment, sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import page, section
-from simcse_bench.reports.report import read_fields
 from simcse_bench.reports.table import (
     MISSING,
     Table,
@@ -21,6 +24,7 @@ from simcse_bench.reports.table import (
     to_list,
     to_markdown,
 )
+from simcse_bench.schema import read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +32,104 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 DRAWN = ("table.md", "table.csv", "table.tex", "plot.svg", "plot.png", "index.html")
 SIGNIFICANT = 0.05
-_FIELDS = {"arms", "findings", "reference", "title"}
+_NOT_A_SUMMARY = "not a sweep's summary. Move it away and run the ablation again."
+
+
+class Spread(TypedDict):
+    """A score over seeds."""
+
+    mean: float
+    sd: Annotated[float, Ge(0)] | None  # of one seed: None
+    values: Annotated[Sequence[float], MinLen(1)]
+
+
+class ArmDifference(TypedDict):
+    """An arm minus the reference, in points."""
+
+    value: float
+    interval: tuple[float, float] | None
+    holm: float  # p, corrected for the number of arms
+    seeds: int  # of the side that has fewer
+
+
+class FailedSeed(TypedDict):
+    """A trial that failed."""
+
+    seed: int
+    problems: Sequence[str]
+
+
+class Arm(TypedDict):
+    """An arm of a sweep, over its seeds."""
+
+    arm: str
+    seeds: Sequence[int]
+    dev: Spread | None
+    test: Spread | None
+    alignment: Spread | None
+    uniformity: Spread | None
+    published: float | None
+    failed: Sequence[FailedSeed]
+    difference: NotRequired[ArmDifference]
+
+
+class FindingResult(TypedDict):
+    """A statement of the paper, held against the trials here."""
+
+    text: str
+    verdict: str
+    value: NotRequired[float]  # where both sides are there
+    interval: NotRequired[tuple[float, float] | None]
+    published: NotRequired[float]
+
+
+class SweptModel(TypedDict):
+    """The encoder that the trials start from."""
+
+    name: str
+    embedded: bool
+
+
+class SweptText(TypedDict):
+    """What they are trained on; None where it is not the same for all."""
+
+    name: str
+    rows: int | None
+    fingerprint: str | None
+
+
+class SweptDev(TypedDict):
+    """What they are scored on."""
+
+    title: str
+    task: str
+    split: str
+    n: int
+    fingerprint: str
+
+
+class Summary(TypedDict):
+    """A sweep's summary.json, see ``experiments.summary``.
+
+    From model to environment, what is of trials is None where none has finished.
+    """
+
+    schema: Literal[1]
+    name: str
+    preset: str
+    title: str
+    axis: str
+    note: str
+    reference: str
+    source: str | None
+    arms: Annotated[Sequence[Arm], MinLen(1)]
+    findings: Sequence[FindingResult]
+    model: SweptModel | None
+    train: SweptText | None
+    dev: SweptDev | None
+    base: Mapping[str, Any] | None
+    seconds: float
+    environment: Environment | None
 
 
 def draw_ablation(folder: Path) -> dict[Path, bytes]:
@@ -52,21 +153,33 @@ def draw_ablation(folder: Path) -> dict[Path, bytes]:
     return {folder / name: content for name, content in files.items()}
 
 
-def read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> Summary:
     """A sweep's summary.json.
 
     Raises:
         UserError: a damaged file.
     """
-    return read_fields(path, _FIELDS, "not a sweep's summary. Move it away and run the ablation again.")
+    summary = read_record(path, Summary, _NOT_A_SUMMARY)
+    finished = any(arm["seeds"] for arm in summary["arms"])
+    of_trials = {k: summary[k] for k in ("model", "train", "dev", "base", "environment")}
+    problems = [
+        f"{k}: {'missing' if finished else 'of no trial'}" for k, v in of_trials.items() if (v is None) == finished
+    ]
+    for arm in summary["arms"]:
+        scores = {k: arm[k] for k in ("dev", "test", "alignment", "uniformity")}
+        counts = {k: len(v["values"]) for k, v in scores.items() if v} | ({} if arm["dev"] else {"dev": 0})
+        problems += [f"{arm['arm']}: {k} of {n} seeds" for k, n in counts.items() if n != len(arm["seeds"])]
+    if problems:
+        raise UserError(f"{path}: {_NOT_A_SUMMARY} ({problems[0]})")
+    return summary
 
 
-def ablation_plot(summary: Mapping[str, Any]) -> Figure | None:
+def ablation_plot(summary: Summary) -> Figure | None:
     """The plot; None where no trial has finished."""
     return plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
 
 
-def ablation_table(summary: Mapping[str, Any]) -> Table:
+def ablation_table(summary: Summary) -> Table:
     """A row per arm: dev (mean ± SD over seeds), difference to the reference with its interval, test, geometry, paper.
 
     A star marks a difference whose interval leaves out 0 and whose p, corrected for the number of arms, is below 0.05.
@@ -86,17 +199,17 @@ def ablation_table(summary: Mapping[str, Any]) -> Table:
     return Table(ablation_title(summary), header, rows, ablation_notes(summary))
 
 
-def ablation_title(summary: Mapping[str, Any]) -> str:
+def ablation_title(summary: Summary) -> str:
     """What was varied, on which model and data; says where they are the embedded ones."""
-    if not summary["dev"]:
-        return f"{summary['title']}: no trial has finished"
     model, dev, train = summary["model"], summary["dev"], summary["train"]
+    if not (model and dev and train):
+        return f"{summary['title']}: no trial has finished"
     parts = [summary["title"], f"{model['name']} trained on {train['name']}", f"{dev['title']} dev, Spearman ×100"]
     tried = [bundled.ENCODER] * bool(model["embedded"]) + [bundled.DATA] * (dev["task"] in bundled.TASKS)
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 
-def ablation_notes(summary: Mapping[str, Any]) -> list[str]:
+def ablation_notes(summary: Summary) -> list[str]:
     """How to read the table, what failed, and how the paper's statements fare here."""
     notes = [
         "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds, widened by "
@@ -117,46 +230,54 @@ def ablation_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes + [summary["note"]] * bool(summary["note"])
 
 
-def shown_statement(finding: Mapping[str, Any]) -> str:
+def shown_statement(finding: FindingResult) -> str:
     """One of the paper's statements with its verdict here."""
     if "value" not in finding:
         return f"{finding['text']}: {finding['verdict']}."
-    numbers = f"{finding['value']:+.2f}" + (f", 95 % {_interval(finding)}" if finding["interval"] else "")
+    numbers = f"{finding['value']:+.2f}" + (f", 95 % {_interval(finding)}" if finding.get("interval") else "")
     paper = f"; paper {finding['published']:+.1f}" if "published" in finding else ""
     return f"{finding['text']}: {finding['verdict'].upper()} ({numbers}{paper})."
 
 
-def findings_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """The paper's statements of several ablations, with the verdict on each."""
-    rows = [
-        [s["title"], f["text"], f["verdict"], shown_numbers("{:+.2f}", f.get("value")), _interval(f),
-         shown_numbers("{:+.1f}", f.get("published")), _trained(s)]
-        for s in summaries
-        if s["dev"]
-        for f in s["findings"]
-    ]  # fmt: skip
+def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]] = (), mini: bool = False) -> Table:
+    """The paper's statements of several ablations, with the verdict on each.
+
+    ``before``: rows of other statements, from ``statement_row``; ``mini``: they are of the embedded encoder.
+    """
+    rows = [*before]
+    for s in summaries:
+        if s["dev"] and s["model"] and s["train"]:
+            trained = shown_training(s["model"]["name"], s["train"]["name"], [len(a["seeds"]) for a in s["arms"]])
+            rows += [statement_row(s["title"], finding, trained) for finding in s["findings"]]
+            mini = mini or s["model"]["embedded"]
     header = ["ablation", "the paper's statement", "here", "difference", "95 %", "paper", "trained"]
     note = (
         "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
         "The paper's differences are BERT-base's, of one seed."
     )
-    mini = any(s["model"]["embedded"] for s in summaries if s["dev"])
     title = "the paper's statements, held against the ablations here" + f" — {bundled.ENCODER}" * mini
     return Table(title, header, rows, [note])
 
 
-def _trained(summary: Mapping[str, Any]) -> str:
-    counts = sorted({len(a["seeds"]) for a in summary["arms"] if a["seeds"]})
-    seeds = f"{plots.shown_range(counts)} seed" + "s" * (counts[-1] > 1)
-    return f"{summary['model']['name']} on {summary['train']['name']}, {seeds}"
+def statement_row(title: str, finding: FindingResult, trained: str) -> list[str]:
+    """A row of ``findings_table``; ``title`` of the table that the statement belongs to."""
+    return [title, finding["text"], finding["verdict"], shown_numbers("{:+.2f}", finding.get("value")),
+            _interval(finding), shown_numbers("{:+.1f}", finding.get("published")), trained]  # fmt: skip
 
 
-def ablation_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def shown_training(model: str, text: str, seeds: Sequence[int]) -> str:
+    """What was trained on what, with how many seeds (of each arm)."""
+    counts = sorted({n for n in seeds if n})
+    return f"{model} on {text}, {plots.shown_range(counts)} seed" + "s" * (counts[-1] > 1)
+
+
+def ablation_rows(summary: Summary) -> list[dict[str, Any]]:
     """A row per arm and seed."""
     return [
         {
             "ablation": summary["name"], "preset": summary["preset"], "arm": arm["arm"], "seed": seed,
-            **{k: arm[k]["values"][i] if arm[k] else "" for k in ("dev", "test", "alignment", "uniformity")},
+            "dev": _of_seed(arm["dev"], i), "test": _of_seed(arm["test"], i),
+            "alignment": _of_seed(arm["alignment"], i), "uniformity": _of_seed(arm["uniformity"], i),
             "published": "" if arm["published"] is None else arm["published"],
         }
         for arm in summary["arms"]
@@ -164,28 +285,33 @@ def ablation_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def ablation_markdown(summary: Mapping[str, Any], table: Table) -> str:
+def ablation_markdown(summary: Summary, table: Table) -> str:
     """The Markdown page: table, plot, provenance."""
     plot = ["![plot](plot.svg)", ""] if any(a["dev"] for a in summary["arms"]) else []
     return "\n".join([to_markdown(table), *plot, *to_list(ablation_provenance(summary)), ""])
 
 
-def ablation_provenance(summary: Mapping[str, Any]) -> dict[str, str]:
+def ablation_provenance(summary: Summary) -> dict[str, str]:
     """What decided the numbers."""
-    if not summary["base"]:
+    dev, train, environment = summary["dev"], summary["train"], summary["environment"]
+    if not (summary["base"] and dev and train and environment):
         return {}
     set_ones = {k: v for k, v in summary["base"].items() if v is not None and v is not False and v not in ("", [])}
     return {
-        "training text": "{name}, {rows} rows, {fingerprint}".format(**summary["train"]),
-        "dev": f"{summary['dev']['task']}, {summary['dev']['n']} pairs, {summary['dev']['fingerprint']}",
+        "training text": "{name}, {rows} rows, {fingerprint}".format(**train),
+        "dev": f"{dev['task']}, {dev['n']} pairs, {dev['fingerprint']}",
         "settings of all arms": ", ".join(f"{k} {v}" for k, v in set_ones.items()),
-        "training time": f"{summary['seconds']:.0f} s on {shown_machine(summary['environment'])}",
-        "versions": shown_versions(summary["environment"]),
+        "training time": f"{summary['seconds']:.0f} s on {shown_machine(environment)}",
+        "versions": shown_versions(environment),
     }
 
 
 def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:
     return shown_spread(entry["mean"], entry["sd"], digits) if entry else MISSING
+
+
+def _of_seed(spread: Spread | None, i: int) -> float | str:
+    return spread["values"][i] if spread else ""
 
 
 def _difference(difference: Mapping[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,10 @@ def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.Dat
         kind: a key of ``KINDS``.
 
     Raises:
-        UserError: no such folder or kind, a damaged file.
+        UserError: no such folder or kind; nothing there but damaged files.
+
+    Warns:
+        of every damaged file; the frame holds the others.
     """
     import pandas as pd
 
@@ -44,14 +48,17 @@ def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.Dat
         raise unknown("kind of results", kind, KINDS)
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with results of `simcse-bench eval` or the like.")
-    return pd.DataFrame({"scores": _scores, "ablations": _ablations, "geometry": _geometry}[kind](results))
-
-
-def _scores(results: Path) -> list[dict[str, Any]]:
     problems: list[str] = []
-    reports = read_reports(results, problems)
-    if problems:
+    rows = {"scores": _scores, "ablations": _ablations, "geometry": _geometry}[kind](results, problems)
+    if problems and not rows:
         raise UserError(*problems)
+    for problem in problems:
+        warnings.warn(f"left out: {problem}", stacklevel=2)
+    return pd.DataFrame(rows)
+
+
+def _scores(results: Path, problems: list[str]) -> list[dict[str, Any]]:
+    reports = read_reports(results, problems)
     return [row for path, report in reports.items() for row in _rows(report, path)]
 
 
@@ -67,17 +74,21 @@ def _rows(report: Report, path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _ablations(results: Path) -> list[dict[str, Any]]:
-    paths = sorted(results.rglob(SUMMARY))
-    return [row | {"path": path.as_posix()} for path in paths for row in ablation_rows(read_summary(path))]
+def _ablations(results: Path, problems: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted(results.rglob(SUMMARY)):
+        try:
+            rows += [row | {"path": path.as_posix()} for row in ablation_rows(read_summary(path))]
+        except UserError as error:
+            problems += error.problems
+    return rows
 
 
-def _geometry(results: Path) -> list[dict[str, Any]]:
+def _geometry(results: Path, problems: list[str]) -> list[dict[str, Any]]:
     rows = []
     for folder in sorted({path.parent for path in results.rglob("analysis/*.json")}):
-        analyses, problems = read_analyses(folder)
-        if problems:
-            raise UserError(*problems)
+        analyses, damaged = read_analyses(folder)
+        problems += damaged
         rows += [
             row | {"path": (folder / f"{a['file']}.json").as_posix()}
             for row, a in zip(geometry_rows(analyses), analyses, strict=True)

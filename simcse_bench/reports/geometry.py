@@ -2,44 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
+
+from annotated_types import Ge, MinLen
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, write_bytes
+from simcse_bench.files import Environment, fingerprint
 from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
-from simcse_bench.reports.page import page, section
-from simcse_bench.reports.report import read_fields
+from simcse_bench.reports.page import page, section, write_drawn
+from simcse_bench.reports.report import Provenance
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
+from simcse_bench.schema import read_record
 
-_FIELDS = {"model", "data", "alignment", "uniformity", "cosines", "singular_values", "effective_rank"}
+_NOT_AN_ANALYSIS = "not a model's analysis. Move it away or analyze again with --force."
 
 
-def read_analyses(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+class AnalysedData(TypedDict):
+    """The pairs that a model was analysed on."""
+
+    task: str
+    splits: Sequence[str]  # none: the whole task
+    pairs: int
+    sentences: int
+    aligned_pairs: int
+    fingerprint: str
+
+
+class Cosines(TypedDict):
+    """Distribution of the cosines of the pairs of a unit of gold score."""
+
+    gold: tuple[int, int]
+    n: int
+    quartiles: tuple[float, float, float]
+    counts: Annotated[Sequence[Annotated[int, Ge(0)]], MinLen(1)]
+
+
+class Third(TypedDict):
+    """A third of the pairs, by length or overlap."""
+
+    part: str
+    from_to: tuple[float, float] | None
+    n: int
+    spearman: float | None
+
+
+class Analysis(TypedDict):
+    """All figures of one model, see ``evaluation.geometry.analyse_model``."""
+
+    schema: Literal[1]
+    model: Provenance
+    data: AnalysedData
+    spearman: float
+    alignment: float
+    uniformity: float
+    mean_cosine: float
+    effective_rank: float
+    dimension: int
+    singular_values: Annotated[Sequence[float], MinLen(1)]
+    cosines: Annotated[Sequence[Cosines], MinLen(1)]
+    by_length: Sequence[Third]
+    by_overlap: Sequence[Third]
+    environment: Environment
+    created: str
+    file: NotRequired[str]  # its name without the ending, where it was read from one
+
+
+def read_analysis(path: Path) -> Analysis:
+    """A model's analysis.
+
+    Raises:
+        UserError: a file that is none.
+    """
+    analysis = read_record(path, Analysis, _NOT_AN_ANALYSIS)
+    counts = [row["counts"] for row in analysis["cosines"]]
+    if len({len(c) for c in counts}) > 1 or not all(map(any, counts)):
+        raise UserError(f"{path}: {_NOT_AN_ANALYSIS} (cosines: counts of different length, or all 0)")
+    analysis["file"] = path.stem
+    return analysis
+
+
+def read_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
     """The analyses in a folder by file name, and the problems of the files that are none."""
-    analyses: list[dict[str, Any]] = []
+    analyses: list[Analysis] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            analyses.append(read_fields(path, _FIELDS, "not a model's analysis.") | {"file": path.stem})
+            analyses.append(read_analysis(path))
         except UserError as error:
             problems += error.problems
     return analyses, problems
 
 
-def write_analyses(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def write_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
     """Write what is drawn from a folder's analyses; gives them, and the problems of the files that are none."""
     analyses, problems = read_analyses(folder)
     for path, content in draw_geometry(folder, analyses).items():
-        write_bytes(path, content)
+        write_drawn(path, content)
     return analyses, problems
 
 
-def draw_geometry(folder: Path, analyses: Sequence[Mapping[str, Any]]) -> dict[Path, bytes]:
+def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, bytes]:
     """File -> content of all that is drawn from the analyses of a folder."""
+    drawn_from, analyses = analyses, own_names(analyses)
     tables = [geometry_table(analyses), thirds_table(analyses, "by_length", "words a sentence"),
               thirds_table(analyses, "by_overlap", "share of common words")]  # fmt: skip
     figures = {f"{m['file']}-cosines": plots.plot_densities(m) for m in analyses}
@@ -60,17 +129,24 @@ def draw_geometry(folder: Path, analyses: Sequence[Mapping[str, Any]]) -> dict[P
         tables[0].title,
         sections,
         geometry_provenance(analyses),
-        fingerprint(analyses),
+        fingerprint(drawn_from),
     )
     return files
 
 
-def geometry_table(analyses: Sequence[Mapping[str, Any]]) -> Table:
+def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
+    """Those that share a model's name under the names of their files: one model with two poolings."""
+    names = [m["model"]["name"] for m in analyses]
+    own = [m["file"] if "file" in m and names.count(m["model"]["name"]) > 1 else m["model"]["name"] for m in analyses]
+    return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
+
+
+def geometry_table(analyses: Sequence[Analysis]) -> Table:
     """One row per model."""
     rows = [
         [marked_name(m["model"]), _data(m), f"{m['spearman']:.2f}", f"{m['alignment']:.3f}", f"{m['uniformity']:.2f}",
          f"{m['mean_cosine']:.3f}", f"{m['effective_rank']:.0f} of {m['dimension']}"]
-        for m in analyses
+        for m in own_names(analyses)
     ]  # fmt: skip
     header = ["model", "data", "Spearman ×100", "alignment", "uniformity", "mean cosine", "effective rank"]
     notes = [
@@ -84,7 +160,7 @@ def geometry_table(analyses: Sequence[Mapping[str, Any]]) -> Table:
     return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
 
 
-def thirds_table(analyses: Sequence[Mapping[str, Any]], key: str, what: str) -> Table:
+def thirds_table(analyses: Sequence[Analysis], key: Literal["by_length", "by_overlap"], what: str) -> Table:
     """Spearman within thirds of the pairs."""
     rows = [
         [marked_name(m["model"]), part["part"], shown_numbers("{:g} to {:g}", *(part["from_to"] or ())),
@@ -95,13 +171,17 @@ def thirds_table(analyses: Sequence[Mapping[str, Any]], key: str, what: str) -> 
     return Table(f"Spearman ×100 by {what}", ["model", "third", what, "pairs", "score"], rows)
 
 
-def geometry_rows(analyses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def geometry_rows(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
     """A row per model."""
-    keys = ("spearman", "alignment", "uniformity", "mean_cosine", "effective_rank", "dimension")
-    return [{"model": m["model"]["name"], "data": _data(m), **{k: m[k] for k in keys}} for m in analyses]
+    return [
+        {"model": m["model"]["name"], "data": _data(m), "spearman": m["spearman"], "alignment": m["alignment"],
+         "uniformity": m["uniformity"], "mean_cosine": m["mean_cosine"], "effective_rank": m["effective_rank"],
+         "dimension": m["dimension"]}
+        for m in analyses
+    ]  # fmt: skip
 
 
-def geometry_provenance(analyses: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def geometry_provenance(analyses: Sequence[Analysis]) -> dict[str, str]:
     """What decided the numbers, model by model."""
     return {
         m["model"]["name"]: f"pooling {m['model'].get('pooling')}, head {m['model'].get('head')}; "
@@ -112,5 +192,5 @@ def geometry_provenance(analyses: Sequence[Mapping[str, Any]]) -> dict[str, str]
     }
 
 
-def _data(m: Mapping[str, Any]) -> str:
+def _data(m: Analysis) -> str:
     return f"{m['data']['task']} {' + '.join(m['data']['splits']) or 'whole'}"

@@ -2,44 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import read_json, write_json
+from simcse_bench.files import Environment, write_json
 from simcse_bench.models.identity import marked_name, shown_model, shown_usage
-from simcse_bench.reports.report import model_facts
+from simcse_bench.reports.report import Provenance, model_facts
 from simcse_bench.reports.scores import draw_leaderboards
 from simcse_bench.reports.table import MISSING, Table, machine_facts, to_csv, to_list, to_markdown
+from simcse_bench.schema import read_record
 
 FOLDER = "mteb"  # below the results folder
-MTEB_SCHEMA = 1
+MTEB_SCHEMA: Literal[1] = 1
 _APART = "mteb's protocol: to be compared with mteb's numbers only, and never averaged with the paper's. No intervals."
+
+
+class MtebName(TypedDict):
+    """The release of mteb, and what the model is called there."""
+
+    version: str
+    name: str
+    revision: str
+
+
+class MtebPart(TypedDict):
+    """A split and subset of a task; ``score`` in percent, ``metrics`` in mteb's own scale."""
+
+    split: str
+    subset: str
+    score: float
+    metrics: Mapping[str, float | bool | None]
+
+
+class MtebData(TypedDict):
+    """A dataset on the Hub."""
+
+    path: str
+    revision: str | None
+
+
+class MtebTask(TypedDict):
+    """A task; ``score`` is the mean over its parts, as mteb takes it, in percent."""
+
+    type: str
+    metric: str  # mteb's main score
+    score: float
+    parts: Annotated[Sequence[MtebPart], MinLen(1)]
+    data: MtebData
+    superseded_by: str | None
 
 
 @dataclass(frozen=True)
 class MtebReport:
-    """One model on tasks of mteb.
-
-    ``tasks[name]`` holds type, metric (mteb's main score), ``score`` in percent (mean over its parts, as mteb takes
-    it), data (path, revision) and ``parts``: split, subset, score, and all ``metrics`` in mteb's own scale.
-    """
+    """One model on tasks of mteb."""
 
     key: str  # fingerprint of all that decides the numbers
     selection: str  # as given after "mteb:"
     benchmark: str | None  # where a whole benchmark was chosen
-    model: Mapping[str, Any]
-    mteb: Mapping[str, str]  # version; name and revision of the model there
-    tasks: Mapping[str, Mapping[str, Any]]
+    model: Provenance
+    mteb: MtebName
+    tasks: Annotated[Mapping[str, MtebTask], MinLen(1)]
     averages: Mapping[str, float]  # mteb's own, in percent; none where tasks have nothing to average
-    environment: Mapping[str, Any]
+    environment: Environment
     seconds: float
     created: str
     protocol: str = "mteb's own"
-    schema: int = MTEB_SCHEMA
+    schema: Literal[1] = MTEB_SCHEMA
 
     def save(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""
@@ -48,13 +83,7 @@ class MtebReport:
     @staticmethod
     def load(path: Path) -> MtebReport:
         """Read a saved report; UserError where the file is none of this version."""
-        content = read_json(path)
-        names = {f.name for f in fields(MtebReport)}
-        if not isinstance(content, dict) or content.get("schema") != MTEB_SCHEMA or set(content) != names:
-            raise UserError(
-                f"{path}: not a report of mteb's tasks (schema {MTEB_SCHEMA}). Move it away or evaluate again."
-            )
-        return MtebReport(**content)
+        return read_record(path, MtebReport, "not a report of mteb's tasks. Move it away or evaluate again.")
 
 
 def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
@@ -76,8 +105,6 @@ def draw_mteb_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[s
             files |= draw_mteb(report, path)
         except UserError as error:
             problems += error.problems
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            problems.append(f"{path}: not a whole report of mteb's tasks ({error!r}).")
         else:
             reports.append(report)
     boards = mteb_leaderboards(reports)
@@ -104,13 +131,15 @@ def mteb_parts_table(report: MtebReport) -> Table:
     return Table("in parts, ×100", ["task", "split", "subset", "score"], rows)
 
 
-def mteb_leaderboards(reports: Iterable[MtebReport]) -> list[Table]:
-    """One table per mteb version and choice of tasks, splits and subsets: other numbers never share a column."""
+def mteb_leaderboards(reports: Sequence[MtebReport]) -> list[Table]:
+    """One table per mteb version and choice of tasks, splits, subsets and data: other numbers never share a column."""
     groups: dict[tuple[Any, ...], list[MtebReport]] = {}
     for report in reports:
-        parts = [(n, tuple((p["split"], p["subset"]) for p in t["parts"])) for n, t in report.tasks.items()]
-        groups.setdefault((report.mteb["version"], report.benchmark or "", *parts), []).append(report)
-    return [_leaderboard(groups[key]) for key in sorted(groups)]
+        parts = [(n, t["data"]["revision"] or "", tuple((p["split"], p["subset"]) for p in t["parts"]))
+                 for n, t in report.tasks.items()]  # fmt: skip
+        key = report.mteb["version"], report.benchmark or "", tuple(report.averages), *parts
+        groups.setdefault(key, []).append(report)
+    return [_leaderboard(groups[key], _data_mark(groups[key], reports)) for key in sorted(groups)]
 
 
 def mteb_rows(report: MtebReport) -> list[dict[str, Any]]:
@@ -143,7 +172,14 @@ def mteb_markdown(report: MtebReport) -> str:
     return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
-def _leaderboard(reports: Sequence[MtebReport]) -> Table:
+def _data_mark(group: Sequence[MtebReport], reports: Sequence[MtebReport]) -> str:
+    """Revisions of the data that other reports have in another one."""
+    own = {n: task["data"]["revision"] for n, task in group[0].tasks.items()}
+    different = [n for n, r in own.items() if any(o.tasks[n]["data"]["revision"] != r for o in reports if n in o.tasks)]
+    return f" — data of its own: {', '.join(f'{n} @ {own[n]}' for n in different)}" if different else ""
+
+
+def _leaderboard(reports: Sequence[MtebReport], mark: str) -> Table:
     tasks, averages = list(reports[0].tasks), list(reports[0].averages)
     rows = []
     for r in sorted(reports, key=lambda r: (-next(iter(r.averages.values()), 0.0), r.model["name"], r.key)):
@@ -152,7 +188,7 @@ def _leaderboard(reports: Sequence[MtebReport]) -> Table:
         rows.append([*settings, *(f"{s:.2f}" for s in scores)])
     counts = {n: len(task["parts"]) for n, task in reports[0].tasks.items()}
     labels = [n if count == 1 else f"{n} ({count} parts)" for n, count in counts.items()]
-    return Table(_title(reports), ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
+    return Table(_title(reports) + mark, ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
 
 
 def _title(reports: Sequence[MtebReport]) -> str:
@@ -173,7 +209,7 @@ def _notes(report: MtebReport) -> list[str]:
     return notes
 
 
-def _parts(parts: Sequence[Mapping[str, Any]]) -> str:
+def _parts(parts: Sequence[MtebPart]) -> str:
     if len(parts) > 1:
         return f"mean of {len(parts)}"
-    return str(parts[0]["split"]) + (f", {parts[0]['subset']}" if parts[0]["subset"] != "default" else "")
+    return parts[0]["split"] + (f", {parts[0]['subset']}" if parts[0]["subset"] != "default" else "")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simcse_bench.errors import UserError
+from simcse_bench.files import write_bytes
 from simcse_bench.reports import plots
 from simcse_bench.reports.table import Table, text_columns
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
+# how every page of ours begins, and the fingerprint of what it is drawn from
+_OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta name="source" content="([0-9a-f]{16})">')
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ def page(
     return render_template("page.html", sections=sections, **facts)
 
 
+def require_own(path: Path) -> None:
+    """UserError where a page that is not ours lies in the place of one that will be drawn."""
+    if path.exists() and not (path.is_file() and _OURS.search(path.read_bytes())):
+        raise UserError(
+            f"{path}: not a page of simcse-bench, and left as it is. Move it away or choose another folder."
+        )
+
+
+def write_drawn(path: Path, content: bytes) -> None:
+    """Write a drawn file; UserError where a page would replace one that is not ours."""
+    if path.suffix == ".html":
+        require_own(path)
+    write_bytes(path, content)
+
+
 def stale(path: Path, content: bytes) -> bool:
     """Whether a drawn file is not what it should be.
 
@@ -69,10 +88,11 @@ def stale(path: Path, content: bytes) -> bool:
     if path.suffix in (".svg", ".png"):
         return False
     if path.suffix == ".html":
+        require_own(path)
         return _source(path.read_bytes()) != _source(content)
     return path.read_bytes() != content
 
 
 def _source(page: bytes) -> bytes | None:
-    meta = re.search(rb'<meta name="source" content="(\w+)">', page)
+    meta = _OURS.search(page)
     return meta[1] if meta else None

@@ -36,7 +36,7 @@ def plot_ablation(summary: Mapping[str, Any]) -> Figure:
     with _drawing(*size) as (figure, axes):
         draw = _numeric if summary["axis"] else _categories
         draw(axes, arms, summary)
-        figure.suptitle(plot_title(summary), x=0.01, ha="left", fontsize=11)
+        figure.suptitle(_text(plot_title(summary)), x=0.01, ha="left", fontsize=11)
     return figure
 
 
@@ -62,7 +62,7 @@ def plot_scatter(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Figure 2: alignment against uniformity during training, a line per run; the ring is its start."""
     with _drawing(6.4, 4.4) as (figure, axes):
         ends = []
@@ -99,7 +99,8 @@ def plot_densities(analysis: Mapping[str, Any]) -> Figure:
         axes.set_yticks([0.42 - i for i in range(len(rows))], labels)
         axes.set_xlim(edges[max(0, min(used) - 1)], edges[min(len(edges) - 1, max(used) + 2)])
         axes.set(xlabel="cosine of the pair (line: median)", ylabel="gold score")
-        figure.suptitle(f"{analysis['model']['name']}, {analysis['data']['task']}", x=0.01, ha="left", fontsize=11)
+        title = _text(f"{analysis['model']['name']}, {analysis['data']['task']}")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 
@@ -111,8 +112,10 @@ def plot_spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
             values = [v for v in analysis["singular_values"] if v > 1e-4]
             colour = colours(i / max(1, len(models) - 1) * 0.85)
             axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.5)
+            if not values:
+                continue
             middle = len(values) * (i + 1) // (len(models) + 1)
-            label = f"{analysis['model']['name']} (effective rank {analysis['effective_rank']:.0f})"
+            label = _text(f"{analysis['model']['name']} (effective rank {analysis['effective_rank']:.0f})")
             axes.annotate(label, (middle + 1, values[middle]), xytext=(4, 6), textcoords="offset points", color=colour)
         axes.set(yscale="log", xlabel="singular value", ylabel="relative to the largest")
     return figure
@@ -144,8 +147,8 @@ def _numeric(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[str
         axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
         _label(axes, published[-1], f"{summary['source']}:\nBERT-base", PAPER)
     _label(axes, (len(arms) - 1, means[-1]), "here", OURS)
-    axes.set_xticks(list(place), [a["arm"] for a in arms])
-    axes.set(xlabel=summary["axis"], ylabel=_axis(summary, arms))
+    axes.set_xticks(list(place), [_text(a["arm"]) for a in arms])
+    axes.set(xlabel=_text(summary["axis"]), ylabel=_axis(summary, arms))
     axes.set_xlim(-0.4, len(arms) + 0.9)
 
 
@@ -164,17 +167,22 @@ def _categories(axes: Axes, arms: Sequence[Mapping[str, Any]], summary: Mapping[
     axes.annotate("here", (arms[0]["dev"]["mean"], 0), color=OURS, ha=side, **label)
     if published:
         axes.plot(*zip(*published, strict=True), "D", color=PAPER, markersize=5, fillstyle="none")
-        axes.annotate(f"{summary['source']}:\nBERT-base", published[0], color=PAPER, ha="center", **label)
-    axes.set_yticks(list(place), [a["arm"] for a in arms])
+        axes.annotate(_text(f"{summary['source']}:\nBERT-base"), published[0], color=PAPER, ha="center", **label)
+    axes.set_yticks(list(place), [_text(a["arm"]) for a in arms])
     axes.set_ylim(len(arms) - 0.5, -1.1)
     axes.set(xlabel=_axis(summary, arms))
     axes.margins(x=0.12)
 
 
+def _text(words: str) -> str:
+    """A text that matplotlib draws as it stands: dollar signs enclose no formula."""
+    return words.replace("$", r"\$")
+
+
 def _axis(summary: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
     counts = sorted({len(a["seeds"]) for a in arms})
     shown = f"\n(mean ± SD of {shown_range(counts)} seeds)" if counts[-1] > 1 else ""
-    return f"{summary['dev']['title']} dev, Spearman ×100{shown}"
+    return _text(f"{summary['dev']['title']} dev, Spearman ×100{shown}")
 
 
 def shown_range(counts: Sequence[int]) -> str:
@@ -183,7 +191,7 @@ def shown_range(counts: Sequence[int]) -> str:
 
 
 def _label(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
-    axes.annotate(text, point, xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
+    axes.annotate(_text(text), point, xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
 
 
 def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
@@ -197,7 +205,7 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
     ordered = sorted(points, key=lambda p: p[1])
     texts = [
         axes.annotate(
-            name, (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
+            _text(name), (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
         for x, y, name, colour in ordered

@@ -4,41 +4,131 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
+from annotated_types import MinLen
+from typing_extensions import TypedDict
+
+from simcse_bench.data.task import METRICS
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, read_json, write_json, write_text
+from simcse_bench.files import Environment, fingerprint, write_json, write_text
 from simcse_bench.models.identity import deciding, shown_files, shown_model, shown_origin
 from simcse_bench.reports.table import MISSING
+from simcse_bench.schema import parse_record, read_bytes, read_record
 
-REPORT_SCHEMA = 1
+REPORT_SCHEMA: Literal[1] = 1
 PAIRS = ".pairs.jsonl"
+LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters come to it
+_NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
+
+
+class Provenance(TypedDict):
+    """A model, as a file of ours holds it: what decides its vectors, and where it is from.
+
+    An encoder of the user's own need not say more than its name.
+    """
+
+    name: str
+    revision: NotRequired[str | None]
+    pooling: NotRequired[str | None]
+    head: NotRequired[str | None]
+    settings_from: NotRequired[str | None]
+    max_length: NotRequired[int | None]
+    max_length_used: NotRequired[int | None]
+    preprocess: NotRequired[str | None]
+    normalize: NotRequired[bool | None]
+    files: NotRequired[Mapping[str, str] | None]  # fingerprints
+    embedded: NotRequired[bool]
+    usage: NotRequired[str]
+    dtype: NotRequired[str]
+    whiten: NotRequired[Mapping[str, str] | None]
+
+
+class Entry(TypedDict):
+    """A score in percent with its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+Scores = Mapping[str, Mapping[str, Entry]]  # metric (spearman and pearson, or accuracy) -> aggregate (at least all)
+
+
+class Subset(TypedDict):
+    """Part of an STS task."""
+
+    n: int
+    spearman: Entry
+    pearson: Entry
+
+
+class ProbeResult(TypedDict):
+    """What the classifier of a transfer task found, in percent."""
+
+    test: float
+    dev: float
+    folds: Sequence[float]
+    l2: Sequence[float]
+    test_f1: NotRequired[float]
+
+
+class TaskData(TypedDict):
+    """The rows a task was scored on."""
+
+    split: str
+    text: str
+    fingerprint: str
+
+
+class TaskResult(TypedDict):
+    """One task of a report."""
+
+    title: str
+    kind: NotRequired[str]
+    n: int
+    scores: Scores
+    subsets: Mapping[str, Subset]
+    probe: NotRequired[ProbeResult]
+    data: TaskData
+
+
+class ReportProtocol(TypedDict):
+    """The rules of an evaluation; see ``data.task.EvalProtocol``."""
+
+    name: str
+    split: str
+    text: NotRequired[str]
+    probe: NotRequired[str]
+
+
+class Times(TypedDict):
+    """Seconds."""
+
+    embedding: float
+    scoring: float
 
 
 @dataclass(frozen=True)
 class Report:
-    """One evaluation of one model.
-
-    ``tasks[name]`` holds ``scores[metric][aggregate] = {value, interval}`` in percent, ``subsets``, ``n`` and ``data``
-    (split, text variant, fingerprint); ``average[metric][aggregate]`` exists only if no task of the suite is missing.
-    """
+    """One evaluation of one model; ``average`` exists only if no task of the suite is missing."""
 
     key: str  # fingerprint of all that decides the numbers
     suite: str
-    model: Mapping[str, Any]
-    protocol: Mapping[str, Any]
-    tasks: Mapping[str, Mapping[str, Any]]
-    average: Mapping[str, Any] | None
+    model: Provenance
+    protocol: ReportProtocol
+    tasks: Annotated[Mapping[str, TaskResult], MinLen(1)]
+    average: Scores | None
     skipped: Mapping[str, str]  # tasks of the suite without a score, and why
     limit: int | None  # first pairs of each subset only: such numbers compare with nothing
     stats: Mapping[str, int]
-    environment: Mapping[str, Any]
-    seconds: Mapping[str, float]
+    environment: Environment
+    seconds: Times
     created: str
-    schema: int = REPORT_SCHEMA
+    schema: Literal[1] = REPORT_SCHEMA
 
     def save(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""
@@ -46,27 +136,53 @@ class Report:
 
     @staticmethod
     def load(path: Path) -> Report:
-        """Read a saved report; UserError where the file is no report of this version."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{path}: not a readable report ({error}). Move it away or evaluate again.") from error
-        names = {f.name for f in fields(Report)}
-        if not isinstance(content, dict) or content.get("schema") != REPORT_SCHEMA or set(content) != names:
-            raise UserError(f"{path}: not a report of this version of simcse-bench (schema {REPORT_SCHEMA}).")
-        return Report(**content)
+        """Read a saved report; UserError where the file is no whole report of this version."""
+        report = read_record(path, Report, _NOT_A_REPORT)
+        problems = _score_problems("average", report.average) if report.average else []
+        for name, task in report.tasks.items():
+            problems += _score_problems(f"tasks.{name}.scores", task["scores"])
+            if "probe" in task and len(task["probe"]["folds"]) != len(task["probe"]["l2"]):
+                problems.append(f"tasks.{name}.probe: folds and l2 differ in number")
+        if problems:
+            raise UserError(f"{path}: {_NOT_A_REPORT} ({problems[0]})")
+        return report
 
 
-def read_fields(path: Path, names: Collection[str], otherwise: str) -> dict[str, Any]:
-    """A JSON file that holds at least these fields.
+def _score_problems(place: str, scores: Scores) -> list[str]:
+    """What is missing in scores, where their type alone cannot say it."""
+    metrics = ["accuracy"] if "accuracy" in scores else METRICS
+    missing = [f"{place}.{metric}" for metric in metrics if metric not in scores]
+    missing += [f"{place}.{metric}.all" for metric, by_aggregate in scores.items() if "all" not in by_aggregate]
+    return [f"{where}: it is missing" for where in missing]
 
-    Raises:
-        UserError: a damaged file, or one without them; ``otherwise`` says what it is then, and what to do.
-    """
-    content = read_json(path)
-    if not isinstance(content, dict) or not set(names) <= set(content):
-        raise UserError(f"{path}: {otherwise}")
-    return content
+
+class WorstPair(TypedDict):
+    """A pair whose rank by cosine is far from its rank by gold score; ranks in percent."""
+
+    gold: float
+    cosine: float
+    gold_rank: float
+    cosine_rank: float
+    left: str
+    right: str
+
+
+class PairsHead(TypedDict):
+    """The first line of a report's pairs."""
+
+    schema: Literal[1]
+    key: str  # of the report
+
+
+class TaskPairs(TypedDict):
+    """A further line: the cosines of a task's pairs, in their order."""
+
+    task: str
+    similarities: Sequence[float]
+    worst: NotRequired[Sequence[WorstPair]]
+
+
+PairsLine = PairsHead | TaskPairs
 
 
 def pairs_path(path: Path) -> Path:
@@ -87,7 +203,7 @@ def save_pairs(
         write_text(pairs_path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
+def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
     """Task -> cosines of its pairs, of a saved report.
 
     Raises:
@@ -99,27 +215,26 @@ def load_pairs(path: Path, report: Report) -> dict[str, list[float]]:
     return {row["task"]: row["similarities"] for row in _pair_rows(beside, report)}
 
 
-def load_worst(path: Path, report: Report) -> dict[str, list[dict[str, Any]]]:
+def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:
     """Task -> its worst pairs, see ``metrics.worst_pairs``; none where the report has no pairs beside it.
 
     Raises:
         UserError: the pairs belong to another evaluation, or are not readable.
     """
     beside = pairs_path(path)
-    rows = _pair_rows(beside, report) if beside.is_file() else ()
+    rows = _pair_rows(beside, report) if beside.exists() else ()
     return {row["task"]: row["worst"] for row in rows if row.get("worst")}
 
 
-def _pair_rows(beside: Path, report: Report) -> list[dict[str, Any]]:
-    try:
-        head, *rows = (json.loads(line) for line in beside.read_text(encoding="utf-8").split("\n") if line)
-        if head["key"] != report.key:
-            raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
-        if not all(isinstance(row, dict) and {"task", "similarities"} <= set(row) for row in rows):
-            raise ValueError("not a task's pairs")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{beside}: not readable ({error!r}). Evaluate again with --force.") from error
-    return rows
+def _pair_rows(beside: Path, report: Report) -> list[TaskPairs]:
+    otherwise = "not a report's pairs. Evaluate again with --force."
+    lines = [line for line in read_bytes(beside, otherwise).split(b"\n") if line]
+    if not lines:
+        raise UserError(f"{beside}: it is empty: {otherwise}")
+    head = parse_record(lines[0], PairsHead, f"{beside}:1", otherwise)
+    if head["key"] != report.key:
+        raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
+    return [parse_record(line, TaskPairs, f"{beside}:{i}", otherwise) for i, line in enumerate(lines[1:], 2)]
 
 
 def evaluation_key(
@@ -142,9 +257,15 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
         name.encode()
     except UnicodeEncodeError:
         raise UserError(f"name {name!r}: not valid unicode; give another --name.") from None
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name):
+        raise UserError(f"name {name[:60]!r}: holds a line break or a control character; give another --name.")
     file, folder = _slug(name, "model") + _slug(variant, ""), _slug(suite, "tasks")
-    if len(file) > 200:
-        raise UserError(f"name {name[:60]!r}...: too long for a file name; give a shorter --name.")
+    for part, what in ((file, f"name {name[:60]!r} with its settings"), (folder, f"suite {suite[:60]!r}")):
+        if len(part.encode()) > LONGEST:
+            raise UserError(
+                f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
+                "Give a shorter --name, or fewer tasks at once."
+            )
     if file == "leaderboard" or folder in ("speed", "mteb"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"

@@ -2,45 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
+
+from annotated_types import Ge, Le, MinLen
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, sha256
+from simcse_bench.files import Environment, fingerprint, sha256
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import PAPERS, Paper, Part
 from simcse_bench.reports import ablation, geometry, page, plots
+from simcse_bench.reports.ablation import FindingResult
 from simcse_bench.reports.page import Section, section
-from simcse_bench.reports.report import Report, read_fields
+from simcse_bench.reports.report import Report
+from simcse_bench.reports.scores import comparable
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_spread, spread, to_markdown
+from simcse_bench.schema import read_record
 
+T = TypeVar("T")
 REPRODUCTION_RECORD, TRAJECTORIES = "reproduction.json", "trajectories.json"
 _PUBLISHED = {"sts": "simcse_2021_table5_sts", "transfer": "simcse_2021_table_e1_transfer"}
 _METRIC = {"sts": "spearman", "transfer": "accuracy"}
 
 
-def read_reproduction(path: Path) -> dict[str, Any]:
-    """A reproduction's record or trajectories.
+_NOT_OURS = "not a reproduction's file. Move it away and run the command again."
+
+
+class Reproduced(TypedDict):
+    """A reproduction's record, see ``experiments.reproduction``."""
+
+    schema: Literal[1]
+    paper: str
+    preset: str
+    seeds: Annotated[int, Ge(1), Le(100_000)]
+    real: bool
+    suites: Mapping[str, str]  # sts and transfer -> the suite evaluated in its place
+    seconds: dict[str, float]  # of each step
+    statements: Sequence[FindingResult]
+    failed: NotRequired[list[str]]
+    environment: Environment
+    created: str
+
+
+class Point(TypedDict):
+    """Alignment and uniformity after some updates of a run."""
+
+    alignment: float
+    uniformity: float
+
+
+Trajectories = dict[str, Annotated[list[Point], MinLen(1)]]  # name of a run -> its points
+
+
+def read_reproduction(path: Path) -> Reproduced:
+    """A reproduction's record.
 
     Raises:
         UserError: a damaged file.
     """
-    return read_fields(path, (), "not a reproduction's file. Move it away and run the command again.")
+    record = read_record(path, Reproduced, _NOT_OURS)
+    if record["paper"] not in PAPERS:
+        raise UserError(f"{path}: {_NOT_OURS} (paper: {record['paper']!r} is unknown)")
+    missing = {part.name for part in PAPERS[record["paper"]].parts if part.kind == "scores"} - set(record["suites"])
+    if missing:
+        raise UserError(f"{path}: {_NOT_OURS} (suites.{min(missing)}: it is missing)")
+    return record
 
 
-def draw_reproduction(folder: Path) -> dict[Path, bytes]:
-    """index.html and tables.md, from the record and the JSON of ablations, reports and analyses below the folder.
+def read_trajectories(path: Path) -> Trajectories:
+    """A reproduction's trajectories.
 
     Raises:
         UserError: a damaged file.
+    """
+    return read_record(path, Trajectories, _NOT_OURS)
+
+
+def draw_reproduction(folder: Path, problems: list[str]) -> dict[Path, bytes]:
+    """index.html and tables.md, from the record and the JSON of ablations, reports and analyses below the folder.
+
+    Args:
+        folder: of the reproduction.
+        problems: those of files that cannot be read are added; the page is drawn without them and says so.
+
+    Raises:
+        UserError: a damaged record.
     """
     record = read_reproduction(folder / REPRODUCTION_RECORD)
     paper = PAPERS[record["paper"]]
-    sections = [section("The paper's statements", None, statements_table(folder, record))]
+    told: list[str] = []
+    sections = [section("The paper's statements", None, statements_table(folder, record, told))]
     for part in paper.parts:
-        sections += _part(folder, record, paper, part)
+        sections += _part(folder, record, paper, part, told)
+    problems += dict.fromkeys(told)
     sections.append(section("Time", None, _times(record)))
     title = f"{paper.title}: reproduced with preset {record['preset']}"
     tried = [bundled.ENCODER, *([] if record["real"] else [bundled.DATA])] if record["preset"] == "mini" else []
@@ -53,93 +110,116 @@ def draw_reproduction(folder: Path) -> dict[Path, bytes]:
 
 def results_fingerprint(folder: Path) -> str:
     """Fingerprint of all JSON below the folder."""
-    files = (f"{path.relative_to(folder)} {sha256(path)}" for path in sorted(folder.rglob("*.json")))
+    files = (f"{path.relative_to(folder)} {sha256(path)}" for path in sorted(folder.rglob("*.json")) if path.is_file())
     return fingerprint(" ".join(files).encode())
 
 
-def _part(folder: Path, record: Mapping[str, Any], paper: Paper, part: Part) -> Iterator[Section]:
-    """The sections of a table or figure; one that is not there yet says so."""
+def _part(folder: Path, record: Reproduced, paper: Paper, part: Part, problems: list[str]) -> Iterator[Section]:
+    """The sections of a table or figure; one that is not there yet, or cannot be read, says so."""
     number = part.number if part.number.startswith("Figure") else f"Table {part.number}"
     heading = f"{number}: {part.title}"
+    before = len(problems)
     if part.kind == "ablation":
-        path = folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
-        if path.exists():
-            summary = ablation.read_summary(path)
+        summary = _tried(_summary_path(folder, record, part), ablation.read_summary, problems)
+        if summary is not None:
             yield section(heading, ablation.ablation_plot(summary), ablation.ablation_table(summary))
             return
     elif part.kind == "scores":
-        table = scores_table(folder / record["suites"][part.name], paper, part.name)
+        table = scores_table(folder / record["suites"][part.name], paper, part.name, problems)
         if table is not None:
             yield section(heading, None, table)
             return
-    elif part.kind == "trajectory" and (folder / TRAJECTORIES).exists():
-        yield section(heading, plots.plot_trajectory(read_reproduction(folder / TRAJECTORIES)))
-        return
+    elif part.kind == "trajectory":
+        trajectories = _tried(folder / TRAJECTORIES, read_trajectories, problems)
+        if trajectories is not None:
+            yield section(heading, plots.plot_trajectory(trajectories))
+            return
     elif part.kind == "geometry":
-        analyses, problems = geometry.read_analyses(folder / "analysis")
-        if problems:
-            raise UserError(*problems)
+        analyses, damaged = geometry.read_analyses(folder / "analysis")
+        problems += damaged
         if analyses:
             yield section(heading, plots.plot_scatter(analyses), geometry.geometry_table(analyses))
             for m in analyses:
                 yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities(m))
             return
-    yield section(heading, None, Table("not run yet", [part.title], []))
+    state = "not run yet" if len(problems) == before else "its file cannot be read"
+    yield section(heading, None, Table(state, [part.title], []))
 
 
-def scores_table(folder: Path, paper: Paper, suite: str) -> Table | None:
+def _summary_path(folder: Path, record: Reproduced, part: Part) -> Path:
+    return folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
+
+
+def _tried(path: Path, read: Callable[[Path], T], problems: list[str]) -> T | None:
+    """What is read from a file; None where there is none, or it is damaged: its problems are added."""
+    try:
+        return read(path) if path.exists() else None
+    except UserError as error:
+        problems += error.problems
+        return None
+
+
+def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) -> Table | None:
     """A row per model of the main tables: mean ± SD over seeds of every task, and the paper's average; None: no report.
 
     Args:
         folder: of the reports.
         paper: whose lines are shown.
         suite: sts or transfer, for the paper's numbers.
+        problems: those of files that are no reports are added.
     """
-    reports = [Report.load(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
-    if not reports:
-        return None
     metric = _METRIC[suite]
+    read = [_tried(path, Report.load, problems) for path in sorted(folder.glob("*.json"))]
+    reports = [r for r in read if r is not None and all(metric in t["scores"] for t in r.tasks.values())]
+    lines = {line.name: [r for r in reports if r.model["name"].partition(", seed ")[0] == line.name]
+             for line in paper.lines}  # fmt: skip
+    everyone = [r for own in lines.values() for r in own]
+    if not everyone:
+        return None
+    first = everyone[0]
+    others = [r.model["name"] for r in everyone if comparable(r) != comparable(first)]
     published = {row["model"]: row["avg"] for row in read_table(_PUBLISHED[suite])}
-    tasks = list(reports[0].tasks)
     rows = []
     for line in paper.lines:
-        own = [r for r in reports if r.model["name"].partition(", seed ")[0] == line.name]
+        own = [r for r in lines[line.name] if comparable(r) == comparable(first)]
         if not own:
             continue
-        values = [[r.tasks[n]["scores"][metric]["all"]["value"] for r in own] for n in tasks]
-        values.append([r.average[metric]["all"]["value"] for r in own if r.average])
+        values = [[_all(r.tasks[n]["scores"], metric) for r in own] for n in first.tasks]
+        values.append([_all(r.average, metric) for r in own if r.average and metric in r.average])
         name = (line.published or {}).get(suite)
         rows.append([line.name, str(len(own)) if line.trained else MISSING, *(shown_spread(*spread(v)) for v in values),
                      published[name] if name else MISSING])  # fmt: skip
-    header = ["model", "seeds", *(reports[0].tasks[n]["title"] for n in tasks), "Avg.", "paper's Avg., BERT-base"]
+    header = ["model", "seeds", *(task["title"] for task in first.tasks.values()), "Avg.", "paper's Avg., BERT-base"]
     what = "Spearman ×100" if suite == "sts" else "accuracy ×100"
     notes = ["Mean ± standard deviation over seeds. Intervals of every score stand in the reports beside this page."]
-    return Table(f"{what}, {reports[0].suite}", header, rows, notes)
+    notes += [f"Left out, for other data or another protocol: {', '.join(others)}."] if others else []
+    return Table(f"{what}, {first.suite}", header, rows, notes)
 
 
-def statements_table(folder: Path, record: Mapping[str, Any]) -> Table:
-    """The verdict on every statement of the paper: of the main table, then of the ablations."""
-    main = {
-        "title": "Main table",
-        "findings": record["statements"],
-        "dev": True,
-        "model": {"name": "see the table", "embedded": record["preset"] == "mini"},
-        "train": {"name": "the recipes' text"},
-        "arms": [{"seeds": list(range(record["seeds"]))}],
-    }
-    names = [p.name for p in PAPERS[record["paper"]].parts if p.kind == "ablation"]
-    paths = [folder / "ablations" / f"{name}-{record['preset']}" / ablation.SUMMARY for name in names]
-    summaries = [ablation.read_summary(p) for p in paths if p.exists()]
-    return ablation.findings_table([main, *summaries])
+def _all(scores: Mapping[str, Any], metric: str) -> float:
+    return float(scores[metric]["all"]["value"])
 
 
-def _times(record: Mapping[str, Any]) -> Table:
+def statements_table(folder: Path, record: Reproduced, problems: list[str]) -> Table:
+    """The verdict on every statement of the paper: of the main table, then of the ablations.
+
+    ``problems``: those of damaged summaries are added.
+    """
+    trained = ablation.shown_training("see the table", "the recipes' text", [record["seeds"]])
+    main = [ablation.statement_row("Main table", finding, trained) for finding in record["statements"]]
+    parts = [p for p in PAPERS[record["paper"]].parts if p.kind == "ablation"]
+    read = [_tried(_summary_path(folder, record, part), ablation.read_summary, problems) for part in parts]
+    summaries = [summary for summary in read if summary is not None]
+    return ablation.findings_table(summaries, main, record["preset"] == "mini")
+
+
+def _times(record: Reproduced) -> Table:
     rows = [[what, f"{seconds / 60:.1f}"] for what, seconds in record["seconds"].items()]
     rows.append(["together", f"{sum(record['seconds'].values()) / 60:.1f}"])
     return Table("minutes taken", ["step", "minutes"], rows)
 
 
-def _provenance(record: Mapping[str, Any]) -> dict[str, str]:
+def _provenance(record: Reproduced) -> dict[str, str]:
     return {
         "preset": f"{record['preset']}, {record['seeds']} seed(s)",
         "suites": ", ".join(record["suites"].values()),

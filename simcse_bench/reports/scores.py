@@ -6,15 +6,19 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from annotated_types import Gt
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
-from simcse_bench.files import shown_machine, shown_versions, write_text
+from simcse_bench.files import Environment, shown_machine, shown_versions, write_text
 from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
-from simcse_bench.reports.report import Report, model_facts
+from simcse_bench.reports.report import Entry, Report, model_facts
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
+from simcse_bench.schema import read_record
 
 
 def write_report_tables(report: Report, path: Path) -> None:
@@ -66,10 +70,11 @@ def subset_table(report: Report, metric: str) -> Table:
         for how, entry in task["scores"][shown].items():
             part = how if shown == metric else shown
             rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
-        if len(task["subsets"]) > 1:
+        subsets: Mapping[str, Mapping[str, Any]] = task["subsets"]
+        if len(subsets) > 1:
             rows += [
                 [task["title"], f"· {name}", str(subset["n"]), _value(subset[metric]), _interval(subset[metric])]
-                for name, subset in task["subsets"].items()
+                for name, subset in subsets.items()
             ]
         if "probe" in task:
             p = task["probe"]
@@ -83,14 +88,55 @@ def subset_table(report: Report, metric: str) -> Table:
     return Table("in parts, ×100", ["task", "part", "rows", "score", "95 % interval"], rows)
 
 
-def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all") -> Table:
-    """One row per report of one suite under one protocol, best average first; and which averages noise leaves equal."""
+def comparable(report: Report) -> tuple[Any, ...]:
+    """What two reports must share for their numbers to stand in one column: protocol, split, probe, data."""
+    p = report.protocol
+    data = tuple((name, task["data"]["fingerprint"]) for name, task in report.tasks.items())
+    return p["name"], p["split"], p.get("probe", ""), report.limit or 0, data
+
+
+def grouped(reports: Sequence[Report]) -> list[list[Report]]:
+    """Reports that share a leaderboard: those that are ``comparable``; other numbers never share a column."""
+    groups: dict[tuple[object, ...], list[Report]] = {}
+    for report in reports:
+        name, split, probe, limit, data = comparable(report)
+        key = (name != "simcse", name, split != "test", split, probe, *report.tasks), limit, data
+        groups.setdefault(key, []).append(report)
+    return [groups[key] for key in sorted(groups)]
+
+
+def leaderboards(groups: Sequence[Sequence[Report]], metric: str = "spearman", aggregate: str = "all") -> list[Table]:
+    """The leaderboards of a folder's groups of reports, from ``grouped``."""
+    return [leaderboard(g, metric, aggregate, mark) for g, mark in zip(groups, group_marks(groups), strict=True)]
+
+
+def group_marks(groups: Sequence[Sequence[Report]]) -> list[str]:
+    """What sets each group of a folder apart from those of the same protocol and tasks: a limit, other data."""
+    marks = []
+    for group in groups:
+        (*rules, data), parts = comparable(group[0]), []
+        beside = [dict(comparable(other[0])[-1]) for other in groups if list(comparable(other[0])[:-1]) == rules]
+        alike = [other for other in beside if other.keys() == dict(data).keys()]
+        different = [name for name, digest in data if any(other[name] != digest for other in alike)]
+        if group[0].limit:
+            parts.append(f"ONLY THE FIRST {group[0].limit} PAIRS OF EVERY SUBSET")
+        if different:
+            parts.append(f"data of its own: {', '.join(f'{name} {dict(data)[name]}' for name in different)}")
+        marks.append("".join(f" — {part}" for part in parts))
+    return marks
+
+
+def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all", mark: str = "") -> Table:
+    """One row per comparable report, best average first; and which averages noise leaves equal.
+
+    ``mark``: from ``group_marks``, for the title.
+    """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
 
     def rank(report: Report) -> tuple[float, str, str]:
         average = _entry(report, None, metric, aggregate)
-        return -((average and average["value"]) or -1e9), report.model["name"], report.key
+        return -average["value"] if average else math.inf, report.model["name"], report.key
 
     rows: list[list[str]] = []
     ordered = sorted(reports, key=rank)
@@ -101,7 +147,7 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
         rows.append([marked_name(r.model), shown_usage(r.model), dtype, *scores])
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
-    if baseline and any(r.model["name"].startswith("word-vectors:") for r in reports):
+    if baseline and not reports[0].limit and any(r.model["name"].startswith("word-vectors:") for r in reports):
         scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), *[MISSING] * 3]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
     columns = [*(titles.get(n, n) for n in names), "Avg.", "95 % interval", "rank", "like rank"]
@@ -111,7 +157,8 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         "Seeds are not considered."
     )
     notes = [note] if len(ordered) > 1 else []
-    return Table(board_title(reports, metric, aggregate), ["model", "pooling", "dtype", *columns], rows, notes)
+    title = board_title(reports, metric, aggregate) + mark
+    return Table(title, ["model", "pooling", "dtype", *columns], rows, notes)
 
 
 def narrow_leaderboard(table: Table) -> Table:
@@ -134,18 +181,21 @@ def leaderboard_rows(table: Table) -> list[dict[str, Any]]:
     return [{"protocol": table.title, **dict(zip(table.header, row, strict=True))} for row in table.rows]
 
 
-def inseparable(averages: Sequence[Mapping[str, Any] | None]) -> list[list[int]]:
+def inseparable(averages: Sequence[Entry | None]) -> list[list[int]]:
     """For each score the others whose difference from it is within its 95 % interval.
 
     The half-widths that face each other are added as independent errors are. A score without an interval is told from
     all others.
     """
 
-    def alike(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-        if not (a and b and a["interval"] and b["interval"]):
+    def alike(a: Entry | None, b: Entry | None) -> bool:
+        if not (a and b):
             return False
         low, high = (a, b) if a["value"] < b["value"] else (b, a)
-        widths = high["value"] - high["interval"][0], low["interval"][1] - low["value"]
+        below, above = low["interval"], high["interval"]
+        if not (below and above):
+            return False
+        widths = high["value"] - above[0], below[1] - low["value"]
         return bool(high["value"] - low["value"] <= math.hypot(*widths))
 
     return [[j for j, b in enumerate(averages) if i != j and alike(a, b)] for i, a in enumerate(averages)]
@@ -163,7 +213,34 @@ def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = ""
     return ", ".join(parts) + "".join(f" — {t}" for t in tried)
 
 
-def speed_table(content: Mapping[str, Any]) -> Table:
+class Timing(TypedDict):
+    """One side of a benchmark."""
+
+    what: str
+    dtype: str
+    seconds: Sequence[float]
+    median: Annotated[float, Gt(0)]
+    sentences: int
+    peak_mb: int | None
+    base: NotRequired[Annotated[float, Gt(0)]]  # seconds that this row is held against
+
+
+class Speed(TypedDict):
+    """A benchmark's figures, as the scripts in benchmarks/ write them."""
+
+    title: str
+    reference: str  # a row's "what"
+    rows: Sequence[Timing]
+    note: str
+    environment: Environment
+
+
+def read_speed(path: Path) -> Speed:
+    """A benchmark's figures; UserError where the file is none."""
+    return read_record(path, Speed, "not a benchmark's figures. Move it away or run the benchmark again.")
+
+
+def speed_table(content: Speed) -> Table:
     """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32.
 
     A row with a "base" is held against that instead: a benchmark of several cases.
@@ -171,7 +248,7 @@ def speed_table(content: Mapping[str, Any]) -> Table:
     rows, theirs = content["rows"], content["reference"]
     medians = {(r["what"], r["dtype"]): r["median"] for r in rows}
 
-    def ratio(row: Mapping[str, Any], dtype: str) -> str:
+    def ratio(row: Timing, dtype: str) -> str:
         base = row.get("base", medians.get((theirs, dtype)))
         return shown_numbers("{:.2f}", None if base is None else row["median"] / base)
 
@@ -206,8 +283,10 @@ def score_rows(report: Report) -> list[dict[str, Any]]:
         for metric, by_aggregate in task["scores"].items():
             for how, entry in by_aggregate.items():
                 add(name, "", task["n"], metric, how, entry)
-            for part, subset in task["subsets"].items():
-                add(name, part, subset["n"], metric, "", subset[metric])
+            subsets: Mapping[str, Mapping[str, Any]] = task["subsets"]
+            for part, subset in subsets.items():
+                if metric in subset:
+                    add(name, part, subset["n"], metric, "", subset[metric])
     for metric, by_aggregate in (report.average or {}).items():
         for how, entry in by_aggregate.items():
             add("avg", "", None, metric, how, entry)
@@ -259,14 +338,14 @@ def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
     return notes
 
 
-def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Mapping[str, Any] | None:
+def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Entry | None:
     """The score that is shown of a task (None: the average), where there is one: on transfer tasks the accuracy."""
-    scores = report.average if name is None else report.tasks.get(name, {}).get("scores")
+    task = None if name is None else report.tasks.get(name)
+    scores = report.average if name is None else task and task["scores"]
     if not scores:
         return None
-    by_aggregate: Mapping[str, Any] = scores.get(metric) or scores["accuracy"]
-    entry: Mapping[str, Any] = by_aggregate.get(aggregate) or by_aggregate["all"]
-    return entry
+    by_aggregate = scores[metric if metric in scores else "accuracy" if "accuracy" in scores else "spearman"]
+    return by_aggregate.get(aggregate) or by_aggregate["all"]
 
 
 def _value(entry: Mapping[str, Any] | None) -> str:

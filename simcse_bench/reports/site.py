@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simcse_bench.data.task import AGGREGATES, METRICS
-from simcse_bench.errors import UserError
-from simcse_bench.files import fingerprint, read_json, write_bytes
+from simcse_bench.errors import UserError, first_line
+from simcse_bench.files import fingerprint
 from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_settings, shown_usage
 from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
 from simcse_bench.reports.report import Report, load_worst
@@ -19,14 +19,14 @@ from simcse_bench.reports.table import Table, machine_facts, to_markdown
 Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
 Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
 T = TypeVar("T")
-_FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # JSON of another form
+_UNDRAWABLE = (ValueError, ArithmeticError, LookupError)  # numbers that matplotlib has no axis for
 
 
 def draw_site(
     groups: Groups,
     worst: Worst,
     summaries: Mapping[str, Path],
-    analyses: Sequence[Mapping[str, Any]],
+    analyses: Sequence[geometry.Analysis],
     reproductions: Sequence[str] = (),
     mteb_boards: Sequence[Table] = (),
 ) -> bytes:
@@ -41,15 +41,15 @@ def draw_site(
         mteb_boards: leaderboards of mteb's own tasks, from ``mteb.mteb_leaderboards``.
     """
     boards = [
-        board(f"board{i}-{j}", folder, reports, worst)
+        board(f"board{i}-{j}", folder, reports, worst, mark)
         for i, (folder, group) in enumerate(groups.items())
-        for j, reports in enumerate(group)
+        for j, (reports, mark) in enumerate(zip(group, scores.group_marks(group), strict=True))
     ]
     ablations = [_ablation(name, path) for name, path in summaries.items()]
     findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
     shapes = []
     if analyses:
-        scatter = plots.plot_scatter(analyses) if len(analyses) > 1 else None
+        scatter = plots.plot_scatter(geometry.own_names(analyses)) if len(analyses) > 1 else None
         shapes = [page.section("", scatter, geometry.geometry_table(analyses))]
     drawn_from = [boards, [p.read_text("utf-8") for p in summaries.values()], analyses, list(reproductions)]
     return page.render_template(
@@ -66,14 +66,17 @@ def draw_site(
     )
 
 
-def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst) -> dict[str, Any]:
-    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair."""
+def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst, mark: str = "") -> dict[str, Any]:
+    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair.
+
+    ``mark``: from ``scores.group_marks``, for the title.
+    """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
     kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
     return {
         "id": ident,
-        "title": f"{folder}: {board_title(reports)}",
+        "title": f"{folder}: {board_title(reports)}{mark}",
         "sts": "sts" in kinds,
         "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
         "rows": [_row(r) | {"worst": worst.get(r.key, {})} for r in reports],
@@ -129,8 +132,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         texts |= scores.draw_report(report, path)
     groups = _by_folder(results, reports)
     for name, group in groups.items():
-        texts |= scores.draw_leaderboards(results / name, [scores.leaderboard(g) for g in group])
-    worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), "a report's pairs", problems))
+        texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group))
+    worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), problems))
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
         drawn, boards, damaged = mteb.draw_mteb_folder(folder)
@@ -138,13 +141,13 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         boards_of_mteb += boards
         problems += damaged
     speeds = sorted(results.glob("speed/*.json"))
-    for path, table in _tried(speeds, lambda p: scores.speed_table(read_json(p)), "a benchmark's figures", problems):
+    for path, table in _tried(speeds, lambda p: scores.speed_table(scores.read_speed(p)), problems):
         texts[path.with_suffix(".md")] = to_markdown(table)
     files = {path: text.encode() for path, text in texts.items()}
     summaries = []
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
     paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
-    for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), "a sweep's summary", problems):
+    for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), problems):
         files |= sweep
         summaries += [path] * (not reproduced & set(path.parents))  # a reproduction has its own page
     for folder in dict.fromkeys(path.parent.parent for path in summaries):
@@ -156,17 +159,22 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if analyses:
         files |= geometry.draw_geometry(results / "analysis", analyses)
     papers = []
-    for folder, paper in _tried(sorted(reproduced), reproduction.draw_reproduction, "a reproduction", problems):
+    for folder, paper in _tried(
+        sorted(reproduced), lambda folder: reproduction.draw_reproduction(folder, problems), problems
+    ):
         files |= paper
         papers.append(folder.relative_to(results).as_posix())
     pairs = {reports[path].key: tasks for path, tasks in worst.items() if tasks}
     shown = {"/".join(p for p in s.parent.relative_to(results).parts if p != "ablations"): s for s in summaries}
     files[results / "index.html"] = draw_site(groups, pairs, shown, analyses, papers, boards_of_mteb)
     for path, content in files.items():
-        if not check:
-            write_bytes(path, content)
-        elif page.stale(path, content):
-            problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
+        try:
+            if not check:
+                page.write_drawn(path, content)
+            elif page.stale(path, content):
+                problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
+        except UserError as error:
+            problems += error.problems
     if problems:
         raise UserError(*problems)
     return list(files)
@@ -178,17 +186,12 @@ def read_leaderboards(
     """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
     groups = _by_folder(results, read_reports(results, problems))
-    boards = {folder: [scores.leaderboard(g, metric, aggregate) for g in group] for folder, group in groups.items()}
+    boards = {folder: scores.leaderboards(group, metric, aggregate) for folder, group in groups.items()}
     return boards, problems
 
 
 def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
-
-    def read(path: Path) -> Report:
-        report = Report.load(path)
-        scores.draw_report(report, path)  # one of another form fails here
-        return report
 
     # what else is saved: benchmarks, analyses, ablations, mteb and reproductions
     others = {"speed", "analysis", "ablations", mteb.FOLDER}
@@ -198,35 +201,23 @@ def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
         for path in sorted(results.rglob("*.json"))
         if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
     ]
-    return dict(_tried(paths, read, "a whole report", problems))
+    return dict(_tried(paths, Report.load, problems))
 
 
 def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
     below = {path.parent.relative_to(results) for path in reports}
     folders = sorted(below, key=lambda f: (len(f.parts), f))  # the results folder's own first
-    return {str(f): grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
+    return {str(f): scores.grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
 
 
-def _tried(
-    paths: Iterable[Path], read: Callable[[Path], T], what: str, problems: list[str]
-) -> Iterator[tuple[Path, T]]:
+def _tried(paths: Iterable[Path], read: Callable[[Path], T], problems: list[str]) -> Iterator[tuple[Path, T]]:
     """What is read from each file; the others are added to the problems."""
     for path in paths:
         try:
             content = read(path)
         except UserError as error:
             problems += error.problems
-        except _FOREIGN as error:
-            problems.append(f"{path}: not {what} ({error!r}).")
+        except _UNDRAWABLE as error:
+            problems.append(f"{path}: cannot be drawn ({first_line(error)}). Move it away or make it anew.")
         else:
             yield path, content
-
-
-def grouped(reports: Sequence[Report]) -> list[list[Report]]:
-    """Reports that share a leaderboard: by protocol, split, probe and tasks; other numbers never share a column."""
-    groups: dict[tuple[object, ...], list[Report]] = {}
-    for report in reports:
-        p = report.protocol
-        key = (p["name"] != "simcse", p["name"], p["split"] != "test", p["split"], p.get("probe", ""), *report.tasks)
-        groups.setdefault(key, []).append(report)
-    return [groups[key] for key in sorted(groups)]

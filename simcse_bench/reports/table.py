@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,15 @@ from simcse_bench.files import shown_machine, shown_versions
 MISSING = "–"
 _LATEX = {
     "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "×": r"$\times$", "–": "--", "±": r"$\pm$", "−": "$-$",
-    "α": r"$\alpha$", "λ": r"$\lambda$", "*": r"$^{*}$",
+    "α": r"$\alpha$", "λ": r"$\lambda$", "*": r"$^{*}$", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }  # fmt: skip
+# what Markdown would not show as it stands: marks that open or close something, tags, entities, links
+_MARKDOWN = re.compile(r"[\\|<`]|\*(?=\S)|(?<=\S)\*|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)|(?<=\])\(")
+_BREAK = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ def to_markdown(table: Table) -> str:
     """GitHub's table form, numbers to the right; a Chinese character takes two columns, a combining mark none."""
     from rich.cells import cell_len
 
-    cells = [[c.replace("|", "\\|") for c in row] for row in (table.header, *table.rows)]
+    cells = [[_MARKDOWN.sub(r"\\\g<0>", one_line(c)) for c in row] for row in (table.header, *table.rows)]
     widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(table.header))]
     text = text_columns(table)
 
@@ -40,30 +48,63 @@ def to_markdown(table: Table) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = [":" + "-" * (w - 1) if i in text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = [f"**{table.title}**", "", line(cells[0]), "| " + " | ".join(rule) + " |", *map(line, cells[1:]), ""]
-    return "\n".join(lines + [f"{note}\n" for note in table.notes])
+    lines = [
+        f"**{_words(table.title)}**",
+        "",
+        line(cells[0]),
+        "| " + " | ".join(rule) + " |",
+        *map(line, cells[1:]),
+        "",
+    ]
+    return "\n".join(lines + [f"{_words(note)}\n" for note in table.notes])
 
 
 def to_latex(table: Table) -> str:
     """A booktabs table, title and notes as comments."""
-    import pandas as pd
 
-    escaped = [
-        ["".join(_LATEX.get(sign, sign) for sign in cell) for cell in row] for row in (table.header, *table.rows)
-    ]
+    def line(row: Sequence[str]) -> str:
+        first, *others = map(_latex, row)
+        first = "{[}" + first[1:] if first.startswith("[") else first  # else an option of the line before
+        return " & ".join([first, *others]) + " \\\\"
+
     text = text_columns(table)
     columns = "".join("l" if i in text else "r" for i in range(len(table.header)))
-    comments = "".join(f"% {line}\n" for part in (table.title, *table.notes) for line in part.splitlines())
-    frame = pd.DataFrame(escaped[1:], columns=escaped[0])
-    return comments + frame.to_latex(index=False, escape=False, column_format=columns)
+    comments = [f"% {line}" for part in (table.title, *table.notes) for line in part.splitlines()]
+    head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(table.header), r"\midrule"]
+    return "\n".join([*comments, *head, *map(line, table.rows), r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(cell: str) -> str:
+    signs = "".join(_LATEX.get(sign, sign) for sign in re.sub("-(?=-)", "-\0", one_line(cell)))
+    return signs.replace("\0", "{}")  # two hyphens, no dash
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV under the union of their columns; empty for no rows."""
-    import pandas as pd
+    """Rows as CSV under the union of their columns; empty for no rows.
 
-    # as objects: a whole number stays one in a column where another is missing
-    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")) if rows else ""
+    A text that a spreadsheet would compute, for it starts with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return
+    and is no number, has an apostrophe before it (one more, where it starts with such ones already).
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines: list[list[Any]] = [columns, *([row.get(column) for column in columns] for row in rows)]
+    return "".join(",".join(map(_csv, line)) + "\n" for line in lines) if rows else ""
+
+
+def _csv(value: Any) -> str:
+    text = "" if value is None or value != value else str(value)
+    if isinstance(value, str) and _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
+
+
+def one_line(text: str) -> str:
+    """A text on a line."""
+    return _BREAK.sub(" ", text)
+
+
+def _words(text: str) -> str:
+    """A title or a note, which may hold code in backticks, for Markdown."""
+    return one_line(text).replace("<", r"\<")
 
 
 def text_columns(table: Table) -> set[int]:
@@ -99,4 +140,4 @@ def machine_facts(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def to_list(facts: Mapping[str, str]) -> list[str]:
     """Facts as the lines of a Markdown list."""
-    return [f"- {name}: {fact}" for name, fact in facts.items()]
+    return [f"- {_words(name)}: {_words(fact)}" for name, fact in facts.items()]

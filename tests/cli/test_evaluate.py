@@ -272,6 +272,19 @@ def test_interrupt(own, monkeypatch, tmp_path):
     assert nothing_written(tmp_path)
 
 
+def test_where_a_report_is_its_pairs_are(own, monkeypatch, tmp_path):
+    """Ended between the two writes, an evaluation is done again and whole."""
+    from simcse_bench.reports.report import Report, load_pairs
+
+    with monkeypatch.context() as ended:
+        ended.setattr(Report, "save", lambda self, path: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert own().code == 130
+    assert list((tmp_path / "results" / "tasks").glob("*--mean-none.json")) == []
+    assert "written" in own().err
+    (path,) = (tmp_path / "results" / "tasks").glob("*--mean-none.json")
+    assert set(load_pairs(path, Report.load(path))) == {"own"}
+
+
 def test_what_cannot_work_is_refused_before_the_work(cli, own, bert, senteval, tmp_path, monkeypatch):
     monkeypatch.setattr("simcse_bench.evaluation.run.score_all", lambda *a, **k: pytest.fail("computed"))
     (tmp_path / "file").write_text("")

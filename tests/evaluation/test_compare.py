@@ -1,6 +1,7 @@
 """`compare`: two evaluated models, task by task and pair by pair; `verify`: a model against its published numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,52 @@ def test_reports_on_other_data_do_not_mix(cli, reports, bert, senteval):
     for task in content["tasks"].values():
         task["data"]["fingerprint"] = "0" * 16
     Path("results/sts/one.json").write_text(json.dumps(content))
-    done = cli("compare", "results/sts/one.json", "results/sts/one.json", "--data-dir", senteval)
+    for end in (".json", ".pairs.jsonl"):
+        shutil.copy(f"results/sts/one{end}", f"results/sts/copy{end}")
+    done = cli("compare", "results/sts/one.json", "results/sts/copy.json", "--data-dir", senteval)
     assert done.code == 2
     assert "not that of the reports" in done.err
+
+
+def test_two_folders_of_one_name_are_not_one_model(cli, bert, senteval, tmp_path):
+    from tiny import tiny_bert
+
+    def evaluate(*args):
+        done = cli("eval", "--pooling", "mean", "--head", "none", "--data-dir", senteval, "--device", "cpu", "--task",
+                   "stsb", "-q", *args)  # fmt: skip
+        assert done.code == 0, done.err
+
+    one, other = (tmp_path / place / "m" for place in "AB")
+    for seed, folder in enumerate((one, other)):
+        tiny_bert(folder, seed=seed)
+    evaluate("--model", one)
+    (made,) = Path("results/tasks").glob("*.json")
+    named = Path("results/sts/m.json")
+    named.parent.mkdir()
+    for end in (".json", ".pairs.jsonl"):
+        made.with_name(made.stem + end).rename(named.with_name(named.stem + end))
+    done = cli("compare", one, one, "--data-dir", senteval)
+    assert (done.code, "are one report, results/sts/m.json" in done.err) == (2, True), done.err
+    done = cli("compare", one, other, "--data-dir", senteval)
+    assert done.code == 2
+    assert f"results/sts/m.json is of another model than {other} (model.safetensors differ)" in done.err
+    assert "--name" in done.err
+    evaluate("--model", other, "--out", "elsewhere")
+    (second,) = Path("elsewhere/tasks").glob("*.json")
+    second.with_name(second.stem + ".pairs.jsonl").rename(second.with_name("m.pairs.jsonl"))
+    done = cli("compare", one, second.rename(second.with_name("m.json")), "--data-dir", senteval)
+    assert done.code == 0, done.err
+    assert "elsewhere/tasks/m.json minus results/sts/m.json" in done.out
+
+
+def test_pairs_of_another_number_are_told(cli, reports, senteval):
+    path = Path("results/sts/one.pairs.jsonl")
+    head, first, *rest = path.read_text("utf-8").splitlines()
+    row = json.loads(first)
+    row["similarities"].pop()
+    path.write_text("\n".join([head, json.dumps(row), *rest]), encoding="utf-8")
+    done = cli("compare", "one", "two", "--data-dir", senteval)
+    assert (done.code, "Evaluate again with --force" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

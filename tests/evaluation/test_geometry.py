@@ -131,9 +131,13 @@ def test_models_side_by_side(analyzed, cli, bert, senteval):
     assert done.code == 0, done.err
     folder = Path("results/analysis")
     names = {p.name for p in folder.iterdir()}
-    plots = {f"{n}.{f}" for n in ("tiny-bert-cosines", "mini-cosines", "spectrum", "scatter") for f in ("svg", "png")}
-    assert names == {"tiny-bert.json", "mini.json", "table.md", "table.csv", "index.html"} | plots
-    found = json.loads((folder / "tiny-bert.json").read_text())
+    plots = {
+        f"{n}.{f}"
+        for n in ("tiny-bert--mean-none-cosines", "mini--mean-none-cosines", "spectrum", "scatter")
+        for f in ("svg", "png")
+    }
+    assert names == {"tiny-bert--mean-none.json", "mini--mean-none.json", "table.md", "table.csv", "index.html"} | plots
+    found = json.loads((folder / "tiny-bert--mean-none.json").read_text())
     assert (found["data"]["splits"], found["data"]["pairs"]) == (["dev"], 1500)
     # uniformity and alignment by the direct formula
     from simcse_bench.evaluation.evaluate import distinct_sentences, embed
@@ -158,10 +162,58 @@ def test_models_side_by_side(analyzed, cli, bert, senteval):
     assert "embedded mini encoder" in page
     assert cli("report", "results").code == 0
     assert cli("report", "results", "--check").code == 0
-    (folder / "mini.json").write_text("{}")
+    (folder / "mini--mean-none.json").write_text("{}")
     done = cli("report", "results", "--check")
     assert done.code == 2
-    assert "mini.json: not a model's analysis" in done.err
+    assert "mini--mean-none.json: not a model's analysis" in done.err
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_an_analysis_never_replaces_another(cli, tmp_path):
+    from tiny import tiny_bert
+
+    folder = Path("results/analysis")
+    for seed, place in enumerate("AB"):
+        tiny_bert(tmp_path / place / "m", seed=seed)
+    own = ("--task", "mini-sts", "--device", "cpu", "--pooling", "mean", "--head", "none")
+    done = cli("analyze", "--model", tmp_path / "A" / "m", "--model", tmp_path / "B" / "m", *own)
+    assert (done.code, "two models of the name m" in done.err) == (2, True)
+    assert not Path("results").exists()
+    done = cli("analyze", "--model", "A/m", "--model", "B/m", *own)
+    assert done.code == 0, done.err
+    assert {p.name for p in folder.glob("*.json")} == {"A__m--mean-none.json", "B__m--mean-none.json"}
+    assert cli("analyze", "--model", tmp_path / "A" / "m", *own).code == 0
+    before = contents(folder)
+    done = cli("analyze", "--model", tmp_path / "B" / "m", *own)
+    assert done.code == 2
+    assert "m--mean-none.json holds another analysis (other files). Use --force to replace it" in done.err
+    done = cli("analyze", "--model", tmp_path / "A" / "m", *own, "--split", "dev")
+    assert (done.code, "other splits, fingerprint" in done.err) == (2, True)
+    assert contents(folder) == before
+    assert cli("analyze", "--model", tmp_path / "A" / "m", *own, "--split", "dev", "--force").code == 0
+
+
+def test_two_poolings_of_a_model_stand_side_by_side(cli):
+    for pooling in ("mean", "cls"):
+        done = cli("analyze", "--model", "mini", "--device", "cpu", "--pooling", pooling, "--head", "none")
+        assert done.code == 0, done.err
+    table = Path("results/analysis/table.md").read_text("utf-8")
+    for pooling in ("mean", "cls"):
+        assert Path(f"results/analysis/mini--{pooling}-none.json").is_file()
+        assert f"| mini--{pooling}-none (embedded)" in table
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    points = [{"step": 0, "alignment": 0.1, "uniformity": -2.0}]
+    for place in ("A/r", "B/r", "B/s"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "train.json").write_text(json.dumps({"measured": [{"dev": 1.0}, *points]}))
+    runs = [tmp_path / "A" / "r", tmp_path / "B" / "r", tmp_path / "B" / "." / "r"]
+    assert geometry.read_trajectories(runs) == {"A/r": points, "B/r": points}
+    assert geometry.read_trajectories([tmp_path / "A" / "r", tmp_path / "B" / "s"]) == {"r": points, "s": points}
 
 
 def test_the_embedded_model_without_data(cli):

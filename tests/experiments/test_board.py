@@ -79,3 +79,9 @@ def test_a_terminal_gets_the_live_table(capsys, monkeypatch):
     with show_sweep("bar", TRIALS) as show_trial:
         show_trial(TRIALS[0], "done", 81.5)
     assert "81.50" in capsys.readouterr().err
+
+
+def test_an_arms_name_is_text(capsys):
+    with show_sweep("bar", [Trial("[/b] $x$", 42)]) as show_trial:
+        show_trial(Trial("[/b] $x$", 42), "done", 81.5)
+    assert "[/b] $x$" in capsys.readouterr().err

@@ -127,3 +127,23 @@ def test_a_damaged_record_is_named(reproduce):
     done = reproduce("--table", "5")
     assert done.code == 2
     assert "reproduction.json" in done.err
+
+
+def test_a_damaged_file_is_named_and_all_else_is_done(reproduce, cli):
+    (FOLDER / "mini").mkdir(parents=True)
+    (FOLDER / "analysis").mkdir()
+    for foreign in ("mini/foreign.json", "analysis/foreign.json"):
+        (FOLDER / foreign).write_text("{")
+    done = reproduce("--table", "5")
+    assert done.code == 2
+    named = {line.split(": ")[1] for line in done.err.splitlines() if line.startswith("error: ")}
+    assert named == {str(FOLDER / "mini/foreign.json"), str(FOLDER / "analysis/foreign.json")}
+    assert len(list((FOLDER / "mini").glob("*.md"))) == 4
+    assert re.search(r"\| supervised SimCSE +\| +1 \| +\d", (FOLDER / "tables.md").read_text("utf-8"))
+    assert all("value" in s for s in record()["statements"])
+    done = cli("report", "results")
+    assert (done.code, "foreign.json" in done.err) == (2, True)
+    for foreign in ("mini/foreign.json", "analysis/foreign.json"):
+        (FOLDER / foreign).unlink()
+    assert reproduce("--table", "5").code == 0
+    assert cli("report", "results").code == 0

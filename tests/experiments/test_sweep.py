@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import statistics
@@ -10,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from tiny import sentences, without_time
 
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import UserError
 from simcse_bench.experiments import sweep, trial
+from simcse_bench.experiments.ablations import Ablation
+from simcse_bench.training.run import RunOptions
 from simcse_bench.training.selection import read_split
 
 FOLDER = Path("results/ablations/dropout-mini")
@@ -66,6 +71,41 @@ def test_a_grid_has_every_combination():
         sweep.grid_ablation("mine", "mini-unsup", ["batch_size"])
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
         sweep.grid_ablation("mine", "mini-unsup", ["batchsize=1,2"])
+
+
+def test_arms_that_would_share_a_file_have_one_each(tmp_path):
+    def names(*values):
+        grid = sweep.grid_ablation("mine", "mini-unsup", [f"learning_rate={','.join(values)}"])
+        planned = sweep.plan_sweep(grid, "mini-unsup", 1, (), (), tmp_path, RunOptions(tmp_path))
+        return {t.arm: t.path.name for t in planned.trials}
+
+    assert names("1e-1") == {"1e-1": "1e-1--seed42.json"}
+    both = names("1e-1", "1e+1", "1E-1")
+    assert both["1e-1"] == "1e-1--seed42.json"
+    assert len({name.casefold() for name in both.values()}) == 3
+    files = sweep.grid_ablation("mine", "mini-unsup", ["augmentation_file=a/b.txt,a-b.txt"])
+    planned = sweep.plan_sweep(files, "mini-unsup", 2, (), (), tmp_path, RunOptions(tmp_path))
+    assert len({t.path for t in planned.trials}) == 4
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4, unique=True))
+def test_a_name_of_any_arms_is_a_files_and_its_own(arms):
+    ablation = Ablation("x", "X", {"mini": "mini-unsup"}, {arm: {} for arm in arms}, "")
+    planned = sweep.plan_sweep(ablation, "mini", 1, (), (), Path("results"), RunOptions(Path()))
+    names = [t.path.name for t in planned.trials]
+    assert len(set(names)) == len(arms)
+    assert all("/" not in name and len(os.fsencode(name)) < 230 for name in names)
+
+
+def test_names_of_arms_stay_what_they_are():
+    assert sweep.slug("SNLI+MNLI entailment (314k)") == "SNLI-MNLI-entailment-314k"
+    assert sweep.slug("α = 0.5") == "alpha-0.5"
+    assert sweep.slug("x" * 200) == "x" * 200
+    assert len(sweep.slug("x" * 201)) == 200
+    assert sweep.slug("模" * 78)[:63] == "模" * 63
+    assert len(sweep.slug("模" * 78).encode()) <= 200
+    with pytest.raises(UserError, match="not too long for a folder"):
+        sweep.grid_ablation("模" * 78, "mini-unsup", ["seed=1"])
 
 
 # --- a sweep
@@ -283,6 +323,63 @@ def test_changed_text_weights_or_dev_pairs_are_not_mixed_in(ablate, tmp_path, be
     assert len(trials()) == 1
     text.write_text(old, encoding="utf-8")
     assert ablate("dropout", "--arm", "0.1").code == 0
+
+
+def copied(senteval, tmp_path):
+    """The data, to be changed."""
+    return shutil.copytree(senteval, tmp_path / "own-data")
+
+
+def test_changed_test_pairs_are_not_mixed_in(ablate, senteval, tmp_path):
+    data = copied(senteval, tmp_path)
+    assert ablate("dropout", "--arm", "0.1", "--data-dir", data).code == 0
+    for path in data.glob("STS/STSBenchmark/**/sts-test.csv"):
+        path.write_text(path.read_text("utf-8").replace("dog", "cat"), encoding="utf-8")
+    done = ablate("dropout", "--arm", "0.1", "--data-dir", data)
+    assert (done.code, "other test" in done.err) == (2, True), done.err
+
+
+def test_a_changed_file_of_synonyms_is_not_mixed_in(ablate, tmp_path):
+    synonyms = tmp_path / "synonyms.tsv"
+    synonyms.write_text("dog\thound\n")
+    own = ("--arm", "synonym replacement", "--set", f"augmentation_file={synonyms}")
+    assert ablate("augmentation", *own).code == 0
+    folder = Path("results/ablations/augmentation-mini")
+    (path,) = folder.glob("*--seed42.json")
+    assert ablate("augmentation", *own).code == 0
+    synonyms.write_text("dog\tpuppy\n")
+    done = ablate("augmentation", *own)
+    assert (done.code, "other augmentation_file" in done.err) == (2, True), done.err
+    # a trial of a version that did not keep it
+    content = json.loads(path.read_text("utf-8"))
+    del content["augmentation_file"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    done = ablate("augmentation", *own)
+    assert (done.code, "augmentation_file of unknown content" in done.err) == (2, True), done.err
+    assert ablate("augmentation", *own, "--force").code == 0
+    assert ablate("augmentation", *own).code == 0
+
+
+def test_what_is_left_out_of_the_table_is_told(ablate):
+    assert ablate("dropout", *TWO).code == 0
+    (FOLDER / "0.0--seed42.json").write_text("{")
+    done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 0
+    assert "left out: " in done.err
+    assert "0.0--seed42.json: not readable JSON" in done.err
+    assert [a["arm"] for a in found()["arms"]] == ["0.1"]
+
+
+@pytest.mark.parametrize("field", ["config", "run", "dev", "status", "seed"])
+def test_a_result_with_nothing_in_a_field_is_named(ablate, field):
+    assert ablate("dropout", "--arm", "0.1").code == 0
+    path = FOLDER / "0.1--seed42.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {field: None}), encoding="utf-8")
+    before = path.read_bytes()
+    done = ablate("dropout", "--arm", "0.1")
+    assert done.code == 2
+    assert f"0.1--seed42.json: not a trial's result of this version. Move it away or use --force. ({field}:" in done.err
+    assert path.read_bytes() == before
 
 
 def test_a_corrected_command_is_not_blocked_by_a_failure(ablate, monkeypatch):

@@ -5,12 +5,10 @@ from tiny import sentences, tiny_bert
 from transformers import AutoModel, AutoTokenizer
 
 from simcse_bench.errors import UserError
-from simcse_bench.models.catalog import POOLINGS
+from simcse_bench.models.catalog import PLAIN_POOLINGS
 from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.encoders import plan_batches, pool
 from simcse_bench.models.loading import load_encoder
-
-TEXT_POOLINGS = [p for p in POOLINGS if p != "mask"]  # that one needs a template: test_prompts.py
 
 
 def direct(folder, texts, pooling):
@@ -36,8 +34,8 @@ def test_every_pooling_equals_a_direct_computation(bert, slack):
     texts = sentences(40)
     encoder = load_encoder(resolve(str(bert), pooling="cls", head="mlp"), batch_tokens=64)
     encoder.slack = slack  # 0.9: padded batches with a mask
-    found = encoder.encode_views(texts, [(p, "none") for p in TEXT_POOLINGS] + [("cls", "mlp")])
-    for vectors, pooling in zip(found, [*TEXT_POOLINGS, "pooler"], strict=True):
+    found = encoder.encode_views(texts, [(p, "none") for p in PLAIN_POOLINGS] + [("cls", "mlp")])
+    for vectors, pooling in zip(found, [*PLAIN_POOLINGS, "pooler"], strict=True):
         np.testing.assert_allclose(vectors, direct(bert, texts, pooling), atol=1e-5)
     np.testing.assert_array_equal(encoder.encode(texts), found[-1])  # one pass or several: the same
 
@@ -46,7 +44,7 @@ def test_pool_ignores_padding():
     torch.manual_seed(0)
     layers = [torch.randn(2, 5, 4) for _ in range(4)]
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    for pooling in TEXT_POOLINGS:
+    for pooling in PLAIN_POOLINGS:
         whole = pool([x[:1, :3] for x in layers], None, pooling)
         torch.testing.assert_close(pool(layers, mask, pooling)[:1], whole)
     with pytest.raises(UserError, match="unknown pooling 'firstlast'; did you mean 'first_last'"):

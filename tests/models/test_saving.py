@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import checkpoints, loading, saving
-from simcse_bench.models.catalog import POOLINGS
+from simcse_bench.models.catalog import PLAIN_POOLINGS
 from simcse_bench.training import train
 from simcse_bench.training.config import MLPS, TrainConfig
 from simcse_bench.training.model import load_model
@@ -66,7 +66,7 @@ def sentence_transformer(folder):
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-@pytest.mark.parametrize("pooling", [p for p in POOLINGS if p != "mask"])
+@pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
 @pytest.mark.parametrize("mlp", MLPS)
 def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pooling, mlp):
     model = trained(bert, pooling=pooling, mlp=mlp)

@@ -75,6 +75,9 @@ def test_what_cannot_be_read_is_told(report):
         read_results("results", "score")
     with pytest.raises(UserError, match="nowhere: no such folder"):
         read_results("nowhere")
+    (report.parent / "b.json").write_text("{", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"left out: results/tasks/b\.json: not readable JSON"):
+        assert set(read_results("results")["path"]) == {report.as_posix()}
     report.write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="not a readable report"):
+    with pytest.raises(UserError, match="not readable JSON"):
         read_results("results")

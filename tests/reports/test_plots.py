@@ -124,3 +124,19 @@ def test_names_of_near_points_do_not_stand_on_each_other(kind):
     boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
     assert len(boxes) == len(near)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_dollar_signs_are_no_formula(form):
+    """matplotlib raises for a formula it cannot read, and draws another text for one that it can."""
+    for name in ("$x^$ and $", "a$b$c", "$", r"\$x\$"):
+        points = [m | {"model": {"name": name}} for m in MODELS]
+        figure = plots.plot_scatter(points)
+        drawn(points, form)
+        shown = [t for t in figure.axes[0].texts if t.get_text()]
+        assert {t._preprocess_math(t.get_text()) for t in shown} == {(name, False)}
+    arm = {"arm": "$1$", "seeds": [1], "dev": {"mean": 1.0, "sd": None, "values": [1.0]}, "published": 2.0}
+    summary = {"title": "$t_$", "axis": "$a^$", "source": "$s^$", "arms": [arm], "model": {"name": "$m^$"},
+               "train": {"name": "$x^$"}, "dev": {"title": "$d^$"}}  # fmt: skip
+    for axis in ("$a^$", ""):
+        plots.render_figure(plots.plot_ablation(summary | {"axis": axis}), form)

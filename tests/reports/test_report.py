@@ -1,8 +1,11 @@
+import csv
 import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import write_text
@@ -67,7 +70,7 @@ def test_nan_never_reaches_a_report(report, tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}', '{"schema": 99}', "\xff"])
 def test_damaged_reports_are_named(tmp_path, content):
     (tmp_path / "r.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"r\.json: not a"):
+    with pytest.raises(UserError, match=r"r\.json: .*not a report of this version"):
         Report.load(tmp_path / "r.json")
     assert REPORT_SCHEMA == 1
 
@@ -96,6 +99,75 @@ def test_file_names(tmp_path):
     assert report_path(tmp_path, "sts", "???").name == "model.json"
 
 
+@given(st.text(min_size=1), st.sampled_from(["", "--mean-none", "--first20"]))
+def test_any_name_makes_a_file_name_or_is_refused(name, variant):
+    try:
+        path = report_path(Path("results"), "sts", name, variant)
+    except UserError as error:
+        told = error.problems
+    else:
+        told = []
+    if told:
+        assert [len(problem.splitlines()) for problem in told] == [1]
+        return
+    assert path.parent == Path("results/sts")
+    assert len(path.name.encode()) <= 205
+    assert path.name.isprintable()
+
+
+@pytest.mark.parametrize("name", ["模" * 78, "a\nb", "a\x1b[31m", "a\u2028b", "x" * 201])
+def test_a_name_that_makes_no_file_is_refused_before_the_work(cli, monkeypatch, name):
+    monkeypatch.setattr("simcse_bench.evaluation.run.score_all", lambda *a, **k: pytest.fail("computed"))
+    done = cli("eval", "--model", "mini", "--name", name)
+    assert done.code == 2
+    assert done.err.count("error: ") == 1
+    assert "--name" in done.err
+    assert len(done.err.splitlines()) == 2  # and which data is taken
+    assert not Path("results").exists()
+
+
+def test_a_folders_name_that_is_too_long_is_told(cli):
+    done = cli("eval", "--model", "mini", "--out", "模" * 86)
+    assert (done.code, "File name too long" in done.err) == (2, True)
+    done = cli("report", "x" * 300)
+    assert (done.code, "too long a name" in done.err) == (2, True)
+
+
+def test_a_page_of_someone_elses_is_left(report, tmp_path, cli):
+    report.save(tmp_path / "results" / "sts" / "a.json")
+    page = tmp_path / "results" / "index.html"
+    page.write_text("<html>my own</html>")
+    for args in ((), ("--check",)):
+        done = cli("report", "results", *args)
+        assert done.code == 2
+        assert "results/index.html: not a page of simcse-bench" in done.err
+        assert page.read_text() == "<html>my own</html>"
+    assert (tmp_path / "results" / "sts" / "leaderboard.md").is_file()
+    page.unlink()
+    assert cli("report", "results").code == 0
+    assert cli("report", "results").code == 0  # ours is replaced
+    analysis = tmp_path / "other" / "analysis"
+    analysis.mkdir(parents=True)
+    (analysis / "index.html").write_text("mine")
+    done = cli("analyze", "--model", "mini", "--out", "other")
+    assert (done.code, "not a page of simcse-bench" in done.err) == (2, True)
+    assert [p.name for p in analysis.iterdir()] == ["index.html"]
+
+
+def test_marks_in_names_are_text_in_a_terminal(report, tmp_path, cli):
+    name = "[/b] $x$ [red]"
+    task = report.tasks["sts12"] | {"title": "[/i]"}
+    marked = dataclasses.replace(report, model=report.model | {"name": name}, tasks={"sts12": task})
+    marked.save(tmp_path / "results" / "sts" / "a.json")
+    done = cli("leaderboard")
+    assert done.code == 0, done.err
+    assert name in done.out
+    assert "[/i]" in done.out
+    for form in ("md", "latex", "csv"):
+        assert cli("leaderboard", "--format", form).code == 0
+    assert cli("report", "results").code == 0
+
+
 @pytest.mark.parametrize(("suite", "name"), [("sts", "leaderboard"), ("speed", "m")])
 def test_names_that_the_tables_need_are_refused(tmp_path, suite, name):
     with pytest.raises(UserError, match="taken by the tables"):
@@ -113,7 +185,7 @@ def test_a_report_with_damaged_insides_does_not_stop_the_others(report, tmp_path
     (tmp_path / "speed" / "x.json").write_text("{}")
     with pytest.raises(UserError) as error:
         regenerate(tmp_path)
-    assert "b.json: not a whole report" in str(error.value)
+    assert "b.json: not a report of this version" in str(error.value)
     assert "x.json: not a benchmark's figures" in str(error.value)
     assert (tmp_path / "sts" / "a.md").is_file()
 
@@ -185,9 +257,47 @@ def test_regenerate_and_its_check(report, tmp_path):
     assert "a.md is stale" in str(error.value)
     assert "b.md" not in str(error.value)
     (tmp_path / "sts" / "b.json").write_text("{")
-    with pytest.raises(UserError, match=r"b\.json: not a readable report"):
+    with pytest.raises(UserError, match=r"b\.json: not readable JSON"):
         regenerate(tmp_path)
     assert "10.00" in (tmp_path / "sts" / "a.md").read_text()  # the others are still written
+
+
+def on_data(report, name, digest, limit=None):
+    task = report.tasks["sts12"]
+    tasks = {"sts12": task | {"data": task["data"] | {"fingerprint": digest}}}
+    return dataclasses.replace(report, model=report.model | {"name": name}, key=name, tasks=tasks, limit=limit)
+
+
+def test_reports_on_other_data_do_not_share_a_leaderboard(report):
+    reports = [
+        on_data(report, "a", "f"),
+        on_data(report, "b", "e"),
+        on_data(report, "c", "f"),
+        on_data(report, "d", "g", 5),
+    ]
+    boards = scores.leaderboards(scores.grouped(reports))
+    assert [[row[0] for row in board.rows] for board in boards] == [["b"], ["a", "c"], ["d"]]
+    assert [board.title.partition(" — ")[2] for board in boards] == [
+        "data of its own: sts12 e", "data of its own: sts12 f", "ONLY THE FIRST 5 PAIRS OF EVERY SUBSET",
+    ]  # fmt: skip
+    alone = scores.leaderboards(scores.grouped(reports[::2]))
+    assert [board.title.partition(" — ")[2] for board in alone] == [""]
+
+
+def test_the_site_and_the_command_keep_them_apart(report, tmp_path, cli):
+    for name, digest, limit in (("a", "f", None), ("b", "e", None), ("c", "g", 5)):
+        on_data(report, name, digest, limit).save(tmp_path / "results" / "sts" / f"{name}.json")
+    done = cli("leaderboard", "--format", "csv")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(done.out.splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "1", "1"]
+    assert len({row["protocol"] for row in rows}) == 3
+    assert cli("report", "results").code == 0
+    page = (tmp_path / "results" / "index.html").read_text("utf-8")
+    boards = json.loads(page.split('id="boards">')[1].split("</script>")[0])
+    assert [[row["model"] for row in board["rows"]] for board in boards] == [["b"], ["a"], ["c"]]
+    assert "ONLY THE FIRST 5 PAIRS" in boards[2]["title"]
+    assert "data of its own: sts12 f" in (tmp_path / "results" / "sts" / "leaderboard.md").read_text("utf-8")
 
 
 def test_the_papers_glove_row_stands_beside_word_vectors(report):

@@ -175,7 +175,9 @@ def _chosen(result: Any, task: Any) -> Any:
 def _report(plan: MtebPlan, results: dict[str, Any]) -> MtebReport:
     meta = plan.adapter.mteb_model_meta
     known = getattr(plan.adapter.encoder, "provenance", plan.model.provenance)
-    tasks = {}
+    described: Any = dict(known)
+    machine: Any = environment(str(known.get("device", "cpu")))
+    tasks: dict[str, Any] = {}
     for task in plan.selection.tasks:
         about, result = task.metadata, results[task.metadata.name]
         tasks[about.name] = {
@@ -190,11 +192,11 @@ def _report(plan: MtebPlan, results: dict[str, Any]) -> MtebReport:
         key=plan.key,
         selection=plan.selection.label,
         benchmark=plan.selection.benchmark.name if plan.selection.benchmark else None,
-        model=dict(known),
+        model=described,
         mteb={"version": str(import_mteb().__version__), "name": meta.name, "revision": meta.revision},
         tasks=tasks,
         averages=_averages(plan, results),
-        environment=environment(str(known.get("device", "cpu"))),
+        environment=machine,
         seconds=round(sum(r.evaluation_time or 0.0 for r in results.values()), 2),
         created=now(),
     )
