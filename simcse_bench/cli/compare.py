@@ -181,8 +181,8 @@ def analyze_command(
         where = console.where_from(data_dir, tasks_dir, data_revision)
         asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
         analyze(
-            model, task, split or (), out, where, force,
-            pooling=pooling, head=head, dtype=dtype, device=device, prompt=asked, truncate_dim=truncate_dim, trust_code=trust_remote_code,
+            model, task, split or (), out, where, force, pooling=pooling, head=head, dtype=dtype, device=device,
+            prompt=asked, truncate_dim=truncate_dim, trust_code=trust_remote_code,
         )  # fmt: skip
         analyses, problems = read_analyses(folder)
         console.print_table(geometry_table(analyses))
