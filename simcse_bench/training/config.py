@@ -114,6 +114,7 @@ class TrainConfig:
     same_mask: str = _set("no", "Table 3, Fixed 0.1: copy (z2 = z1) or replay (two passes, same random state)")
     mlm_weight: float = _set(0.0, "λ of the masked-language-modelling term; Table D.2: 0.1; 0: none")
     mlm_probability: float = _set(0.15, "share of tokens masked for it")
+    mlm_tied: bool = _set(False, "its decoder is the word embeddings (BERT), instead of a copy (SimCSE)")
 
     pooling: str = _set("cls", "see `ls poolings`; Table 6")
     mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")

@@ -17,6 +17,7 @@ from simcse_bench.models.catalog import LAST_LAYER
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
 from simcse_bench.models.loading import Backbone, length_limit, load_backbone
+from simcse_bench.models.weights import mlp_head, tensor_names
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED
 
@@ -43,7 +44,7 @@ class SentenceModel(nn.Module):
         self.mlp: nn.Sequential | None = None
         if config.mlp != "none":
             width = model.config.hidden_size
-            # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init)
+            # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init); see `load_model`
             dense = nn.Linear(width, width)
             nn.init.normal_(dense.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(dense.bias)
@@ -55,6 +56,11 @@ class SentenceModel(nn.Module):
                 raise UserError(
                     f"mlm_weight: {type(backbone.lm).__name__} has no head for it that we know (BERT, RoBERTa)."
                 )
+            if not config.mlm_tied:
+                # SimCSE's head is a copy of the pretraining one, whose decoder learns apart from the word embeddings
+                # (models.py, BertForCL and RobertaForCL; train.py, load_state_dict)
+                decoder = backbone.lm.get_output_embeddings()
+                decoder.weight = nn.Parameter(decoder.weight.detach().clone())
         self.limit = length_limit(model, self.tokenizer)
         self.slack = _SLACK.get(device.type, _SLACK_OTHERS)
         self.to(device)
@@ -132,9 +138,10 @@ class Words:
 def load_model(
     checkpoint: Checkpoint, config: TrainConfig, device: torch.device
 ) -> tuple[SentenceModel, tuple[str, ...]]:
-    """The model to train, and the names of weights of a language-model head that are random at its start.
+    """The model to train, and what is random at its start: "mlp", and weights of a language-model head.
 
     The MLP is drawn from torch's global generator, seeded here: the same one with and without a language-model head.
+    A training checkpoint of the official code holds a trained one, which training goes on with.
     """
     attention = cpu_kernels.register_training_attention() if device.type == "cpu" else None
     wanted = {"hidden": config.hidden_dropout, "attention": config.attention_dropout}
@@ -144,7 +151,21 @@ def load_model(
     model = SentenceModel(backbone, config, device)
     if config.max_length > model.limit:
         raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {model.limit} tokens.")
-    return model, backbone.random
+    drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
+    return model, (*(["mlp"] if drawn else []), *backbone.random)
+
+
+def _take_trained_mlp(mlp: nn.Module, checkpoint: Checkpoint) -> bool:
+    """Put the checkpoint's trained MLP into this one; False where it has none: a pooler is BERT's own, and not it."""
+    # transformers loads what is there by its name, and the rest stays as cl_init has drawn it (SimCSE models.py)
+    if "mlp.dense.weight" not in tensor_names(checkpoint.folder):
+        return False
+    trained = mlp_head(checkpoint.name, checkpoint.folder)
+    if trained[0].weight.shape != mlp[0].weight.shape:  # type: ignore[index]
+        shape = "x".join(map(str, trained[0].weight.shape))
+        raise UserError(f"{checkpoint.name}: its mlp.dense is {shape}; expected one as wide as the encoder.")
+    mlp.load_state_dict(trained.state_dict())
+    return True
 
 
 def padded(sentences: Sequence[Ids], fill: int) -> tuple[Tensor, Tensor | None]:

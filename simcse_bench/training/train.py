@@ -136,10 +136,10 @@ class Run:
         self.started = time.perf_counter()
 
     def update(self) -> None:
-        """One update of the weights: ``accumulation`` losses, clipping, AdamW."""
+        """One update of the weights: the losses of its batches, clipping, AdamW."""
         job, config, step = self.job, self.job.config, self.state.step
-        for part in range(config.accumulation):
-            rows = job.rows(step * config.accumulation + part)
+        for part, number in enumerate(job.batches_of(step)):
+            rows = job.rows(number)
             seed = _seed(config.seed, step, part, job.processes.rank)
             torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
             scale = float(self.scaler.get_scale()) / config.accumulation
@@ -147,9 +147,8 @@ class Run:
             views = config.views(len(rows[0]))
             self.state.sentences += views * len(rows) * len(rows[0])
             self.state.tokens += views * sum(len(s) for row in rows for s in row)
-        norm = apply_update(
-            self.model, self.optimizer, self.scaler, config, learning_rate(config, step, job.steps), job.processes
-        )
+        rate = learning_rate(config, step, job.steps)
+        norm = apply_update(self.model, self.optimizer, self.scaler, config, step, rate, job.processes)
         self.state.step += 1
         self.pending.append((self.state.step, loss, norm))
         if self.model.device.type == "cpu":
@@ -233,7 +232,7 @@ class Run:
             "status": status,
             **job.describe(),
             "dropout": self.model.dropout(),
-            "random_at_start": (["mlp"] if self.model.mlp is not None else []) + list(self.random_weights),
+            "random_at_start": list(self.random_weights),
             "kept": {"step": state.best_step or state.step, "dev": state.best},
             "measured": state.measured,
             "seconds": round(state.seconds, 2),
@@ -293,12 +292,26 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, before[number])
 
 
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults, which SimCSE keeps
+
+
 def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with SimCSE's settings (transformers' defaults: betas 0.9 and 0.999, epsilon 1e-8)."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-        weight_decay=config.weight_decay, fused=model.device.type in ("cpu", "cuda"),
-    )  # fmt: skip
+    """SimCSE's AdamW, that of transformers 4.2.1: see also ``epsilon``. Biases and LayerNorms are not decayed."""
+    # differs from SimCSE: weights are decayed before the update, there after it; of second order, and 0 by default
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=_BETAS, eps=_EPSILON, fused=fused)
+
+
+def epsilon(update: int) -> float:
+    """What torch's AdamW takes in its ``update`` (from 1) for transformers 4.2.1's epsilon.
+
+    optimization.py adds it to the root of the second moment before the bias is corrected, torch after it.
+    """
+    return _EPSILON / math.sqrt(1 - _BETAS[1] ** update)
 
 
 def apply_update(
@@ -306,15 +319,21 @@ def apply_update(
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     config: TrainConfig,
+    step: int,
     rate: float,
     processes: Processes,
 ) -> torch.Tensor:
-    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping."""
+    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping.
+
+    ``step``: updates before this one, those included that float16's scaler has skipped.
+    """
     average_gradients(model.parameters(), processes)
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
+    if scaler.is_enabled():  # of those taken the optimiser itself keeps count
+        step = int(next(iter(optimizer.state.values()), {"step": 0})["step"])
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"], group["eps"] = rate, epsilon(step + 1)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
