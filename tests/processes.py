@@ -165,3 +165,17 @@ def record(out):
 
 def checkpoints(out):
     return sorted(int(p.name.removeprefix("step-")) for p in out.glob("checkpoints/step-*"))
+
+
+def stop_at(monkeypatch, step):
+    """Make a run in this process fail as if killed behind this update."""
+    from simcse_bench.training import train as training
+
+    update = training.Run.update
+
+    def stopped(self):
+        if self.state.step == step:
+            raise KeyboardInterrupt
+        update(self)
+
+    monkeypatch.setattr(training.Run, "update", stopped)

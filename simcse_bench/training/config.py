@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from simcse_bench import bundled
@@ -14,6 +15,7 @@ from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLINGS
+from simcse_bench.schema import read_record
 
 MLPS = {
     "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
@@ -250,13 +252,19 @@ def fields_of(name: str) -> list[str]:
     return ["hidden_dropout", "attention_dropout"] if name == "dropout" else [name]
 
 
-def from_mapping(content: Mapping[str, Any]) -> TrainConfig:
-    """A config from a run's JSON; UserError where it is of another version."""
-    known = {f.name for f in fields(TrainConfig)}
-    if set(content) != known:
-        other = ", ".join(sorted(set(content) ^ known))
-        raise UserError(f"the run was made by another version of simcse-bench (fields: {other}); start a new one.")
-    return TrainConfig(**{**content, "columns": tuple(content["columns"])})
+def read_config(path: Path) -> TrainConfig:
+    """A run's settings from its JSON.
+
+    Raises:
+        UserError: it cannot be read, is of another version, or holds what no setting can be.
+    """
+    otherwise = "not the settings of a run. Start a new one with --force or another --out."
+    other = set(read_record(path, dict[str, Any], otherwise)) ^ {f.name for f in fields(TrainConfig)}
+    if other:
+        shown = ", ".join(sorted(other)[:8])
+        raise UserError(f"{path}: made by another version of simcse-bench (fields: {shown}); start a new run.")
+    config = read_record(path, TrainConfig, otherwise)
+    return dataclasses.replace(config, columns=tuple(config.columns)).check()
 
 
 def _parsed(text: str, hint: Any) -> Any:

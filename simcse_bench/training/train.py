@@ -18,8 +18,7 @@ from simcse_bench.errors import Stopped, UserError
 from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
-from simcse_bench.models.weights import weight_files
-from simcse_bench.progress import Show, unseen
+from simcse_bench.progress import Say, Show, silent, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
@@ -28,8 +27,10 @@ from simcse_bench.training.model import SentenceModel, load_model
 from simcse_bench.training.processes import Processes, average_gradients
 
 
-def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
+def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> dict[str, str]:
     """Write the anchors' encoder, tokenizer and MLP below ``folder``, each file whole or not at all.
+
+    Gives the files' names and fingerprints.
 
     ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP), sentence-transformers from
     version 2 on loads it with the embeddings of ``simcse-bench eval``. ``embedded``: it was trained from the mini
@@ -45,6 +46,7 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> N
     with fill_folder(folder) as new:
         parts = Parts(encoder, model.tokenizer, config.pooling, model.limit, dense, pooler, embedded=embedded)
         write_parts(parts, new)
+        return {p.relative_to(new).as_posix(): sha256(p) for p in sorted(new.rglob("*")) if p.is_file()}
 
 
 LOG_EVERY = 10  # updates
@@ -57,6 +59,7 @@ def train_job(
     save_every: int = 500,
     show: Show = unseen,
     lone_score: bool = True,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Train, select by the dev score, write the model into ``out`` and give the record (train.json).
 
@@ -67,14 +70,15 @@ def train_job(
         save_every: updates between checkpoints; new best weights are one too.
         show: gets every entry of the log.
         lone_score: score the last weights even where no other score was taken, so that it selects nothing.
+        say: is told of damaged checkpoints, where training goes on from an older one.
 
     Raises:
-        UserError: a loss that is not finite, a full disk; the last checkpoint stays.
+        UserError: a loss that is not finite, a full disk, the last checkpoint stays; no checkpoint that is whole.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     run = Run(job, RunFolder(out), show)
     if resume and run.folder.checkpoints():
-        run.restore()
+        run.restore(say)
     elif job.processes.main:
         run.folder.start(job.config, run.record("running"))
     job.processes.wait()
@@ -116,22 +120,28 @@ class Run:
         self.scaler = torch.amp.GradScaler(job.processes.device.type, enabled=job.config.dtype == "float16")
         # it knows its scale only once it has scaled something; the gradients are scaled in gradients.py
         self.scaler.scale(torch.ones((), device=job.processes.device))
-        self.state = State(key=job.key(), processes=job.processes.count)
+        self.state = State.first(job.key(), job.processes.count)
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, norm: not yet fetched or logged
         self.started, self.counted = time.perf_counter(), (0, 0)
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint."""
-        step = max(self.folder.checkpoints())
-        self.state = self.folder.load(step, self.model, self.optimizer)
+    def restore(self, say: Say = silent) -> None:
+        """Go back to the last checkpoint that is whole."""
+        self.state, problems = self.folder.last_state()
         if self.state.key != self.job.key(self.state.processes):
             raise UserError(
                 f"--resume: the run in {self.folder.path} was started with other data, dev data or weights (files have "
                 "changed). Start anew with --force or another --out."
             )
+        step = self.state.step
+        for problem in problems:
+            say(f"{problem} Going on from step {step}.")
+        self.folder.load(step, self.model, self.optimizer)
         self.scaler.load_state_dict(dict(self.state.scaler))
         self.counted = (self.state.sentences, self.state.tokens)
+        self.job.processes.wait()
         if self.job.processes.main:
+            for later in [s for s in self.folder.checkpoints() if s > step]:
+                self.folder.remove(later)  # damaged
             self.folder.cut_log(step)
         self.started = time.perf_counter()
 
@@ -212,9 +222,9 @@ class Run:
         state = self.state
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
+                self.folder.state(state.best_step)  # a UserError where it was damaged meanwhile
                 self.folder.load_weights(state.best_step, self.model)
-            write_model(self.model, self.folder.path, self.job.checkpoint.embedded)
-            files = {p.name: sha256(p) for p in weight_files(self.folder.path)}
+            files = write_model(self.model, self.folder.path, self.job.checkpoint.embedded)
             record = self.record("finished") | {"files": files}
             self.folder.write_record(record)
             self.folder.clear_checkpoints()

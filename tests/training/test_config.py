@@ -5,7 +5,7 @@ import math
 import pytest
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.config import RECIPES, TrainConfig, from_mapping, recipe, with_settings
+from simcse_bench.training.config import RECIPES, TrainConfig, read_config, recipe, with_settings
 
 
 def one(setting):
@@ -217,18 +217,37 @@ def test_the_fingerprint_follows_every_field():
     assert len(seen) == 1 + len(dataclasses.fields(TrainConfig))
 
 
-def test_a_config_comes_back_from_json():
+def written(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_config_comes_back_from_json(tmp_path):
     config = with_settings(recipe("sup-bert-base"), ["columns=a,b,c", "dropout=0.2", "revision=main"])
-    content = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert from_mapping(content) == config
-    assert from_mapping(content).fingerprint() == config.fingerprint()
+    path = written(tmp_path, dataclasses.asdict(config))
+    assert read_config(path) == config
+    assert read_config(path).fingerprint() == config.fingerprint()
 
 
-def test_a_config_of_another_version_is_refused():
+def test_a_config_of_another_version_is_refused(tmp_path):
     content = dataclasses.asdict(TrainConfig())
     del content["seed"]
     with pytest.raises(UserError, match=r"another version of simcse-bench \(fields: nonsense, seed\)"):
-        from_mapping(content | {"nonsense": 1})
+        read_config(written(tmp_path, content | {"nonsense": 1}))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TrainConfig)])
+def test_a_config_with_a_value_that_is_none_is_refused(tmp_path, field):
+    for value in (
+        {},
+        math.nan,
+        -1,
+        "?" if field not in ("model", "revision", "train", "augmentation_file", "eval_task") else 3,
+    ):
+        with pytest.raises(UserError, match=f"{field}|NaN") as caught:
+            read_config(written(tmp_path, dataclasses.asdict(TrainConfig()) | {field: value}))
+        assert len(caught.value.problems) == 1
 
 
 def test_every_field_has_a_help_text():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from processes import set_options
+from processes import stop_at
 from safetensors.torch import load_file
 from tiny import sentences, tiny_bert, write_tokenizer
 
@@ -34,24 +34,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("\n".join(sentences(60)) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def train(cli, bert, text, senteval):
-    """Run `train` into runs/x: 6 updates of 8 rows without dev scores, changed by the given settings."""
-
-    def run(*args, out=OUT, **settings):
-        chosen = {"model": bert, "train": text, "batch_size": 8, "max_steps": 6, "eval_every": 0} | settings
-        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *set_options(chosen), *args)
-
-    return run
 
 
 def record(out=OUT):
@@ -87,18 +69,6 @@ def values(content):
             yield from values(part)
     else:
         yield content
-
-
-def stop_at(monkeypatch, step):
-    """Make the run fail as if killed behind this update."""
-    update = training.Run.update
-
-    def stopped(self):
-        if self.state.step == step:
-            raise KeyboardInterrupt
-        update(self)
-
-    monkeypatch.setattr(training.Run, "update", stopped)
 
 
 def dev_of(cli, senteval, out=OUT):
@@ -264,7 +234,7 @@ def test_the_best_weights_outlive_a_stop_and_later_checkpoints(train, scripted, 
     with monkeypatch.context() as patch:
         stop_at(patch, 6)
         assert train("--save-every", "1", max_steps=8, eval_every=2, learning_rate=1e-3).code == 130
-    assert sorted(RunFolder(OUT).checkpoints()) == [2, 6]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 5, 6]
     done = train("--resume", max_steps=8, eval_every=2, learning_rate=1e-3)
     assert done.code == 0, done.err
     assert record()["kept"] == {"step": 2, "dev": 50.0}
@@ -354,7 +324,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(train, mon
     done = train("--resume", temperature=0.1)
     assert done.code == 2
     assert "temperature 0.05 there, 0.1 here" in done.err
-    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 4]
     assert train("--force").code == 0
     assert train(out=Path("whole")).code == 0
     assert weights() == weights(Path("whole"))
@@ -415,7 +385,7 @@ def test_resume_notices_that_the_training_text_has_changed(train, text, monkeypa
     text.write_text("\n".join(sentences(60, seed=9)) + "\n", encoding="utf-8")
     done = train("--resume")
     assert done.code == 2
-    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 4]
 
 
 def test_resume_in_an_empty_folder_starts_from_the_beginning(train):
