@@ -139,7 +139,7 @@ class RunFolder:
             path = self.path / name
             if not path.is_file():
                 wrong.append(f"{name} is missing")
-            elif sha256(path) != digest:
+            elif not _holds(path, digest):
                 wrong.append(f"{name} is damaged or was changed")
         if wrong or not files:
             raise UserError(
@@ -182,7 +182,7 @@ class RunFolder:
     def cut_log(self, step: int) -> None:
         """Drop the log's lines after a step: a resumed run writes them anew."""
         if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8").splitlines()
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             write_text(self.log, "".join(f"{line}\n" for line in kept))
 
@@ -242,7 +242,7 @@ class RunFolder:
         """
         folder, state = self.checkpoints()[step], self._read_state(step)
         for name, digest in state.files.items():
-            if not (folder / name).is_file() or sha256(folder / name) != digest:
+            if not _holds(folder / name, digest):
                 raise UserError(f"{folder / name}: the checkpoint is damaged: the file is missing, cut off or changed.")
         if state.best is not None and state.best_step != step:
             if state.best_step not in self.checkpoints() or state.best_step > step:
@@ -325,6 +325,14 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, to
         for key, value in optimizer.state.get(parameter, {}).items():
             moments[f"{name}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     return moments
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the file is there, can be read, and has this fingerprint."""
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False
 
 
 def _remove_whole(folder: Path) -> None:

@@ -132,6 +132,10 @@ class Run:
                 f"--resume: the run in {self.folder.path} was started with other data, dev data or weights (files have "
                 "changed). Start anew with --force or another --out."
             )
+        if self.state.scaler.keys() != self.scaler.state_dict().keys():
+            raise UserError(
+                f"{self.folder.path}: the checkpoint of step {self.state.step} has no loss scale. Use --force."
+            )
         step = self.state.step
         for problem in problems:
             say(f"{problem} Going on from step {step}.")

@@ -263,6 +263,24 @@ def test_a_state_that_is_damaged_is_passed_over(stopped):
     assert tried > 80
 
 
+def test_a_checkpoint_without_its_loss_scale_and_a_binary_log_are_no_traceback(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert train("--save-every", "2", dtype="float16").code == 130
+    path = OUT / "checkpoints/step-00000004/state.json"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"scaler": {}}))
+    done = train("--resume", dtype="float16")
+    assert done.code == 2
+    assert "the checkpoint of step 4 has no loss scale" in done.err
+    path.write_text(whole)
+    log = OUT / "log.jsonl"
+    log.write_bytes(log.read_bytes() + b"\xff\x00\xfe")
+    done = train("--resume", dtype="float16")
+    assert done.code == 0, done.err
+    assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [2, 4, 6]
+
+
 def test_the_settings_of_an_unfinished_run_are_typed(train, cli, stopped):
     path = stopped.parent / "config.json"
     whole = json.loads(path.read_text())
