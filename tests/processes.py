@@ -6,10 +6,12 @@ instead of seconds. ``warm=False`` starts an interpreter, as a user does.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -22,15 +24,23 @@ STEPS = 120
 PATIENCE = 90  # seconds
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["scipy.stats", "transformers", "simcse_bench.training.train"])
+_FORKS.set_forkserver_preload(
+    ["scipy.stats", "transformers.models.bert.modeling_bert", "transformers.masking_utils", "torch._dynamo",
+     "simcse_bench.cli.train", "simcse_bench.cli.evaluate", "simcse_bench.training.train", "simcse_bench.training.run", "simcse_bench.training.job", "pydantic", "rich.progress"]
+)  # fmt: skip
+
+
+Kill = tuple[int, Sequence[str]]  # SIGKILL before the so many-th write below these folders, from 1
 
 
 class Forked:
     """A process with the methods of ``subprocess.Popen`` that the tests use."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, limit: int | None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, limit: int | None, kill: Kill | None
+    ) -> None:
         self._process = _FORKS.Process(
-            target=_command, args=(arguments, dict(environment), str(log), limit, str(Path.cwd()))
+            target=_command, args=(arguments, dict(environment), str(log), limit, str(Path.cwd()), kill)
         )
         self._process.start()
         self.pid = self._process.pid
@@ -58,7 +68,14 @@ class Forked:
         self._process.kill()
 
 
-def _command(arguments: Sequence[str], environment: dict[str, str], log: str, limit: int | None, folder: str) -> None:
+def _command(
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    log: str,
+    limit: int | None,
+    folder: str,
+    kill: Kill | None,
+) -> None:
     """What a forked process does: the command line with its output in a file."""
     import torch
 
@@ -75,21 +92,93 @@ def _command(arguments: Sequence[str], environment: dict[str, str], log: str, li
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = ["simcse-bench", *arguments]
+    if kill is not None:
+        _kill_at_write(*kill)
     main()
 
 
+_CHANGES = {
+    "os.rename": 2,
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.mkdir": 1,
+    "os.link": 2,
+    "os.symlink": 2,
+    "os.truncate": 1,
+}
+
+
+def _kill_at_write(number: int, folders: Sequence[str]) -> None:
+    """SIGKILL for this process when it is about to change something below the folders for the so many-th time.
+
+    Python tells of every file opened for writing, renamed or removed before it is done, whichever module does it. What
+    libraries write in C or Rust lies between two of these.
+    """
+    count = 0
+
+    def changed(event: str, args: tuple[Any, ...]) -> bool:
+        if event == "open":
+            return (
+                isinstance(args[0], str)
+                and bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+                and below(args[0], -1)
+            )
+        if event not in _CHANGES:
+            return False
+        paths = _CHANGES[event]
+        return any(below(os.fspath(path), args[-1] if event != "os.truncate" else -1) for path in args[:paths])
+
+    def below(path: Any, parent: Any) -> bool:
+        if isinstance(parent, int) and parent >= 0:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{parent}"), path)  # noqa: PTH115, PTH118
+        return os.path.abspath(path).startswith(tuple(folders))  # noqa: PTH100
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal count
+        if changed(event, args):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
 def start_command(
-    arguments: Sequence[object], log: Path, env: Mapping[str, str], limit: int | None = None, warm: bool = True
+    arguments: Sequence[object],
+    log: Path,
+    env: Mapping[str, str],
+    limit: int | None = None,
+    warm: bool = True,
+    kill: Kill | None = None,
 ) -> Any:
     """Start a command line, of one thread; its output is added to the file ``log``; no file may grow over ``limit``."""
     given = list(map(str, arguments))
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env)
     if warm:
-        return Forked(given, environment, log, limit)
+        return Forked(given, environment, log, limit, kill)
     ceiling = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     command = [sys.executable, "-m", "simcse_bench", *given]
     with log.open("a") as stream:
         return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, preexec_fn=ceiling)
+
+
+def killed_at_each_write(
+    arguments: Sequence[object], folders: Sequence[Path], log: Path, env: Mapping[str, str], every: int = 1
+) -> Iterator[int]:
+    """Start the command line again and again, killed before its first change below the folders, its second, and so on.
+
+    Gives the number of the change after each kill; the caller looks at what is there, and puts back what there was
+    before the command. Ends when the command gets through. ``every``: only so many-th changes.
+    """
+    watched = [str(folder.resolve()) for folder in folders]
+    for number in itertools.count(every, every):
+        process = start_command(arguments, log, env, kill=(number, watched))
+        with kept([process]):
+            ended = process.wait(PATIENCE)
+        if ended != -signal.SIGKILL:
+            assert ended == 0, log.read_text(encoding="utf-8")
+            return
+        yield number
 
 
 @contextmanager
@@ -165,3 +254,17 @@ def record(out):
 
 def checkpoints(out):
     return sorted(int(p.name.removeprefix("step-")) for p in out.glob("checkpoints/step-*"))
+
+
+def stop_at(monkeypatch, step):
+    """Make a run in this process fail as if killed behind this update."""
+    from simcse_bench.training import train as training
+
+    update = training.Run.update
+
+    def stopped(self):
+        if self.state.step == step:
+            raise KeyboardInterrupt
+        update(self)
+
+    monkeypatch.setattr(training.Run, "update", stopped)

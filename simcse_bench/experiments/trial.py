@@ -159,7 +159,7 @@ def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, A
     """``run`` and scores of a trial; its run folder is removed when all is done."""
     made_by = augmenter_fingerprint(trial.config.augmentation, trial.config.augmentation_file)
     out = sweep.folder / RUNS / trial.path.stem
-    begun = RunFolder(out).config()
+    begun = None if force else RunFolder(out).config()
     if force or (begun is not None and begun != trial.config):
         shutil.rmtree(out, ignore_errors=True)
     # a score that selects nothing is taken once, by measure

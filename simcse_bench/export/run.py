@@ -86,9 +86,9 @@ def _finished(folder: Path) -> Mapping[str, Any] | None:
             f"{folder}: this run is not finished ({record['status']}; {last}). "
             f"Go on with `simcse-bench train --resume --out {folder}`, then export it."
         )
-    wanted = ["config.json", SETTINGS_FILE, *(record.get("files") or {})]
+    wanted = dict.fromkeys(["config.json", SETTINGS_FILE, *(record.get("files") or {})])
     missing = [n for n in wanted if not (folder / n).is_file()]
-    if not any(folder.glob("tokenizer*")):
+    if not any(folder.glob("tokenizer*")) and not any(n.startswith("tokenizer") for n in wanted):
         missing.append("the tokenizer's files")
     if missing:
         raise UserError(f"{folder}: this run is broken: {', '.join(missing)} missing. Train it again with --force.")

@@ -15,7 +15,6 @@ from typing import Any
 from simcse_bench.data.pairs import read_lines, shorten
 from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.models.weights import DAMAGED
 from simcse_bench.training.config import AUGMENTATIONS, OBJECTIVES
 
 FILL_BATCH = 4096  # texts handed to the masked language model at a time; it sorts them by length
@@ -252,26 +251,17 @@ def mlm_filler(model_folder: Path, rate: float, seed: int, device: str = "cpu", 
 
 def _load_mlm(folder: Path, device: str) -> tuple[Any, Any, int]:
     """Model, tokenizer, and the most tokens the model takes."""
-    import transformers
+    import torch
 
-    from simcse_bench.models.loading import length_limit
+    from simcse_bench.models import checkpoints
+    from simcse_bench.models.loading import length_limit, load_backbone
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype="float32"
-        )
-    # damaged or foreign files, or an architecture without a masked-language head
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, *DAMAGED) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: no masked language model that transformers can load: {reason}") from error
-    missing = sorted(info["missing_keys"])
-    if missing or tokenizer.mask_token is None:
-        lacking = f"weights ({', '.join(missing[:3])}, ...)" if missing else "mask token"
+    checkpoint = checkpoints.resolve(str(folder), pooling="cls", head="none")
+    backbone = load_backbone(checkpoint, torch.float32, masked_lm=True)
+    if backbone.random or backbone.tokenizer.mask_token is None:
+        lacking = f"weights ({', '.join(backbone.random[:3])}, ...)" if backbone.random else "mask token"
         raise UserError(
             f"{folder}: its masked-language head has no {lacking}; augmentation 'mlm' needs a checkpoint that was "
             "pretrained to fill in words, with its head (bert-base-uncased)."
         )
-    return model.eval().to(device), tokenizer, length_limit(model.base_model, tokenizer)
+    return backbone.lm.eval().to(device), backbone.tokenizer, length_limit(backbone.model, backbone.tokenizer)

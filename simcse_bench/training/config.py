@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from simcse_bench import bundled
@@ -14,6 +14,7 @@ from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLINGS
+from simcse_bench.schema import read_record
 
 MLPS = {
     "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
@@ -114,6 +115,7 @@ class TrainConfig:
     same_mask: str = _set("no", "Table 3, Fixed 0.1: copy (z2 = z1) or replay (two passes, same random state)")
     mlm_weight: float = _set(0.0, "λ of the masked-language-modelling term; Table D.2: 0.1; 0: none")
     mlm_probability: float = _set(0.15, "share of tokens masked for it")
+    mlm_tied: bool = _set(False, "its decoder is the word embeddings (BERT), instead of a copy (SimCSE)")
 
     pooling: str = _set("cls", "see `ls poolings`; Table 6")
     mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")
@@ -156,9 +158,9 @@ class TrainConfig:
             if getattr(self, name) not in known
         ]
         problems += [
-            f"{name} {getattr(self, name)!r}: expected {wanted}."
+            f"{name} {getattr(self, name)!r:.60}: expected {wanted}."
             for name, (wanted, valid) in _RANGES.items()
-            if getattr(self, name) is not None and not valid(getattr(self, name))
+            if not valid(getattr(self, name)) and not (getattr(self, name) is None and name.endswith("dropout"))
         ]
         if self.objective != "self" and self.augmentation != "none":
             problems.append("objective and augmentation exclude each other; set one of them.")
@@ -173,34 +175,48 @@ class TrainConfig:
         return self
 
 
-def _real(low: float, high: float = math.inf, open_low: bool = False) -> Callable[[Any], bool]:
-    # compared, not asked with isfinite: a whole number may be larger than any float
-    return lambda x: abs(x) <= sys.float_info.max and (low < x if open_low else low <= x) and x <= high
+_Range = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
+_MOST_ROWS = 2**31 - 1  # of rows, updates or tokens: more than any run can have
+_LARGEST = 3.4e38  # of float32, in which the weights are
 
 
-_RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "max_rows": ("0 or more", _real(0)),
-    "max_length": ("at least 3 tokens", _real(3)),
-    "batch_size": ("at least 2: a row alone has no negative", _real(2)),
-    "accumulation": ("at least 1", _real(1)),
-    "chunk_tokens": ("at least 32", _real(32)),
-    "epochs": ("more than 0", _real(0, open_low=True)),
-    "max_steps": ("0 or more", _real(0)),
-    "learning_rate": ("more than 0", _real(0, open_low=True)),
-    "warmup_steps": ("0 or more", _real(0)),
-    "weight_decay": ("0 or more", _real(0)),
-    "max_grad_norm": ("0 (never) or more", _real(0)),
-    "seed": ("0 to 4294967295", _real(0, 2**32 - 1)),
-    "temperature": ("more than 0", _real(0, open_low=True)),
-    "hard_negative_weight": ("more than 0 (it is α, its logarithm is added)", _real(0, open_low=True)),
-    "hidden_dropout": ("a probability below 1", lambda x: 0 <= x < 1),
-    "attention_dropout": ("a probability below 1", lambda x: 0 <= x < 1),
-    "mlm_weight": ("0 or more", _real(0)),
-    "mlm_probability": ("a share above 0, up to 1", _real(0, 1, open_low=True)),
-    "encoders": ("1 or 2", lambda x: x in (1, 2)),
-    "augmentation_rate": ("a share above 0, below 1", lambda x: 0 < x < 1),
-    "eval_every": ("0 (never) or more", _real(0)),
-    "track_geometry": ("0 (never) or more", _real(0)),
+def _whole(low: int, why: str = "", high: int = _MOST_ROWS) -> _Range:
+    return f"at least {low}{why}, a whole number up to {high}", lambda x: _is(x, Integral) and low <= x <= high
+
+
+def _real(low: float, high: float, below: bool = False) -> _Range:
+    """From ``low`` on, or with ``below`` more than that, up to ``high``."""
+    words = f"{'more than' if below else 'at least'} {low:g}, at most {high:g}"
+    return words, lambda x: _is(x, Real) and (low < x if below else low <= x) and x <= high
+
+
+def _is(x: Any, kind: type) -> bool:
+    return isinstance(x, kind) and not isinstance(x, bool)
+
+
+_RANGES: Mapping[str, _Range] = {
+    "max_rows": _whole(0),
+    "max_length": _whole(3, " tokens"),
+    "batch_size": _whole(2, " (a row alone has no negative)"),
+    "accumulation": _whole(1),
+    "chunk_tokens": _whole(32),
+    "epochs": _real(0, 1e6, below=True),
+    "max_steps": _whole(0),
+    "learning_rate": _real(0, _LARGEST, below=True),
+    "warmup_steps": _whole(0),
+    "weight_decay": _real(0, _LARGEST),
+    "max_grad_norm": _real(0, _LARGEST),
+    "seed": _whole(0, high=2**32 - 1),
+    "temperature": _real(0, _LARGEST, below=True),
+    "hard_negative_weight": _real(0, _LARGEST, below=True),  # α: its logarithm is added
+    "hidden_dropout": _real(0, 0.999),
+    "attention_dropout": _real(0, 0.999),
+    "mlm_weight": _real(0, _LARGEST),
+    "mlm_probability": _real(0, 1, below=True),
+    "encoders": ("1 or 2", lambda x: _is(x, Integral) and x in (1, 2)),
+    "augmentation_rate": ("a share above 0, below 1", lambda x: _is(x, Real) and 0 < x < 1),
+    "eval_every": _whole(0),
+    "track_geometry": _whole(0),
 }
 
 
@@ -229,16 +245,17 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         names = fields_of(name)
+        shown = setting if setting.isprintable() and len(setting) <= 80 else f"{setting!r:.80}"
         if not equals:
-            problems.append(f"--set {setting}: expected field=value.")
+            problems.append(f"--set {shown}: expected field=value.")
         elif names[0] not in hints:
             near = suggestion(name, [*hints, "dropout"])
-            problems.append(f"--set {setting}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
+            problems.append(f"--set {shown}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
         else:
             try:
                 changes |= {n: _parsed(text, hints[n]) for n in names}
             except ValueError as error:
-                problems.append(f"--set {setting}: {error}.")
+                problems.append(f"--set {shown}: {error}.")
     if problems:
         raise UserError(*problems)
     return dataclasses.replace(config, **changes).check()
@@ -249,13 +266,19 @@ def fields_of(name: str) -> list[str]:
     return ["hidden_dropout", "attention_dropout"] if name == "dropout" else [name]
 
 
-def from_mapping(content: Mapping[str, Any]) -> TrainConfig:
-    """A config from a run's JSON; UserError where it is of another version."""
-    known = {f.name for f in fields(TrainConfig)}
-    if set(content) != known:
-        other = ", ".join(sorted(set(content) ^ known))
-        raise UserError(f"the run was made by another version of simcse-bench (fields: {other}); start a new one.")
-    return TrainConfig(**{**content, "columns": tuple(content["columns"])})
+def read_config(path: Path) -> TrainConfig:
+    """A run's settings from its JSON.
+
+    Raises:
+        UserError: it cannot be read, is of another version, or holds what no setting can be.
+    """
+    otherwise = "not the settings of a run. Start a new one with --force or another --out."
+    other = set(read_record(path, dict[str, Any], otherwise)) ^ {f.name for f in fields(TrainConfig)}
+    if other:
+        shown = ", ".join(sorted(other)[:8])
+        raise UserError(f"{path}: made by another version of simcse-bench (fields: {shown}); start a new run.")
+    config = read_record(path, TrainConfig, otherwise)
+    return dataclasses.replace(config, columns=tuple(config.columns)).check()
 
 
 def _parsed(text: str, hint: Any) -> Any:

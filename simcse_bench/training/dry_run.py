@@ -50,7 +50,10 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
         ("dev scores", _evaluations(job)),
         ("memory", _peak(job, len(seconds))),
-        ("disk", f"{parameters * 12 / 1e9:.2f} GB a checkpoint, two are kept; {parameters * 4 / 1e9:.2f} GB the model"),
+        (
+            "disk",
+            f"{parameters * 12 / 1e9:.2f} GB a checkpoint, at most 3 are kept; {parameters * 4 / 1e9:.2f} GB the model",
+        ),
         ("time", f"{shown}; dev scores not counted"),
     ]
     return facts + [("note", note) for note in job.notes()], job.steps * each

@@ -53,11 +53,29 @@ class Job:
     @property
     def steps(self) -> int:
         """Updates of the whole run."""
-        return self.config.max_steps or math.ceil(self.batches * self.config.epochs / self.config.accumulation)
+        return self.config.max_steps or math.ceil(self.config.epochs * self._updates)
+
+    @property
+    def _updates(self) -> int:
+        """Updates in an epoch."""
+        return max(1, self.batches // self.config.accumulation)
+
+    def batches_of(self, step: int) -> range:
+        """Batches of the run whose gradients make update ``step`` (from 0).
+
+        As in SimCSE trainers.py: what an epoch leaves over is added to the next epoch's first update, or dropped at the
+        end; an epoch of fewer batches than ``accumulation`` is one update.
+        """
+        accumulation = self.config.accumulation
+        epoch, place = divmod(step, self._updates)
+        first, last = place * accumulation, min((place + 1) * accumulation, self.batches)
+        if place == 0 and epoch > 0 and self.batches > accumulation:
+            first -= self.batches % accumulation
+        return range(epoch * self.batches + first, epoch * self.batches + last)
 
     def epoch(self, step: int) -> float:
         """How often the data has been seen after so many updates."""
-        return step * self.config.accumulation / self.batches
+        return self.batches_of(step - 1).stop / self.batches if step else 0.0
 
     def rows(self, batch: int) -> list[tuple[list[int], ...]]:
         """This process's token ids of a batch of the run: every epoch has an order of its own."""

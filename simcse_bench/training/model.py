@@ -20,6 +20,7 @@ from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
 from simcse_bench.models.loading import Backbone, follows_attention, length_limit, load_backbone, load_config
 from simcse_bench.models.prompts import Ids, mask_places
+from simcse_bench.models.weights import mlp_head, tensor_names
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED
 
@@ -48,7 +49,7 @@ class SentenceModel(nn.Module):
         self.mlp: nn.Sequential | None = None
         if config.mlp != "none":
             width = model.config.hidden_size * len(pooling_parts(config.pooling))
-            # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init)
+            # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init); see `load_model`
             dense = nn.Linear(width, width)
             nn.init.normal_(dense.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(dense.bias)
@@ -60,6 +61,11 @@ class SentenceModel(nn.Module):
                 raise UserError(
                     f"mlm_weight: {type(backbone.lm).__name__} has no head for it that we know (BERT, RoBERTa)."
                 )
+            if not config.mlm_tied:
+                # SimCSE's head is a copy of the pretraining one, whose decoder learns apart from the word embeddings
+                # (models.py, BertForCL and RobertaForCL; train.py, load_state_dict)
+                decoder = backbone.lm.get_output_embeddings()
+                decoder.weight = nn.Parameter(decoder.weight.detach().clone())
         self.limit = length_limit(model, self.tokenizer)
         self.options = forward_options(model)
         self.to(device)
@@ -158,9 +164,10 @@ class Words:
 def load_model(
     checkpoint: Checkpoint, config: TrainConfig, device: torch.device
 ) -> tuple[SentenceModel, tuple[str, ...]]:
-    """The model to train, and the names of weights of a language-model head that are random at its start.
+    """The model to train, and what is random at its start: "mlp", and weights of a language-model head.
 
     The MLP is drawn from torch's global generator, seeded here: the same one with and without a language-model head.
+    A training checkpoint of the official code holds a trained one, which training goes on with.
     """
     wanted = {"hidden": config.hidden_dropout, "attention": config.attention_dropout}
     overrides = _dropout_overrides(checkpoint, wanted) if any(p is not None for p in wanted.values()) else {}
@@ -180,8 +187,22 @@ def load_model(
         model = SentenceModel(start() if number else backbone, config, device, fast, by_words)
         model.padding = not expected.padding_moves
         if expected.agrees(model.eval().token_states):
-            return model.train(), backbone.random
+            drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
+            return model.train(), (*(["mlp"] if drawn else []), *backbone.random)
     raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")
+
+
+def _take_trained_mlp(mlp: nn.Module, checkpoint: Checkpoint) -> bool:
+    """Put the checkpoint's trained MLP into this one; False where it has none: a pooler is BERT's own, and not it."""
+    # transformers loads what is there by its name, and the rest stays as cl_init has drawn it (SimCSE models.py)
+    if "mlp.dense.weight" not in tensor_names(checkpoint.folder):
+        return False
+    trained = mlp_head(checkpoint.name, checkpoint.folder)
+    if trained[0].weight.shape != mlp[0].weight.shape:  # type: ignore[index]
+        shape = "x".join(map(str, trained[0].weight.shape))
+        raise UserError(f"{checkpoint.name}: its mlp.dense is {shape}; expected one as wide as the encoder.")
+    mlp.load_state_dict(trained.state_dict())
+    return True
 
 
 def _dropout_overrides(checkpoint: Checkpoint, wanted: dict[str, float | None]) -> dict[str, float]:

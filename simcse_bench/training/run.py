@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def train(
         say: gets notes for people.
 
     Raises:
-        UserError: another run in the folder, an unfinished one (without resume or force), or one that is under way.
+        UserError: another run in the folder, an unfinished one (without resume or force), one that is under way or has
+            lost its model; a folder that is no run's, or is the model's own.
     """
     from simcse_bench.training.job import prepare_job
     from simcse_bench.training.processes import join_processes
@@ -81,12 +83,14 @@ def train(
         options = RunOptions(Path(options))
     if options.save_every < 1:
         raise UserError(f"--save-every {options.save_every}: expected at least 1 update.")
+    require_place(config, options.out)
     require_writable(options.out / RUN_RECORD)
     processes = join_processes(options.device)
     folder = RunFolder(options.out)
     with folder.locked() if processes.main else nullcontext():
         record = None if options.force else folder.record()
         if config is None:
+            folder.require_whole(record or {})
             return (record or {}) | {"existing": True}
         if record and record["status"] != "finished" and not options.resume and folder.checkpoints():
             step = max(folder.checkpoints())
@@ -97,11 +101,24 @@ def train(
                 changes = _changes(record["config"], job.describe()["config"])
                 what = "; ".join(changes) or "the files of its model or data"
                 raise UserError(f"{options.out} holds another finished run ({what}). Use --force or another --out.")
+            folder.require_whole(record)
+            if processes.main:
+                folder.clear_checkpoints()  # a kill may have left them
             return record | {"existing": True}
         for note in job.notes():
             say(note)
         with show_on_trackers(options.trackers, options.out, dataclasses.asdict(config), processes, show) as shown:
-            return train_job(job, options.out, options.resume, options.save_every, shown, options.lone_score)
+            return train_job(job, options.out, options.resume, options.save_every, shown, options.lone_score, say)
+
+
+def require_place(config: TrainConfig | None, out: Path) -> None:
+    """UserError where a run would overwrite what it starts from, or what no run has written."""
+    starts = [] if config is None else [("model", config.model), ("augmentation_file", config.augmentation_file)]
+    for name, start in starts:
+        # through links, too; os.path, for a Path raises for names that no file can have
+        if start and os.path.exists(start) and out.exists() and out.samefile(start):  # noqa: PTH110
+            raise UserError(f"--out {out}: is the folder of {name} {start}, which is read. Choose another --out.")
+    RunFolder(out).require_own()
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

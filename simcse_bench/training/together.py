@@ -18,7 +18,7 @@ from simcse_bench.errors import Stopped, UserError
 from simcse_bench.progress import Show, silent, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
-from simcse_bench.training.run import RunOptions, settle_config, train
+from simcse_bench.training.run import RunOptions, require_place, settle_config, train
 
 _POLL = 0.2  # seconds between two looks at processes that train together
 
@@ -36,6 +36,7 @@ def train_together(config: TrainConfig, options: RunOptions, processes: int, sho
     from simcse_bench.training.train import signals
 
     _check_gpus(options.device, processes)
+    require_place(config, options.out)
     folder = RunFolder(options.out)
     folder.intend(config)
     command = [

@@ -20,7 +20,7 @@ from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError
 from simcse_bench.files import ENV_CACHE, fingerprint
 
-TOKENS_SCHEMA = 1
+TOKENS_SCHEMA = 2  # 2: lines of a text file end at a lone carriage return, too
 BATCH_ROWS = 1000  # rows tokenised at a time
 _TOKEN, _OFFSET = np.dtype("<i4"), np.dtype("<i8")
 

@@ -18,8 +18,7 @@ from simcse_bench.errors import Stopped, UserError
 from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
-from simcse_bench.models.weights import weight_files
-from simcse_bench.progress import Show, unseen
+from simcse_bench.progress import Say, Show, silent, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
@@ -28,8 +27,10 @@ from simcse_bench.training.model import SentenceModel, load_model
 from simcse_bench.training.processes import Processes, average_gradients
 
 
-def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> None:
+def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> dict[str, str]:
     """Write the anchors' encoder, tokenizer and MLP below ``folder``, each file whole or not at all.
+
+    Gives the files' names and fingerprints.
 
     ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP), sentence-transformers from
     version 2 on loads it with the embeddings of ``simcse-bench eval``. ``embedded``: it was trained from the mini
@@ -45,6 +46,7 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> N
     with fill_folder(folder) as new:
         parts = Parts(encoder, model.tokenizer, config.pooling, model.limit, dense, pooler, embedded=embedded)
         write_parts(parts, new)
+        return {p.relative_to(new).as_posix(): sha256(p) for p in sorted(new.rglob("*")) if p.is_file()}
 
 
 LOG_EVERY = 10  # updates
@@ -57,6 +59,7 @@ def train_job(
     save_every: int = 500,
     show: Show = unseen,
     lone_score: bool = True,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Train, select by the dev score, write the model into ``out`` and give the record (train.json).
 
@@ -67,14 +70,15 @@ def train_job(
         save_every: updates between checkpoints; new best weights are one too.
         show: gets every entry of the log.
         lone_score: score the last weights even where no other score was taken, so that it selects nothing.
+        say: is told of damaged checkpoints, where training goes on from an older one.
 
     Raises:
-        UserError: a loss that is not finite, a full disk; the last checkpoint stays.
+        UserError: a loss that is not finite, a full disk, the last checkpoint stays; no checkpoint that is whole.
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     run = Run(job, RunFolder(out), show)
     if resume and run.folder.checkpoints():
-        run.restore()
+        run.restore(say)
     elif job.processes.main:
         run.folder.start(job.config, run.record("running"))
     job.processes.wait()
@@ -116,30 +120,40 @@ class Run:
         self.scaler = torch.amp.GradScaler(job.processes.device.type, enabled=job.config.dtype == "float16")
         # it knows its scale only once it has scaled something; the gradients are scaled in gradients.py
         self.scaler.scale(torch.ones((), device=job.processes.device))
-        self.state = State(key=job.key(), processes=job.processes.count)
+        self.state = State.first(job.key(), job.processes.count)
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, norm: not yet fetched or logged
         self.started, self.counted = time.perf_counter(), (0, 0)
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint."""
-        step = max(self.folder.checkpoints())
-        self.state = self.folder.load(step, self.model, self.optimizer)
+    def restore(self, say: Say = silent) -> None:
+        """Go back to the last checkpoint that is whole."""
+        self.state, problems = self.folder.last_state()
         if self.state.key != self.job.key(self.state.processes):
             raise UserError(
                 f"--resume: the run in {self.folder.path} was started with other data, dev data or weights (files have "
                 "changed). Start anew with --force or another --out."
             )
+        if self.state.scaler.keys() != self.scaler.state_dict().keys():
+            raise UserError(
+                f"{self.folder.path}: the checkpoint of step {self.state.step} has no loss scale. Use --force."
+            )
+        step = self.state.step
+        for problem in problems:
+            say(f"{problem} Going on from step {step}.")
+        self.folder.load(step, self.model, self.optimizer)
         self.scaler.load_state_dict(dict(self.state.scaler))
         self.counted = (self.state.sentences, self.state.tokens)
+        self.job.processes.wait()
         if self.job.processes.main:
+            for later in [s for s in self.folder.checkpoints() if s > step]:
+                self.folder.remove(later)  # damaged
             self.folder.cut_log(step)
         self.started = time.perf_counter()
 
     def update(self) -> None:
-        """One update of the weights: ``accumulation`` losses, clipping, AdamW."""
+        """One update of the weights: the losses of its batches, clipping, AdamW."""
         job, config, step = self.job, self.job.config, self.state.step
-        for part in range(config.accumulation):
-            rows = job.rows(step * config.accumulation + part)
+        for part, number in enumerate(job.batches_of(step)):
+            rows = job.rows(number)
             seed = _seed(config.seed, step, part, job.processes.rank)
             torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
             scale = float(self.scaler.get_scale()) / config.accumulation
@@ -147,9 +161,8 @@ class Run:
             views = config.views(len(rows[0]))
             self.state.sentences += views * len(rows) * len(rows[0])
             self.state.tokens += views * sum(len(s) for row in rows for s in row)
-        norm = apply_update(
-            self.model, self.optimizer, self.scaler, config, learning_rate(config, step, job.steps), job.processes
-        )
+        rate = learning_rate(config, step, job.steps)
+        norm = apply_update(self.model, self.optimizer, self.scaler, config, step, rate, job.processes)
         self.state.step += 1
         self.pending.append((self.state.step, loss, norm))
         if self.model.device.type == "cpu":
@@ -213,9 +226,9 @@ class Run:
         state = self.state
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
+                self.folder.state(state.best_step)  # a UserError where it was damaged meanwhile
                 self.folder.load_weights(state.best_step, self.model)
-            write_model(self.model, self.folder.path, self.job.checkpoint.embedded)
-            files = {p.name: sha256(p) for p in weight_files(self.folder.path)}
+            files = write_model(self.model, self.folder.path, self.job.checkpoint.embedded)
             record = self.record("finished") | {"files": files}
             self.folder.write_record(record)
             self.folder.clear_checkpoints()
@@ -233,7 +246,7 @@ class Run:
             "status": status,
             **job.describe(),
             "dropout": self.model.dropout(),
-            "random_at_start": (["mlp"] if self.model.mlp is not None else []) + list(self.random_weights),
+            "random_at_start": list(self.random_weights),
             "kept": {"step": state.best_step or state.step, "dev": state.best},
             "measured": state.measured,
             "seconds": round(state.seconds, 2),
@@ -293,12 +306,26 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, before[number])
 
 
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults, which SimCSE keeps
+
+
 def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with SimCSE's settings (transformers' defaults: betas 0.9 and 0.999, epsilon 1e-8)."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8,
-        weight_decay=config.weight_decay, fused=model.device.type in ("cpu", "cuda"),
-    )  # fmt: skip
+    """SimCSE's AdamW, that of transformers 4.2.1: see also ``epsilon``. Biases and LayerNorms are not decayed."""
+    # differs from SimCSE: weights are decayed before the update, there after it; of second order, and 0 by default
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=_BETAS, eps=_EPSILON, fused=fused)
+
+
+def epsilon(update: int) -> float:
+    """What torch's AdamW takes in its ``update`` (from 1) for transformers 4.2.1's epsilon.
+
+    optimization.py adds it to the root of the second moment before the bias is corrected, torch after it.
+    """
+    return _EPSILON / math.sqrt(1 - _BETAS[1] ** update)
 
 
 def apply_update(
@@ -306,15 +333,21 @@ def apply_update(
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     config: TrainConfig,
+    step: int,
     rate: float,
     processes: Processes,
 ) -> torch.Tensor:
-    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping."""
+    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping.
+
+    ``step``: updates before this one, those included that float16's scaler has skipped.
+    """
     average_gradients(model.parameters(), processes)
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
+    if scaler.is_enabled():  # of those taken the optimiser itself keeps count
+        step = int(next(iter(optimizer.state.values()), {"step": 0})["step"])
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"], group["eps"] = rate, epsilon(step + 1)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()

@@ -58,7 +58,7 @@ def test_txt_is_one_sentence_a_line_without_header(tmp_path):
     path = write(tmp_path / "a.TXT", "\ufeffone\u2028 more\r\n\n  two\x0b\rthree \nlast")
     corpus = open_corpus(str(path))
     assert corpus.columns == 1
-    assert list(corpus.rows()) == [("one\u2028 more",), ("",), ("  two\x0b\rthree ",), ("last",)]
+    assert list(corpus.rows()) == [("one\u2028 more",), ("",), ("  two\x0b",), ("three ",), ("last",)]
 
 
 def test_parquet_takes_the_text_columns(tmp_path):
@@ -364,3 +364,16 @@ def test_dataset_without_the_hub():
         "HF_HUB_OFFLINE is set. Without the Hub, give a file.",
     )
     assert "HF_HUB_OFFLINE is set" in problems("nli")[0]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\f", "\v", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_lines_of_a_text_file_are_those_of_datasets(tmp_path, end):
+    """The loader that SimCSE's train.py calls, as it is installed here: lines end where Python's open ends them."""
+    import datasets
+
+    path = tmp_path / "text.txt"
+    path.write_bytes((f"one{end}two{end}{end}three\nfour{end}").encode())
+    theirs = datasets.load_dataset("text", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]["text"]
+    assert [text for (text,) in open_corpus(str(path)).rows()] == list(theirs)
+    with path.open(encoding="utf-8") as stream:
+        assert [line.removesuffix("\n") for line in stream] == list(theirs)

@@ -327,7 +327,9 @@ def test_a_broken_run(run, cli):
         path.unlink()
     done = cli(*args)
     assert done.code == 2
-    assert "this run is broken: config.json, model.safetensors, the tokenizer's files missing" in done.err
+    assert (
+        "this run is broken: config.json, model.safetensors, tokenizer.json, tokenizer_config.json missing" in done.err
+    )
     (folder / "train.json").write_text("{")
     done = cli(*args)
     assert (done.code, "not readable JSON" in done.err) == (2, True)

@@ -1,5 +1,7 @@
+from pathlib import Path
+
 import pytest
-from processes import trainings
+from processes import set_options, trainings
 from tiny import sentences
 
 
@@ -11,3 +13,21 @@ def start(bert, senteval, tmp_path_factory):
     text.write_text("\n".join(sentences(200)) + "\n", encoding="utf-8")
     with trainings(bert, text, senteval, folder / "cache") as run:
         yield run
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(sentences(60)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(cli, bert, text, senteval):
+    """Run `train` into runs/x: 6 updates of 8 rows without dev scores, changed by the given settings."""
+
+    def run(*args, out=Path("runs/x"), **settings):
+        chosen = {"model": bert, "train": text, "batch_size": 8, "max_steps": 6, "eval_every": 0} | settings
+        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *set_options(chosen), *args)
+
+    return run

@@ -300,5 +300,10 @@ def test_mlm_unknown_words_long_texts_and_pairs(masked_lm, monkeypatch):
 def test_mlm_needs_a_head_with_weights(masked_lm, tmp_path):
     with pytest.raises(UserError, match=r"masked-language head has no weights \(cls.predictions"):
         mlm_filler(tiny_bert(tmp_path / "bert"), 0.15, 1)
-    with pytest.raises(UserError, match="no masked language model that transformers can load"):
+    with pytest.raises(UserError, match=r"no config\.json in"):
         mlm_filler(tmp_path, 0.15, 1)
+    decoder = tiny_bert(tmp_path / "gpt2")
+    (decoder / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 27}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"transformers cannot load .*gpt2") as caught:
+        mlm_filler(decoder, 0.15, 1)
+    assert len(str(caught.value).splitlines()) == 1

@@ -3,9 +3,15 @@ import json
 import math
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.config import RECIPES, TrainConfig, from_mapping, recipe, with_settings
+from simcse_bench.training.config import RECIPES, TrainConfig, read_config, recipe, with_settings
+from simcse_bench.training.job import Job
+from simcse_bench.training.processes import Processes
+from simcse_bench.training.train import learning_rate
 
 
 def one(setting):
@@ -111,12 +117,12 @@ def test_impossible_values_are_all_named():
 
 
 LIMITS = {  # field: values that are possible, values that are not
-    "max_rows": (["0"], ["-1"]),
-    "max_length": (["3"], ["2", "-5"]),
+    "max_rows": (["0"], ["-1", "10" + "0" * 19]),
+    "max_length": (["3"], ["2", "-5", "10" + "0" * 19]),
     "batch_size": (["2"], ["1", "0", "-64"]),
     "accumulation": (["1"], ["0"]),
     "chunk_tokens": (["32"], ["31"]),
-    "epochs": (["0.01"], ["0", "-1", "nan", "inf"]),
+    "epochs": (["0.01"], ["0", "-1", "nan", "inf", "1e308"]),
     "max_steps": (["0"], ["-1", "9" * 400]),
     "learning_rate": (["1e-9"], ["0", "-3e-5", "nan", "inf"]),
     "warmup_steps": (["0"], ["-1"]),
@@ -125,8 +131,8 @@ LIMITS = {  # field: values that are possible, values that are not
     "seed": (["0", "4294967295"], ["-1", "4294967296"]),
     "temperature": (["0.001"], ["0", "-0.05", "nan"]),
     "hard_negative_weight": (["0.5"], ["0", "-1", "inf"]),
-    "hidden_dropout": (["0", "0.99"], ["1", "-0.1", "nan"]),
-    "attention_dropout": (["0", "0.99"], ["1", "-0.1", "nan"]),
+    "hidden_dropout": (["0", "0.99"], ["1", "-0.1", "nan", "0.999999"]),
+    "attention_dropout": (["0", "0.99"], ["1", "-0.1", "nan", "0.999999"]),
     "mlm_weight": (["0"], ["-1", "nan"]),
     "mlm_probability": (["1"], ["0", "1.1"]),
     "encoders": (["1", "2"], ["0", "3"]),
@@ -145,6 +151,47 @@ def test_numbers_have_their_limits(name):
         (found,) = problems(f"{name}={text}")
         assert found.startswith(f"{name} ")
         assert "expected" in found
+
+
+NUMBERS = [f.name for f in dataclasses.fields(TrainConfig) if "int" in f.type or "float" in f.type]
+ODD = ["", " ", "-0", "1e308", "-1e308", "1e-308", "5e-324", "inf", "-inf", "nan", "1e400", "0x10", "1_000", "٣", "1,5", "²",
+       "1e", "None", "none", "true", "0.999999", "1e5", "1" * 5000, "10" + "0" * 19, str(2**31), str(2**63), str(2**64)]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(NUMBERS),
+    st.one_of(
+        st.sampled_from(ODD), st.integers().map(str), st.floats().map(repr), st.floats(0, 1e-3).map(repr),
+        st.integers(0, 40).map(lambda n: str(10**n)), st.text(max_size=8),
+    ),
+)  # fmt: skip
+def test_a_number_is_refused_in_a_line_or_gives_a_run_that_can_be_counted(name, text):
+    try:
+        config = with_settings(TrainConfig(), [f"{name}={text}"])
+    except UserError as error:
+        (problem,) = error.problems
+        assert name in problem
+        assert "expected" in problem
+        assert problem.isprintable()
+        assert len(problem) < 300
+        return
+    assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))).check()
+    for rows in (2, 1000):
+        job = Job(config, None, None, range(rows), None, Processes(0, 1, torch.device("cpu")))
+        assert 1 <= job.steps < 2**53
+        last = job.batches_of(job.steps - 1)
+        assert 0 <= last.start < last.stop
+        assert math.isfinite(job.epoch(job.steps))
+        assert all(math.isfinite(learning_rate(config, step, job.steps)) for step in (0, job.steps - 1))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_field_of_another_type_is_refused(name):
+    for value in ("1", True, [1], float("nan"), 1.5 if name in ("seed", "encoders", "max_rows") else "x"):
+        with pytest.raises(UserError, match=f"{name} .*expected") as caught:
+            dataclasses.replace(TrainConfig(), **{name: value}).check()
+        assert len(caught.value.problems) == 1
 
 
 def test_every_number_has_a_limit():
@@ -217,18 +264,37 @@ def test_the_fingerprint_follows_every_field():
     assert len(seen) == 1 + len(dataclasses.fields(TrainConfig))
 
 
-def test_a_config_comes_back_from_json():
+def written(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_config_comes_back_from_json(tmp_path):
     config = with_settings(recipe("sup-bert-base"), ["columns=a,b,c", "dropout=0.2", "revision=main"])
-    content = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert from_mapping(content) == config
-    assert from_mapping(content).fingerprint() == config.fingerprint()
+    path = written(tmp_path, dataclasses.asdict(config))
+    assert read_config(path) == config
+    assert read_config(path).fingerprint() == config.fingerprint()
 
 
-def test_a_config_of_another_version_is_refused():
+def test_a_config_of_another_version_is_refused(tmp_path):
     content = dataclasses.asdict(TrainConfig())
     del content["seed"]
     with pytest.raises(UserError, match=r"another version of simcse-bench \(fields: nonsense, seed\)"):
-        from_mapping(content | {"nonsense": 1})
+        read_config(written(tmp_path, content | {"nonsense": 1}))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TrainConfig)])
+def test_a_config_with_a_value_that_is_none_is_refused(tmp_path, field):
+    for value in (
+        {},
+        math.nan,
+        -1,
+        "?" if field not in ("model", "revision", "train", "augmentation_file", "eval_task") else 3,
+    ):
+        with pytest.raises(UserError, match=f"{field}|NaN") as caught:
+            read_config(written(tmp_path, dataclasses.asdict(TrainConfig()) | {field: value}))
+        assert len(caught.value.problems) == 1
 
 
 def test_every_field_has_a_help_text():

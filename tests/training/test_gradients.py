@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import checkpoints
-from simcse_bench.models.catalog import POOLINGS
+from simcse_bench.models.catalog import PLAIN_POOLINGS
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.gradients import backward, masked_copies
 from simcse_bench.training.model import load_model
@@ -91,8 +92,14 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
     mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in texts])
     h = plain(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
     pairs = {"mean": (-1, -1), "first_last": (1, -1), "embedding_last": (0, -1), "top2": (-2, -1)}
-    if pooling == "cls":
-        z = h[-1][:, 0]
+    tokens = [h[-1][i, : len(s)] for i, s in enumerate(texts)]
+    own = {
+        "cls": lambda t: t[0], "last_token": lambda t: t[-1], "max": lambda t: t.amax(0),
+        "mean_sqrt_len": lambda t: t.sum(0) / len(t) ** 0.5,
+        "weighted_mean": lambda t: sum((k + 1) * x for k, x in enumerate(t)) / sum(range(1, len(t) + 1)),
+    }  # fmt: skip
+    if pooling in own:
+        z = torch.stack([own[pooling](t) for t in tokens])
     else:
         one, two = pairs[pooling]
         z = torch.stack([(h[one][i, : len(s)] + h[two][i, : len(s)]).mean(0) / 2 for i, s in enumerate(texts)])
@@ -115,10 +122,10 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
     return loss, grads
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
 @pytest.mark.parametrize("cached", [False, True])
 def test_gradients_equal_the_formula_on_transformers_own_model(bert, pooling, cached):
-    columns = list(POOLINGS).index(pooling) % 3 + 1
+    columns = PLAIN_POOLINGS.index(pooling) % 3 + 1
     model = sentence_model(bert, pooling=pooling, cached_gradients=cached, hard_negative_weight=2.0, **STILL)
     rows = batch(6, columns)
     assert len(model.chunks([s for row in rows for s in row])) > 1
@@ -291,9 +298,10 @@ def test_embeddings_come_back_in_the_order_given(bert):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_language_model_term_is_the_mean_over_the_masked_tokens(bert, cached):
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_language_model_term_is_the_mean_over_the_masked_tokens(bert, cached, tied):
     weight, rows = 0.5, batch(8, 2)
-    with_term = sentence_model(bert, mlm_weight=weight, cached_gradients=cached, **STILL)
+    with_term = sentence_model(bert, mlm_weight=weight, mlm_tied=tied, cached_gradients=cached, **STILL)
     without = sentence_model(bert, cached_gradients=cached, **STILL)
     without.load_state_dict({k: v for k, v in with_term.state_dict().items() if not k.startswith("lm_head.")})
     total, grads = step(with_term, rows)
@@ -302,6 +310,10 @@ def test_the_language_model_term_is_the_mean_over_the_masked_tokens(bert, cached
     whole = AutoModelForMaskedLM.from_pretrained(bert).eval()
     whole.base_model.load_state_dict(with_term.encoders[0].state_dict(), strict=False)
     whole.cls.load_state_dict(with_term.lm_head.state_dict())
+    decoder = whole.cls.predictions.decoder
+    assert decoder.weight is whole.get_input_embeddings().weight
+    if not tied:  # SimCSE train.py: the head's weights are copied into one of its own
+        decoder.weight = nn.Parameter(decoder.weight.detach().clone())
     texts = [row[k] for k in range(2) for row in rows]
     masked, labels = masked_copies(with_term, texts, 7)
     chosen, losses = 0, 0
@@ -317,9 +329,29 @@ def test_the_language_model_term_is_the_mean_over_the_masked_tokens(bert, cached
     query = "encoder.layer.1.attention.self.query.weight"
     expected = base[f"encoders.0.{query}"] + dict(whole.base_model.named_parameters())[query].grad
     torch.testing.assert_close(grads[f"encoders.0.{query}"], expected, atol=1e-5, rtol=1e-4)
-    table = "embeddings.word_embeddings.weight"  # shared with the head
+    table = "embeddings.word_embeddings.weight"  # shared with the head where it is tied
     expected = base[f"encoders.0.{table}"] + dict(whole.base_model.named_parameters())[table].grad
     torch.testing.assert_close(grads[f"encoders.0.{table}"], expected, atol=1e-5, rtol=1e-4)
+    own = "lm_head.predictions.decoder.weight"
+    assert (own in grads) is not tied
+    if not tied:
+        torch.testing.assert_close(grads[own], decoder.weight.grad, atol=1e-5, rtol=1e-4)
+        seen = sorted({t for s in (*masked, *texts) for t in s})
+        unseen = [i for i in range(len(SPECIAL + WORDS)) if i not in seen]
+        assert unseen
+        assert not grads[f"encoders.0.{table}"][unseen].any()
+        assert grads[own][unseen].abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_decoder_starts_as_the_word_embeddings_and_learns_apart_unless_tied(bert, roberta, tied):
+    for folder, name in ((bert, "predictions.decoder"), (roberta, "decoder")):
+        model = sentence_model(folder, mlm_weight=0.1, mlm_tied=tied)
+        decoder, words = model.lm_head.get_submodule(name), model.encoders[0].get_input_embeddings()
+        assert torch.equal(decoder.weight, words.weight)
+        assert (decoder.weight is words.weight) is tied
+        own = [n for n, _ in model.named_parameters() if n.startswith("lm_head.") and n.endswith("decoder.weight")]
+        assert own == ([] if tied else [f"lm_head.{name}.weight"])
 
 
 def test_special_tokens_are_never_masked_in_sentences(bert):
@@ -356,6 +388,37 @@ def test_the_mlp_is_drawn_anew_from_the_seed(bert):
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.allclose(weights[0], AutoModel.from_pretrained(bert).pooler.dense.weight)
+
+
+def official_checkpoint(folder, bert, width=32):
+    """What the official train.py saves: the encoder below ``bert.``, and the trained MLP (models.py, BertForCL)."""
+    shutil.copytree(bert, folder)
+    state = load_file(bert / "model.safetensors")
+    drawn = torch.Generator().manual_seed(9)
+    mlp = {"mlp.dense.weight": torch.randn(width, width, generator=drawn), "mlp.dense.bias": torch.ones(width)}
+    state = {f"bert.{k}": v for k, v in state.items() if not k.startswith("pooler.")} | mlp
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    return mlp
+
+
+def test_a_trained_mlp_of_the_official_code_is_gone_on_with(bert, tmp_path):
+    mlp = official_checkpoint(tmp_path / "official", bert)
+    start = checkpoints.resolve(str(tmp_path / "official"), pooling="cls", head="none")
+    model, random = load_model(start, TrainConfig(), CPU)
+    assert torch.equal(model.mlp[0].weight, mlp["mlp.dense.weight"])
+    assert torch.equal(model.mlp[0].bias, mlp["mlp.dense.bias"])
+    assert random == ()
+    _, random = load_model(checkpoints.resolve(str(bert), pooling="cls", head="none"), TrainConfig(), CPU)
+    assert random == ("mlp",)
+    model, random = load_model(start, TrainConfig(mlp="none"), CPU)
+    assert (model.mlp, random) == (None, ())
+
+
+def test_a_trained_mlp_of_another_width_is_refused(bert, tmp_path):
+    official_checkpoint(tmp_path / "official", bert, width=16)
+    with pytest.raises(UserError, match=r"its mlp\.dense is 16x16; expected one as wide as the encoder"):
+        sentence_model(tmp_path / "official")
 
 
 def test_a_length_above_the_models_limit_is_refused(bert):

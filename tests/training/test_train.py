@@ -3,13 +3,16 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import set_options
+from hypothesis import example, given
+from hypothesis import strategies as st
+from processes import stop_at
 from safetensors.torch import load_file
 from tiny import sentences, tiny_bert, write_tokenizer
 
@@ -17,9 +20,9 @@ from simcse_bench.training import dry_run, run, selection
 from simcse_bench.training import train as training
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
-from simcse_bench.training.job import prepare_job
+from simcse_bench.training.job import Job, prepare_job
 from simcse_bench.training.processes import Processes
-from simcse_bench.training.train import learning_rate
+from simcse_bench.training.train import apply_update, learning_rate, make_optimizer
 
 CPU = Processes(0, 1, torch.device("cpu"))
 OUT = Path("runs/x")
@@ -31,24 +34,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("\n".join(sentences(60)) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def train(cli, bert, text, senteval):
-    """Run `train` into runs/x: 6 updates of 8 rows without dev scores, changed by the given settings."""
-
-    def run(*args, out=OUT, **settings):
-        chosen = {"model": bert, "train": text, "batch_size": 8, "max_steps": 6, "eval_every": 0} | settings
-        return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *set_options(chosen), *args)
-
-    return run
 
 
 def record(out=OUT):
@@ -84,18 +69,6 @@ def values(content):
             yield from values(part)
     else:
         yield content
-
-
-def stop_at(monkeypatch, step):
-    """Make the run fail as if killed behind this update."""
-    update = training.Run.update
-
-    def stopped(self):
-        if self.state.step == step:
-            raise KeyboardInterrupt
-        update(self)
-
-    monkeypatch.setattr(training.Run, "update", stopped)
 
 
 def dev_of(cli, senteval, out=OUT):
@@ -261,7 +234,7 @@ def test_the_best_weights_outlive_a_stop_and_later_checkpoints(train, scripted, 
     with monkeypatch.context() as patch:
         stop_at(patch, 6)
         assert train("--save-every", "1", max_steps=8, eval_every=2, learning_rate=1e-3).code == 130
-    assert sorted(RunFolder(OUT).checkpoints()) == [2, 6]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 5, 6]
     done = train("--resume", max_steps=8, eval_every=2, learning_rate=1e-3)
     assert done.code == 0, done.err
     assert record()["kept"] == {"step": 2, "dev": 50.0}
@@ -351,7 +324,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(train, mon
     done = train("--resume", temperature=0.1)
     assert done.code == 2
     assert "temperature 0.05 there, 0.1 here" in done.err
-    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 4]
     assert train("--force").code == 0
     assert train(out=Path("whole")).code == 0
     assert weights() == weights(Path("whole"))
@@ -371,6 +344,20 @@ def test_resume_goes_on_where_it_stopped(train, cli, monkeypatch):
     assert weights() == weights(Path("whole"))
     assert record()["config"] == record(Path("whole"))["config"]
     assert [e["step"] for e in log()] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("changed", [{"mlm_weight": 0.1}, {"mlm_weight": 0.1, "mlm_tied": True}, {"dtype": "float16"}])
+def test_resume_with_a_head_or_a_scaler_goes_on_to_the_same_weights(train, monkeypatch, changed):
+    assert train(out=Path("whole"), **changed).code == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert train("--save-every", "2", **changed).code == 130
+    kept = load_file(RunFolder(OUT).checkpoints()[4] / "model.safetensors")
+    untied = "mlm_weight" in changed and "mlm_tied" not in changed
+    assert ("lm_head.predictions.decoder.weight" in kept) is untied
+    done = train("--resume", **changed)
+    assert done.code == 0, done.err
+    assert weights() == weights(Path("whole"))
 
 
 def test_the_speed_after_a_resume_counts_only_what_was_embedded_since(train, monkeypatch):
@@ -398,7 +385,7 @@ def test_resume_notices_that_the_training_text_has_changed(train, text, monkeypa
     text.write_text("\n".join(sentences(60, seed=9)) + "\n", encoding="utf-8")
     done = train("--resume")
     assert done.code == 2
-    assert sorted(RunFolder(OUT).checkpoints()) == [4]
+    assert sorted(RunFolder(OUT).checkpoints()) == [2, 4]
 
 
 def test_resume_in_an_empty_folder_starts_from_the_beginning(train):
@@ -471,6 +458,114 @@ def test_accumulated_gradients_are_the_mean_of_their_batches(bert, text, monkeyp
     assert any(not torch.allclose(first[n], second[n], atol=1e-3) for n in both)
 
 
+def official_updates(batches, epochs, accumulation, max_steps=0):
+    """Batches of every update as the loop of SimCSE trainers.py makes them, line by line."""
+    per_epoch = max(batches // accumulation, 1)
+    if max_steps:
+        epochs, steps = max_steps // per_epoch + int(max_steps % per_epoch > 0), max_steps
+    else:
+        epochs, steps = math.ceil(epochs), math.ceil(epochs * per_epoch)
+    updates, gathered = [], []
+    for epoch in range(epochs):
+        for step in range(batches):
+            gathered.append(epoch * batches + step)
+            whole = (step + 1) % accumulation == 0
+            if whole or (batches <= accumulation and step + 1 == batches):
+                updates.append(gathered)
+                gathered = []
+                if len(updates) == steps:
+                    return updates
+    raise AssertionError("the official loop ended before its own number of steps")
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 12), st.one_of(st.integers(1, 400).map(lambda n: n / 100), st.integers(1, 5)),
+    st.integers(0, 90),
+)  # fmt: skip
+@example(10, 4, 2, 0)
+def test_every_update_has_the_batches_of_the_official_loop(batches, accumulation, epochs, max_steps):
+    config = TrainConfig(batch_size=2, accumulation=accumulation, epochs=epochs, max_steps=max_steps)
+    job = Job(config, None, None, range(2 * batches), None, CPU)
+    expected = official_updates(batches, epochs, accumulation, max_steps)
+    assert job.batches == batches
+    assert job.steps == len(expected)
+    assert [list(job.batches_of(step)) for step in range(job.steps)] == expected
+    assert job.epoch(job.steps) == (expected[-1][-1] + 1) / batches
+    assert job.epoch(0) == 0
+
+
+def test_what_an_epoch_leaves_over_is_in_the_next_ones_first_update(bert, text):
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=6, eval_every=0, accumulation=4, epochs=2)
+    job = prepare_job(config, CPU)
+    assert (job.batches, job.steps) == (10, 4)
+    assert [list(job.batches_of(i)) for i in range(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11, 12, 13], [14, 15, 16, 17]]  # fmt: skip
+
+
+def update_of_transformers(weights, moments, gradients, step, rate, decay):
+    """AdamW of transformers 4.2.1 (optimization.py, step) on one tensor, in float64; ``step`` from 1."""
+    first, second = moments
+    first.mul_(0.9).add_(gradients, alpha=1 - 0.9)
+    second.mul_(0.999).addcmul_(gradients, gradients, value=1 - 0.999)
+    size = rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+    weights.addcdiv_(first, second.sqrt().add_(1e-8), value=-size)
+    weights.add_(weights, alpha=-rate * decay)
+
+
+class Weights(torch.nn.Module):
+    """Matrices and vectors with gradients of 1 down to 1e-9, where epsilon decides the update."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, config):
+        super().__init__()
+        drawn = torch.Generator().manual_seed(3)
+        self.config, self.drawn = config, drawn
+        self.matrix = torch.nn.Parameter(torch.randn(10, 7, generator=drawn) / 50)
+        self.bias = torch.nn.Parameter(torch.randn(7, generator=drawn) / 50)
+        self.sizes = 10.0 ** -torch.arange(10)
+
+    def draw_gradients(self):
+        self.matrix.grad = torch.randn(10, 7, generator=self.drawn) * self.sizes[:, None]
+        self.bias.grad = torch.randn(7, generator=self.drawn) * self.sizes[3:]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("half", [False, True])
+def test_the_optimiser_is_that_of_transformers_4_2_1(decay, half):
+    config = TrainConfig(weight_decay=decay, learning_rate=1e-3, max_grad_norm=0)
+    model = Weights(config)
+    optimizer, scaler = make_optimizer(model, config), torch.amp.GradScaler("cpu", enabled=half)
+    scaler.scale(torch.ones(()))
+    plain = {n: p.detach().double() for n, p in model.named_parameters()}
+    moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in plain.items()}
+    taken = 0
+    for step in range(100):
+        model.draw_gradients()
+        rate = learning_rate(config, step, 100)
+        overflow = half and step in (0, 1, 40)  # an update that float16's scaler skips
+        if not overflow:
+            taken += 1
+            for name, p in model.named_parameters():
+                own = decay if name == "matrix" else 0.0
+                update_of_transformers(plain[name], moments[name], p.grad.double(), taken, rate, own)
+        for p in model.parameters():
+            p.grad = p.grad * (math.inf if overflow else scaler.get_scale())
+        apply_update(model, optimizer, scaler, config, step, rate, CPU)
+    assert taken == (97 if half else 100)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.double(), plain[name], atol=2e-7, rtol=0)
+
+
+def test_biases_and_layer_norms_are_not_decayed(bert, text):
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, eval_every=0, weight_decay=0.1, mlm_weight=0.1)
+    made = training.Run(prepare_job(config, CPU), RunFolder(OUT), lambda entry: None)
+    decays = {p: g["weight_decay"] for g in made.optimizer.param_groups for p in g["params"]}
+    assert len(decays) == len(list(made.model.parameters()))
+    for name, p in made.model.named_parameters():
+        exempt = "bias" in name or "LayerNorm.weight" in name  # transformers 4.2.1 trainer.py, no_decay
+        assert decays[p] == (0.0 if exempt else 0.1), name
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_training_in_16_bits_is_close_to_32(train, dtype):
     assert train(learning_rate=1e-4, dropout=0.0).code == 0
@@ -539,6 +634,11 @@ def test_the_tokens_of_a_dry_run_are_those_of_the_run(train, bert, text):
         ([], {"max_rows": 1}, "1 rows are too few"),
         ([], {"warmup_steps": 6}, "warmup_steps 6: the run has only 6 updates"),
         ([], {"max_length": 500}, "max_length 500"),
+        ([], {"max_length": 10**20}, "max_length 100000000000000000000: expected at least 3 tokens"),
+        ([], {"max_rows": 2**63}, "max_rows 9223372036854775808: expected"),
+        ([], {"epochs": "1e308", "max_steps": 0}, "epochs 1e+308: expected more than 0, at most 1e+06"),
+        ([], {"dropout": 0.999999}, "hidden_dropout 0.999999: expected at least 0, at most 0.999"),
+        ([], {"temperature": "1e308"}, "temperature 1e+308: expected"),
         ([], {"track_geometry": 2, "eval_task": "trec"}, "Set eval_every 0 (and track_geometry 0)"),
         (["--save-every", "0"], {}, "--save-every 0"),
         (["--progress", "loud"], {}, "unknown progress 'loud'"),
