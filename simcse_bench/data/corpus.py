@@ -102,12 +102,14 @@ def number_sentences(corpus: Corpus) -> Iterator[tuple[int, str]]:
 def read_sentences(source: str, column: str | None = None) -> tuple[list[str], int]:
     """The sentences of a file (or whatever ``open_sentences`` takes), and how many blank ones were left out.
 
+    White space behind a sentence is removed. source: simcse/tool.py
+
     Raises:
         UserError: whatever ``open_sentences`` refuses; lines that are not UTF-8, with their numbers; blank lines only.
     """
     corpus = open_sentences(source, column)
-    texts = [text for (text,) in corpus.rows()]
-    sentences = [text for text in texts if text.strip()]
+    texts = [text.rstrip() for (text,) in corpus.rows()]
+    sentences = [text for text in texts if text]
     if not sentences:
         raise UserError(f"{source}: {len(texts)} lines, all blank; expected one sentence a line.")
     return sentences, len(texts) - len(sentences)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +26,18 @@ Hits = list[tuple[str, float]]  # sentence, cosine; best first
 # float32 products of unit vectors are wrong by less than half of this; whoever is so near the last place is a candidate
 MARGIN = 1e-5
 _CELLS = 1 << 24  # scores held at once
+_log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
     """Unit vectors, and which of them may be among the nearest."""
 
     kind: str  # for people
+
+    @property
+    def searched(self) -> Any:
+        """What is searched: the vectors (n, d), or faiss's index."""
+        ...
 
     def add(self, vectors: Array) -> None:
         """Put vectors (n, d) behind the others."""
@@ -51,6 +58,11 @@ class Exact:
 
     def __init__(self, vectors: Array):
         self.vectors = vectors  # (n, d)
+
+    @property
+    def searched(self) -> Array:
+        """See ``Store``."""
+        return self.vectors
 
     def add(self, vectors: Array) -> None:
         """See ``Store``."""
@@ -74,7 +86,8 @@ class Faiss:
     """The same through faiss; with ``cells``, only the ``probed`` nearest of them are searched (not exact)."""
 
     def __init__(self, vectors: Array, cells: int = 0, probed: int = 1):
-        faiss = _faiss()
+        import faiss
+
         self.kind = f"faiss, {probed} of {cells} cells" if cells else "faiss, exact"
         self.index: Any = faiss.IndexFlatIP(vectors.shape[1])
         if cells:
@@ -84,6 +97,11 @@ class Faiss:
             self.index.nprobe = probed
             self.index.make_direct_map()  # finds a vector again by its position
         self.index.add(vectors)
+
+    @property
+    def searched(self) -> Any:
+        """See ``Store``."""
+        return self.index
 
     def add(self, vectors: Array) -> None:
         """See ``Store``."""
@@ -112,6 +130,10 @@ class Index:
     sentences: list[str]
     store: Store
 
+    def __getitem__(self, name: str) -> Any:
+        """The official class's dict: "sentences", and "index" (the vectors (n, d), or faiss's index)."""
+        return {"sentences": self.sentences, "index": self.store.searched}[name]
+
     def add(self, sentences: Sequence[str], vectors: Array) -> None:
         """Put sentences behind the others."""
         self.store.add(vectors)
@@ -123,11 +145,11 @@ class Index:
         Equal scores stand in the order of the sentences. The scores are summed in float64 from the stored vectors,
         so that they do not depend on what found them.
         """
-        if top_k < 1:
-            raise UserError(f"top_k {top_k}: expected at least 1.")
+        if top_k < 0:
+            raise UserError(f"top_k {top_k}: expected at least 0.")
         if np.isnan(threshold):
             raise UserError("threshold nan: expected a cosine, -1 to 1.")
-        if not self.sentences:
+        if not self.sentences or not top_k:
             return [[] for _ in queries]
         hits = []
         for query, ids in zip(queries, self.store.candidates(queries, top_k, threshold), strict=True):
@@ -144,38 +166,33 @@ class Index:
 
 
 def make_store(vectors: Array, use_faiss: bool | None, fast: bool, cells: int = 100, probed: int = 10) -> Store:
-    """numpy or faiss.
+    """numpy or faiss; without faiss, who asks for it is warned and has numpy, as in tool.py: the answers are the same.
 
     Args:
         vectors: unit vectors (n, d).
         use_faiss: None takes it where it is installed.
-        fast: search ``probed`` of ``cells`` cells only; needs faiss.
+        fast: search ``probed`` of ``cells`` cells only; faiss alone can, numpy compares all.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    if fast and use_faiss is False:
-        raise UserError("faiss_fast=True needs faiss, and use_faiss is False; leave one of them out.")
-    if not (use_faiss or fast) and (use_faiss is False or not has_faiss()):
+    if use_faiss is False or not has_faiss():
+        if use_faiss is False and fast:
+            _log.warning("faiss_fast: use_faiss is False; numpy compares every sentence.")
+        elif use_faiss or fast:
+            _log.warning(
+                'faiss is not installed: pip install "simcse-bench[search]"; until then numpy compares every sentence.'
+            )
         return Exact(vectors)
     n = len(vectors)
     return Faiss(vectors, min(cells, n) if fast else 0, min(probed, cells, n))  # no cells for no vectors
 
 
 def has_faiss() -> bool:
-    """Whether faiss is installed."""
-    import importlib.util
-
-    return importlib.util.find_spec("faiss") is not None
-
-
-def _faiss() -> Any:
+    """Whether faiss is installed, and whole."""
     try:
         import faiss
     except ImportError:
-        raise UserError(
-            'faiss is not installed: pip install "simcse-bench[search]" (the package faiss-cpu), or leave use_faiss '
-            "and faiss_fast out: the search with numpy is exact too."
-        ) from None
-    return faiss
+        return False
+    return hasattr(faiss, "IndexFlatIP")  # a folder of that name can be imported too; source: simcse/tool.py
 
 
 INDEX_SCHEMA = 1

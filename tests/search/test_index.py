@@ -1,6 +1,7 @@
 """The nearest, exactly: against brute force in float64, through numpy and faiss."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -85,20 +86,28 @@ def test_cells_find_most_and_rank_what_they_find():
     assert all_probed.search(queries[:1], -1, 1) == [[("new", pytest.approx(1))]]
 
 
-def test_without_faiss(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
+def test_without_faiss_numpy_searches_and_says_so(monkeypatch, caplog):
     vectors = unit(5, 4)
-    assert make_store(vectors, None, False).kind == "numpy, exact"
-    for use_faiss, fast in ((True, False), (None, True)):
-        with pytest.raises(UserError, match=r'pip install "simcse-bench\[search\]"'):
-            make_store(vectors, use_faiss, fast)
-    with pytest.raises(UserError, match="use_faiss is False"):
-        make_store(vectors, False, True)
+    for missing in (None, types.ModuleType("faiss")):  # not there; a folder that is called faiss
+        monkeypatch.setitem(sys.modules, "faiss", missing)
+        caplog.clear()
+        assert make_store(vectors, None, False).kind == "numpy, exact"
+        assert not caplog.records
+        for use_faiss, fast in ((True, False), (None, True), (True, True)):
+            caplog.clear()
+            assert make_store(vectors, use_faiss, fast).kind == "numpy, exact"
+            (said,) = caplog.messages
+            assert 'pip install "simcse-bench[search]"; until then numpy compares every sentence' in said
+
+
+def test_fast_without_faiss_wanted_is_exact_and_says_so(caplog):
+    assert make_store(unit(5, 4), False, True).kind == "numpy, exact"
+    assert caplog.messages == ["faiss_fast: use_faiss is False; numpy compares every sentence."]
 
 
 def test_bad_numbers_are_refused():
     index = made(unit(3, 4), False)
-    with pytest.raises(UserError, match="top_k 0"):
-        index.search(unit(1, 4), 0, 0)
+    with pytest.raises(UserError, match="top_k -1"):
+        index.search(unit(1, 4), 0, -1)
     with pytest.raises(UserError, match="threshold nan"):
         index.search(unit(1, 4), float("nan"), 1)
