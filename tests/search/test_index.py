@@ -1,13 +1,15 @@
 """The nearest, exactly: against brute force in float64, through numpy and faiss."""
 
+import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
+from kill_points import kill_points
 
 from simcse_bench.errors import UserError
-from simcse_bench.search.index import Index, make_store
+from simcse_bench.search.index import Index, load_index, make_store, save_index
 
 STORES = [False, True]
 
@@ -111,3 +113,35 @@ def test_bad_numbers_are_refused():
         index.search(unit(1, 4), 0, -1)
     with pytest.raises(UserError, match="threshold nan"):
         index.search(unit(1, 4), float("nan"), 1)
+
+
+MODEL = {"name": "m", "pooling": "cls", "head": "none", "files": {}, "dtype": "float32"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier):
+    old, new, folder = unit(3, 4), unit(5, 4, seed=1), tmp_path / "idx"
+
+    def save(vectors):
+        save_index(Index([f"s{i}" for i in range(len(vectors))], make_store(vectors, False, False)), folder, MODEL, "m")
+
+    def prepare():
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        if earlier:
+            save(old)
+
+    points = 0
+    for point in kill_points(lambda: save(new), prepare):
+        points += 1
+        if earlier or (folder / "index.json").exists():
+            sentences, vectors = load_index(folder, MODEL)
+            wanted = next(v for v in (old, new) if len(v) == len(vectors))
+            np.testing.assert_array_equal(vectors, wanted, err_msg=point)
+            assert len(sentences) == len(vectors), point
+        for again in (old, new):
+            save(again)  # over what a killed one has left
+            np.testing.assert_array_equal(load_index(folder, MODEL)[1], again, err_msg=point)
+        assert sorted(p.name for p in folder.iterdir()) == ["index.json", "sentences.jsonl", "vectors.npy"], point
+        assert [p.name for p in tmp_path.iterdir()] == ["idx"], point
+    assert points > 15

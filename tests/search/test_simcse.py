@@ -382,20 +382,55 @@ def test_a_damaged_index_is_refused(model, tmp_path):
         (folder / "index.json").write_text(broken, "utf-8")
         with pytest.raises(UserError, match=r"index\.json: not"):
             model.load_index(folder)
-    record = {"schema": 1, "sentences": 4, "dimension": 32, "fingerprint": "", "files": {}, "model": {}}
-    (folder / "index.json").write_text(json.dumps(record), "utf-8")
-    with pytest.raises(UserError, match="does not say its model"):
-        model.load_index(folder)
     with pytest.raises(UserError, match="no index"):
         model.load_index(tmp_path)
 
 
 def test_a_folder_that_is_no_index_is_never_overwritten(model, tmp_path):
     model.build_index(SENTENCES)
-    (tmp_path / "mine").mkdir()
+    for name in ("mine", "site", "link"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x", "utf-8")
+    (tmp_path / "site" / "index.json").write_text('{"pages": []}', "utf-8")  # another program's
     (tmp_path / "file").write_text("x", "utf-8")
-    for name in ("mine", "file"):
-        with pytest.raises(UserError, match="exists and is no index"):
+    (tmp_path / "link").rmdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("mine", "site", "file", "link"):
+        with pytest.raises(UserError, match=r"exists and is no index|site.index\.json: not the record of an index"):
             model.save_index(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "index.json", "link", "mine", "notes.txt", "site"]
     with pytest.raises(UserError, match="cannot write"):
         model.save_index("/proc/idx")  # nobody may, not even root
+
+
+def test_only_the_index_of_a_folder_is_replaced(model, tmp_path):
+    model.build_index(SENTENCES)
+    (tmp_path / "idx").mkdir()  # an empty folder is nobody's
+    model.save_index(tmp_path / "idx")
+    (tmp_path / "idx" / "notes.txt").write_text("mine", "utf-8")
+    (tmp_path / "idx" / "vectors.npy").write_bytes(b"damaged")
+    model.build_index(SENTENCES[:1])
+    model.save_index(tmp_path / "idx")
+    model.load_index(tmp_path / "idx")
+    assert model.index["sentences"] == SENTENCES[:1]
+    assert (tmp_path / "idx" / "notes.txt").read_text("utf-8") == "mine"
+    assert len(list((tmp_path / "idx").iterdir())) == 4
+
+
+def test_a_full_disk_keeps_the_index_that_was_there(model, tmp_path, monkeypatch):
+    model.build_index(SENTENCES)
+    for earlier in (False, True):
+        if earlier:
+            model.save_index(tmp_path / "idx")
+        before = {p.name: p.read_bytes() for p in tmp_path.glob("idx/*")}
+        for name in ("save", "fsync"):
+            with monkeypatch.context() as patch:
+                patch.setattr(np if name == "save" else os, name, lambda *a, **k: raise_full())
+                with pytest.raises(UserError, match="No space left"):
+                    model.save_index(tmp_path / "idx")
+            assert {p.name: p.read_bytes() for p in tmp_path.glob("idx/*")} == before
+            assert (tmp_path / "idx").exists() == earlier
+
+
+def raise_full():
+    raise OSError(28, "No space left on device")
