@@ -136,7 +136,9 @@ def demo_command(
     device: console.Device = "auto",
     column: Column = None,
     port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
-    host: Annotated[str, typer.Option(help="Address to answer at; 0.0.0.0: the whole network.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to answer at; 0.0.0.0: for whoever reaches this machine.")
+    ] = "127.0.0.1",
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Serve a page on this machine: search over a corpus, and the similarity of two sentences.
