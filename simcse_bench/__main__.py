@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 
-from simcse_bench.cli import compare, evaluate, experiments, export, listing, search, train
+from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, search, train
 from simcse_bench.errors import Stopped, UserError
 
 app = typer.Typer(
@@ -59,22 +57,38 @@ app.command("report")(listing.report_command)
 
 
 def main() -> None:
-    """Entry point: a UserError is printed without a traceback and exits with 2."""
+    """Entry point: a UserError is printed without a traceback and exits with 2; what cannot be printed, with 1."""
+    print_problem = console.prepare_streams()
+    code = 1
+    try:
+        code = _run()
+    finally:
+        problem = print_problem()
+        if problem:
+            typer.echo(f"error: {problem}", err=True)
+            raise SystemExit(code or 1) from None
+    raise SystemExit(code)
+
+
+def _run() -> int:
+    """Run the command; its exit code."""
     try:
         app()
     except UserError as error:
         for problem in error.problems:
             typer.echo(f"error: {problem}", err=True)
-        raise SystemExit(2) from None
+        return 2
     except Stopped as stop:
         typer.echo(str(stop), err=True)
-        raise SystemExit(stop.code) from None
+        return stop.code
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing half-written", err=True)
-        raise SystemExit(130) from None
+        return 130
     except BrokenPipeError:  # `simcse-bench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        return 1
+    except SystemExit as stop:  # typer's own end
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, PairRow, copy_of, hub_rows, shown_dataset
 from simcse_bench.data.senteval import ANYWHERE, DataRoot, DataSource, find_root, given_root
 from simcse_bench.data.task import Source, Task
-from simcse_bench.data.text_formats import ADVICE, csv_rows
+from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 
@@ -183,7 +183,11 @@ def read_lines(path: Path, encoding: str) -> list[str]:
         raise UserError(f"{path}:{line}: not {encoding} text (byte {error.object[error.start]:#04x}).") from None
     except UnicodeError as error:  # of encodings that are no bytes of characters, such as idna
         raise UserError(f"{path}: not {encoding} text ({error}).") from None
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    for i, text in enumerate(lines, 1):
+        if len(text) > MAX_LINE:
+            raise UserError(f"{path}:{i}: {TOO_LONG}")
+    return lines
 
 
 def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:

@@ -27,6 +27,8 @@ ADVICE = {  # for a row with too many fields
     ".csv": "Put a sentence with commas in quotes.",
     ".tsv": "Replace a tab inside a sentence by a space.",
 }
+MAX_LINE = 1 << 20  # bytes of a line, characters of a text: a tokenizer takes a gigabyte for ten times as many
+TOO_LONG = f"more than {MAX_LINE:,} bytes, expected a sentence a line. Does the file have line ends?"
 # what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
 ReadRows = Callable[[Sequence[str]], Iterator[TextRow | str]]
 Opened = tuple[Sequence[str], Sequence[str], ReadRows]
@@ -53,7 +55,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line, without its end; split at newlines only, as pairs.read_lines does."""
     packed = path.suffix.lower() == ".gz"
     with file_errors(path), gzip.open(path) if packed else path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                raise UserError(f"{path}:{number}: {TOO_LONG}")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

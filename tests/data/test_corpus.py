@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 
-from simcse_bench.data.corpus import open_corpus
+from simcse_bench.data.corpus import open_corpus, require_text
 from simcse_bench.data.text_formats import TEXT_FORMATS
 from simcse_bench.errors import UserError
 
@@ -131,6 +131,27 @@ def test_a_stray_quote_swallows_no_rows(tmp_path, rows):
     assert said.endswith("; sentences with line breaks need .jsonl.")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.txt.gz"])
+def test_a_text_without_line_ends_is_refused_by_line(tmp_path, name):
+    """A tokenizer would take 24 s and 1.5 GB for these 10 MB, to keep 128 tokens."""
+    start = {".csv": "text\n", ".tsv": "text\n", ".jsonl": '{"text": "x"}\n'}.get((tmp_path / name).suffix, "x\n")
+    content = (start + "word " * 2_000_000 + "\n").encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    assert problems(str(path)) == (
+        f"{path}:2: more than 1,048,576 bytes, expected a sentence a line. Does the file have line ends?",
+    )
+
+
+def test_a_long_text_of_a_table_is_refused_by_row(tmp_path):
+    pq.write_table(pa.table({"text": ["a", "b" * (1 << 20), "c" * ((1 << 20) + 1)]}), tmp_path / "a.parquet")
+    assert problems(str(tmp_path / "a.parquet")) == (
+        "row 3: a text of more than 1,048,576 characters, expected a sentence.",
+    )
+    with pytest.raises(UserError, match=r"sentence 1 has 2,000,000 characters.*1,048,576"):
+        require_text(["a", "b" * 2_000_000])
+
+
 def test_jsonl_problems(tmp_path):
     lines = [
         '{"a": "x", "b": null, "n": 1}',
@@ -230,7 +251,7 @@ def test_importing_loads_no_torch():
 
 SHOW = """
 import json, sys
-from simcse_bench.data.corpus import open_corpus
+from simcse_bench.data.corpus import open_corpus, require_text
 from simcse_bench.errors import UserError
 for arguments in json.loads(sys.argv[1]):
     try:

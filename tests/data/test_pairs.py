@@ -140,6 +140,11 @@ def test_some_rows_may_have_more_fields_where_the_task_says_so(tmp_path):
     assert "x.tsv:3: 4 fields, expected 3 or 5. Replace a tab" in text
 
 
+def test_a_file_without_line_ends(tmp_path):
+    text = problems_of(tsv(tmp_path, "1\ta\tb\n" + "2\tc\td " * 300_000))
+    assert "x.tsv:2: more than 1,048,576 bytes, expected a sentence a line" in text
+
+
 def test_lone_quotes_in_tab_separated_text(tmp_path):
     assert read(tsv(tmp_path, '1\t"a\tb\n2\tc"\td\n')).left == ('"a', 'c"')
 
