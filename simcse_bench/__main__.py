@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -73,6 +74,11 @@ def main() -> None:
 def _run() -> int:
     """Run the command; its exit code."""
     try:
+        if sys.flags.optimize > 1:
+            raise UserError(
+                "PYTHONOPTIMIZE=2 (python -OO) removes the docstrings that transformers and --help read. "
+                "Unset it, or take 1."
+            )
         app()
     except UserError as error:
         for problem in error.problems:
