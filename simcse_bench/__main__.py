@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, search, train
-from simcse_bench.errors import Stopped, UserError
+from simcse_bench.errors import Stopped, UserError, printable
 
 app = typer.Typer(
     name="simcse-bench",
@@ -82,7 +82,7 @@ def _run() -> int:
         app()
     except UserError as error:
         for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
+            typer.echo(f"error: {printable(problem)}", err=True)
         return 2
     except Stopped as stop:
         typer.echo(str(stop), err=True)

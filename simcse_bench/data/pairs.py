@@ -221,7 +221,7 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         header = next(table, (0, []))[1]
         missing = [c for c in columns.values() if isinstance(c, str) and c not in header]
         if missing:
-            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header)}.")
+            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header):.300}.")
         columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
     gold, left, right = (int(columns[k]) for k in ("gold", "left", "right"))
     least, widths = max(gold, left, right) + 1, source.widths or ((len(header),) if header else ())

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 
 TextRow = tuple[str, ...]
 TEXT_FORMATS = {
@@ -46,9 +46,9 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path}: damaged or cut off ({error}).") from error
+        raise UserError(f"{path}: damaged or cut off ({first_line(error)}).") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}.") from error
+        raise UserError(f"{path}: {error.strerror or first_line(error)}.") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

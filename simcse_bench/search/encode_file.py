@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import json
 import os
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simcse_bench.data.corpus import Corpus, number_sentences, open_sentences
-from simcse_bench.errors import Stopped, UserError, first_line
+from simcse_bench.errors import Stopped, UserError
 from simcse_bench.files import fingerprint, lock_folder, require_writable, sha256, write_json
 from simcse_bench.models.identity import DIRECTION, deciding
 from simcse_bench.progress import Say, silent
@@ -60,6 +62,11 @@ class _State:
     done: int = 0  # sentences
     dimension: int = 0
     truncated: int = 0
+    digest: str = ""  # of the numbers above and the vectors so far
+
+    def sealed(self, vectors: Any) -> str:
+        """The digest; ``vectors`` is the SHA-256 of the vectors so far."""
+        return fingerprint([vectors.hexdigest(), self.done, self.dimension, self.truncated])
 
 
 def record_path(target: Path) -> Path:
@@ -80,12 +87,14 @@ def require_target(target: Path, force: bool = True) -> None:
     if target.suffix.lower() not in VECTOR_FORMATS:
         known = "\n".join(f"  {suffix:<9} {text}" for suffix, text in VECTOR_FORMATS.items())
         raise UserError(f"--out {target}: unknown suffix {target.suffix!r}. Known:\n{known}")
-    if target.is_dir():
-        raise UserError(f"--out {target}: is a folder, expected a file.")
+    if target.exists() and not target.is_file():
+        raise UserError(f"--out {target}: is a folder or a pipe, expected a file.")
     part = part_path(target)
     if part.exists() and not _is_part(part):
         raise UserError(f"{part}: is no unfinished part of a file of vectors. Move it away, or choose another --out.")
     record = record_path(target)
+    if record.exists() and not record.is_file():
+        raise UserError(f"{record}: is a folder or a pipe, where a record would stand. Choose another --out.")
     if record.exists() and not target.exists() and not force:
         read_record(record, Encoded, _NOT_A_RECORD)
     require_writable(target)
@@ -94,7 +103,8 @@ def require_target(target: Path, force: bool = True) -> None:
 def _is_part(part: Path) -> bool:
     """Whether a folder is an unfinished part: nothing of another's is in it, and its state is, if anything."""
     names = {p.name for p in part.iterdir() if not _is_scratch(p)} if part.is_dir() else {""}
-    return names <= {*_PARTS} and (not names or _STATE in names)
+    whole = part.is_dir() and all(p.is_file() and not p.is_symlink() for p in part.iterdir())
+    return whole and names <= {*_PARTS} and (not names or _STATE in names)
 
 
 def _is_scratch(path: Path) -> bool:
@@ -146,7 +156,7 @@ def encode_file(
     key = fingerprint([*what, target.suffix.lower()])
     part = part_path(target)
     if target.exists() and not force:
-        record = _finished(target, key, sentences)
+        record = _finished(target, (key, sentences, rows - sentences, normalize))
         if record is not None:
             if part.is_dir() and (_is_part_of(part, key) or all(map(_is_scratch, part.iterdir()))):
                 # the command was killed while it removed it
@@ -154,11 +164,11 @@ def encode_file(
                     _discard(part)
             return record
     with lock_folder(part, "writing"):
-        state = _resumed(part, key, sentences, force)
+        state, hashed = _resumed(part, key, sentences, force)
         if state.done:
             say(f"going on after {state.done:,} of {sentences:,} sentences")
         try:
-            _embed(model, corpus, sentences, part, state, normalize, progress)
+            _embed(model, corpus, sentences, part, state, hashed, normalize, progress)
             if open_sentences(source, column).fingerprint != corpus.fingerprint:
                 raise UserError(f"{source} has changed while it was read; encode it again with --force.")
             record = Encoded(key, sentences, rows - sentences, state.dimension, state.truncated, normalize, about,
@@ -183,22 +193,22 @@ def _count(corpus: Corpus) -> tuple[int, int]:
     return rows, rows - blank
 
 
-def _finished(target: Path, key: str, sentences: int) -> Encoded | None:
-    """The record of what is there already, if it is what was asked for.
+def _finished(target: Path, asked: tuple[str, int, int, bool]) -> Encoded | None:
+    """The record of what is there already, if it is what was asked for: key, sentences, blank, normalized.
 
     None: the record is, but the vectors are still those of before: a forced call was killed between the two, and its
     finished part is there.
     """
     path = record_path(target)
-    record = read_record(path, Encoded, _NOT_A_RECORD) if path.exists() else None
-    if record is None or record.key != key or record.sentences != sentences:
+    record = read_record(path, Encoded, _NOT_A_RECORD) if path.is_file() else None
+    if record is None or (record.key, record.sentences, record.blank, record.normalized) != asked:
         raise UserError(
             f"{target}: exists, and is not of this text, model and settings. Give --force to replace it, "
             "or another --out."
         )
     if sha256(target) == record.file:
         return record
-    if _is_part_of(part_path(target), key):
+    if _is_part_of(part_path(target), record.key):
         return None
     raise UserError(f"{target}: is not the file of its record {path}: damaged or replaced. Give --force to replace it.")
 
@@ -217,11 +227,11 @@ def _discard(part: Path) -> None:
         part.rmdir()
 
 
-def _resumed(part: Path, key: str, total: int, force: bool) -> _State:
-    """Where the unfinished part stands; a fresh start where there is none."""
-    path, data = part / _STATE, part / _ARRAY
+def _resumed(part: Path, key: str, total: int, force: bool) -> tuple[_State, Any]:
+    """Where the unfinished part stands, and the SHA-256 of its vectors; a fresh start where there is none."""
+    path, data, fresh = part / _STATE, part / _ARRAY, (_State(key), hashlib.sha256())
     if not path.exists():
-        return _State(key)
+        return fresh
     try:
         state = read_record(path, _State, _DAMAGED)
         if state.key != key:
@@ -229,32 +239,39 @@ def _resumed(part: Path, key: str, total: int, force: bool) -> _State:
                 f"{part}: the unfinished part of another text, model or settings. Give --force to start anew, "
                 "or another --out."
             )
-        if state.done and data.exists():
-            _require_whole(path, state, data, total)
+        return (state, _hash_vectors(path, state, data, total)) if state.done and data.exists() else fresh
     except UserError:
         if not force:
             raise
-        return _State(key)
-    return state if data.exists() else _State(key)
+        return fresh
 
 
-def _require_whole(path: Path, state: _State, data: Path, total: int) -> None:
-    """UserError unless the array holds what the state says."""
-    try:
-        with data.open("rb") as stream:
-            np.lib.format.read_magic(stream)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            size = data.stat().st_size - stream.tell()
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{data}: damaged ({first_line(error)}). Give --force to start anew.") from None
-    if shape != (total, state.dimension) or dtype != np.dtype("<f4") or not 0 < state.done <= total:
+def _hash_vectors(path: Path, state: _State, data: Path, total: int) -> Any:
+    """SHA-256 of the vectors that are done; UserError unless they are those that the state was written for."""
+    if not (0 < state.done <= total and 0 < state.dimension < 2**31):
         raise UserError(f"{path}: {_DAMAGED}")
-    if size < 4 * state.done * state.dimension or not 0 <= state.truncated <= state.done:
-        raise UserError(f"{data}: shorter than {path.name} says. Give --force to start anew.")
+    hashed, left = hashlib.sha256(), 4 * state.done * state.dimension
+    with data.open("rb") as stream:
+        expected = io.BytesIO()
+        _header(expected, total, state.dimension)
+        whole = stream.read(expected.tell()) == expected.getvalue()
+        while whole and left and (block := stream.read(min(left, 1 << 20))):
+            hashed.update(block)
+            left -= len(block)
+    if not whole or left or state.digest != state.sealed(hashed):
+        raise UserError(f"{data}: damaged, or not what {path.name} was written for. Give --force to start anew.")
+    return hashed
 
 
 def _embed(
-    model: SimCSE, corpus: Corpus, total: int, part: Path, state: _State, normalize: bool, progress: Progress | None
+    model: SimCSE,
+    corpus: Corpus,
+    total: int,
+    part: Path,
+    state: _State,
+    hashed: Any,
+    normalize: bool,
+    progress: Progress | None,
 ) -> None:
     """Append block after block to the part's array, each noted when it is on the disk."""
     rest = itertools.islice(number_sentences(corpus), state.done, None)
@@ -270,11 +287,14 @@ def _embed(
             if not state.dimension:
                 state.dimension = vectors.shape[1]
                 _header(stream, total, state.dimension)
-            stream.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+            rows = np.ascontiguousarray(vectors, dtype="<f4").data
+            stream.write(rows)
+            hashed.update(rows)
             stream.flush()
             os.fsync(stream.fileno())
             state.done += len(block)
             state.truncated += model.stats.get("truncated", 0)
+            state.digest = state.sealed(hashed)
             write_json(part / _STATE, asdict(state), None)
             if progress:
                 progress(state.done, total)

@@ -330,7 +330,7 @@ def read_index_record(folder: Path) -> IndexRecord:
     record = read_record(path, IndexRecord, what)
     if record["schema"] != INDEX_SCHEMA or record["sentences"] < 0 or set(record["files"]) != {VECTORS, SENTENCES}:
         raise UserError(f"{path}: {what}")
-    if record["fingerprint"] != model_fingerprint(record["model"]):
+    if record["fingerprint"] != model_fingerprint(record["model"]) or "\0" in record["model"]["located"]:
         raise UserError(f"{path}: damaged, its model is not that of its fingerprint. Make the index again.")
     return record
 

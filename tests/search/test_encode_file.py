@@ -188,7 +188,7 @@ def test_a_part_cut_short_is_noticed(model, text):
         encode(model, text[0], "v.npy", progress=dying(16))
     data = Path("v.npy.part/vectors.npy")
     data.write_bytes(data.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"shorter than state\.json says\. Give --force"):
+    with pytest.raises(UserError, match=r"damaged, or not what state\.json was written for\. Give --force"):
         encode(model, text[0], "v.npy")
     assert encode(model, text[0], "v.npy", force=True).sentences == 50
 
