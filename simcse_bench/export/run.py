@@ -6,11 +6,12 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -58,11 +59,15 @@ class _Start(TypedDict):
     revision: NotRequired[str | None]
 
 
+class _Versions(TypedDict):
+    torch: str
+
+
 class _Machine(TypedDict):
     processor: str
     gpu: NotRequired[str]
     processes: int
-    versions: Mapping[str, str]
+    versions: _Versions
 
 
 class RunStatus(TypedDict):
@@ -90,7 +95,7 @@ class TrainedRun(RunStatus):
 class ExportRecord(TypedDict):
     """export.json."""
 
-    schema: int
+    schema: Literal[1]
     format: str
     model: Mapping[str, Any]
     parity: Mapping[str, Any]
@@ -259,7 +264,8 @@ def _remove_earlier(out: Path, earlier: list[str], files: list[str]) -> None:
     """Remove what an earlier export left in the folder and this one does not replace; nothing else."""
     for name in earlier:
         path = out / name
-        if "\0" not in name and name not in files and path.is_file() and out.resolve() in path.resolve().parents:
+        # (Path.is_file raises for names that can be none)
+        if name not in files and os.path.isfile(path) and out.resolve() in path.resolve().parents:  # noqa: PTH113
             path.unlink()
             with suppress(OSError):  # the folder of a module, where nothing else is in it
                 path.parent.rmdir()

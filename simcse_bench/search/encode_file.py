@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from simcse_bench.search.simcse import SimCSE
 if TYPE_CHECKING:
     from simcse_bench.progress import Progress
 
-VECTORS_SCHEMA = 2
 BLOCK = 4096  # sentences embedded and written at a time
 # in the unfinished part
 _STATE, _ARRAY, _TABLE, _RECORD = _PARTS = "state.json", "vectors.npy", "vectors.parquet", "record.json"
@@ -51,7 +50,7 @@ class Encoded:
     corpus: Mapping[str, Any]
     model: Mapping[str, Any]
     file: str  # SHA-256 of the vectors' file: the record is written before the file takes its name
-    schema: int = VECTORS_SCHEMA
+    schema: Literal[2] = 2
 
 
 @dataclass
@@ -147,7 +146,7 @@ def encode_file(
         raise UserError(f"{source}: {rows} lines, all blank; expected one sentence a line.")
     about = {"name": corpus.name, "origin": corpus.origin, "fingerprint": corpus.fingerprint}
     what = [
-        VECTORS_SCHEMA,
+        Encoded.schema,
         about["fingerprint"],
         deciding(model.provenance, DIRECTION),
         model.provenance.get("dtype"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NotRequired, Protocol
+from typing import IO, Any, Literal, NotRequired, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,7 +220,7 @@ class IndexedModel(TypedDict):
 class IndexRecord(TypedDict):
     """index.json. It is written last: its digests say which files are the index's."""
 
-    schema: int
+    schema: Literal[1]
     sentences: int
     dimension: int
     fingerprint: str  # of the model, see ``model_fingerprint``
@@ -328,7 +328,7 @@ def read_index_record(folder: Path) -> IndexRecord:
         )
     what = f"not the record of an index of this version (schema {INDEX_SCHEMA}). Make the index again, in a new folder."
     record = read_record(path, IndexRecord, what)
-    if record["schema"] != INDEX_SCHEMA or record["sentences"] < 0 or set(record["files"]) != {VECTORS, SENTENCES}:
+    if record["sentences"] < 0 or set(record["files"]) != {VECTORS, SENTENCES}:
         raise UserError(f"{path}: {what}")
     if record["fingerprint"] != model_fingerprint(record["model"]) or "\0" in record["model"]["located"]:
         raise UserError(f"{path}: damaged, its model is not that of its fingerprint. Make the index again.")
