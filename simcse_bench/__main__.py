@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from typing import Annotated
 
 import typer
 
-from simcse_bench.cli import compare, evaluate, experiments, export, listing, search, train
-from simcse_bench.errors import Stopped, UserError
+from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, search, train
+from simcse_bench.errors import Stopped, UserError, printable
 
 app = typer.Typer(
     name="simcse-bench",
@@ -61,27 +60,48 @@ app.command("schema")(listing.schema_command)
 
 
 def main() -> None:
-    """Entry point: a UserError is printed without a traceback and exits with 2."""
+    """Entry point: a UserError is printed without a traceback and exits with 2; what cannot be printed, with 1."""
+    print_problem = console.prepare_streams()
+    code = 1
     try:
+        code = _run()
+    finally:
+        problem = print_problem()
+        if problem:
+            typer.echo(f"error: {problem}", err=True)
+            raise SystemExit(code or 1) from None
+    raise SystemExit(code)
+
+
+def _run() -> int:
+    """Run the command; its exit code."""
+    try:
+        if sys.flags.optimize > 1:
+            raise UserError(
+                "PYTHONOPTIMIZE=2 (python -OO) removes the docstrings that transformers and --help read. "
+                "Unset it, or take 1."
+            )
         app()
     except UserError as error:
         for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
-        raise SystemExit(2) from None
+            typer.echo(f"error: {printable(problem)}", err=True)
+        return 2
     except Stopped as stop:
         typer.echo(str(stop), err=True)
-        raise SystemExit(stop.code) from None
+        return stop.code
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing half-written", err=True)
-        raise SystemExit(130) from None
+        return 130
     except BrokenPipeError:  # `simcse-bench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        return 1
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         typer.echo(f"error: {error.filename}: too long a name for a file. Choose a shorter one.", err=True)
-        raise SystemExit(2) from None
+        return 2
+    except SystemExit as stop:  # typer's own end
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ class Stopped(Exception):  # noqa: N818 (no error)
         self.code = code
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: what is in a damaged file must not steer it."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, cut to its first line; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

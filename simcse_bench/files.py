@@ -36,10 +36,17 @@ class Environment(TypedDict):
 
 
 def cache_dir() -> Path:
-    """``$SIMCSE_BENCH_CACHE``, else ``$XDG_CACHE_HOME/simcse-bench``, else ``~/.cache/simcse-bench``."""
+    """``$SIMCSE_BENCH_CACHE``, else ``$XDG_CACHE_HOME/simcse-bench``, else ``~/.cache/simcse-bench``.
+
+    Raises:
+        UserError: none of them is set, and the user has no home folder.
+    """
     if os.environ.get(ENV_CACHE):
         return Path(os.environ[ENV_CACHE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simcse-bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simcse-bench"
+    except RuntimeError:
+        raise UserError(f"no cache folder: this user has no home folder. Set {ENV_CACHE} to a folder.") from None
 
 
 def shown_name(name: str) -> str:

@@ -90,7 +90,12 @@ def test_tasks_are_found_inside_the_package_or_beside_it():
     assert (builtin_tasks_dir() / "sts12.yaml").is_file()
 
 
-WHOLE = {"evaluation/test_real_data", "evaluation/mteb/test_oracle", "models/test_seed_models"}  # of no single module
+WHOLE = {
+    "search/test_damage",
+    "evaluation/test_real_data",
+    "evaluation/mteb/test_oracle",
+    "models/test_seed_models",
+}  # of no single module
 
 
 def test_tests_lie_in_the_rooms_of_their_modules():

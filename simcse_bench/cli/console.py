@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import codecs
+import io
+import json
+import os
 import sys
-from collections.abc import Collection
+import tempfile
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +24,10 @@ if TYPE_CHECKING:
     from simcse_bench.reports.report import Report
     from simcse_bench.reports.table import Table
 
+_LETTERS = str.maketrans(
+    {"–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "×": "x", "±": "+-", "…": "...", "→": "->", "’": "'",
+     "α": "alpha", "λ": "lambda", "τ": "tau", "ρ": "rho"}
+)  # fmt: skip
 PROGRESS = ("auto", "bar", "plain", "none")
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub).")
@@ -50,6 +61,92 @@ TrainText = Annotated[str | None, typer.Option(help="Training text; short for --
 Again = Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")]
 ProgressKind = Annotated[str, typer.Option(help="auto, bar, plain or none.")]
+
+
+class _Output(io.FileIO):
+    """Standard output that remembers why it could not be written."""
+
+    problem: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """See ``io.FileIO``."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.problem = error
+            raise
+
+
+def prepare_streams() -> Callable[[], str]:
+    """Let everything be printed everywhere, or told.
+
+    A stream that is closed is opened, or the next file that is opened would take its place; to write to standard output
+    is an error then. Signs that a stream's encoding lacks are written as in JSON. Without a home
+    folder, the caches of the libraries lie in a temporary one.
+
+    Returns:
+        What says, at the end, why the output could not be written; "" where it was, or its reader has left.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest free number
+    output = None
+    if sys.stdout is sys.__stdout__:
+        output = _Output(1, "w", closefd=False)
+        encoding, terminal = getattr(sys.stdout, "encoding", None) or "utf-8", output.isatty()
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding, line_buffering=terminal)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    codecs.register_error("json", _as_in_json)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="json")
+    _require_cache_folders()
+
+    def print_problem() -> str:
+        if output is None:
+            return ""
+        with suppress(OSError):
+            sys.stdout.flush()
+        if output.problem is None:
+            return ""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for Python's own flush at the end
+        if isinstance(output.problem, BrokenPipeError):
+            return ""
+        return f"standard output cannot be written ({output.problem.strerror}); the result is not printed."
+
+    return print_problem
+
+
+def _require_cache_folders() -> None:
+    """A user of whom the system knows nothing may have no home folder: then the libraries keep nothing."""
+    try:
+        Path.home()
+    except RuntimeError:
+        home = tempfile.TemporaryDirectory(prefix="simcse-bench-")
+        atexit.register(home.cleanup)
+        if not os.environ.get("XDG_CACHE_HOME"):
+            os.environ.setdefault("HF_HOME", home.name)
+        os.environ.setdefault("MPLCONFIGDIR", home.name)
+
+
+def _as_in_json(error: UnicodeError) -> tuple[str, int]:
+    r"""Handler of ``codecs``: \uXXXX for each sign that the encoding lacks, which JSON reads back."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(json.dumps(sign)[1:-1] for sign in signs), error.end
+
+
+def _spelled(text: str, encoding: str) -> str:
+    """A text of a table, its signs in letters where the encoding lacks them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_LETTERS)
+    return text
 
 
 def aloud(line: str) -> None:
@@ -115,14 +212,18 @@ def print_table(table: Table, format: str = "table") -> None:
     if format != "table":
         typer.echo({"md": to_markdown, "latex": to_latex}[format](table), nl=False)
         return
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
+
+    def shown(text: str, style: str = "") -> Text:
+        return Text(_spelled(text, console.encoding), style)
+
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     left = text_columns(table)
     for i, column in enumerate(table.header):
-        drawn.add_column(Text(column), justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
+        drawn.add_column(shown(column), justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
     for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
-    console.print(Text(table.title, style="bold"))
+        drawn.add_row(*map(shown, row))
+    console.print(shown(table.title, "bold"))
     console.print(drawn)
     for note in table.notes:
-        console.print(Text(note))
+        console.print(shown(note))

@@ -56,6 +56,11 @@ SCHEMAS = {
     "trajectories": "simcse_bench.reports.reproduction:Trajectories",
     "geometry": "simcse_bench.reports.geometry:Analysis",
     "speed": "simcse_bench.reports.scores:Speed",
+    "train": "simcse_bench.training.folder:RunRecord",
+    "checkpoint": "simcse_bench.training.folder:State",
+    "index": "simcse_bench.search.index:IndexRecord",
+    "encode": "simcse_bench.search.encode_file:Encoded",
+    "export": "simcse_bench.export.run:ExportRecord",
 }
 
 

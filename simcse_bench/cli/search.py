@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,7 +116,7 @@ def encode_command(
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
-    require_target(out)
+    require_target(out, force)
     opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
     with show_progress(progress, "sentences") as show:
         record = encode_file(opened, file, out, column, not raw, force, show, console.aloud)
@@ -136,7 +136,9 @@ def demo_command(
     device: console.Device = "auto",
     column: Column = None,
     port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
-    host: Annotated[str, typer.Option(help="Address to answer at; 0.0.0.0: the whole network.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to answer at; 0.0.0.0: for whoever reaches this machine.")
+    ] = "127.0.0.1",
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Serve a page on this machine: search over a corpus, and the similarity of two sentences.
@@ -189,13 +191,16 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
     from simcse_bench.search.simcse import SimCSE
 
     about = index.read_index_record(folder)["model"]
-    name = model or index.locate_model(str(about["located"]), folder)
-    settings = {} if baselines.is_baseline(name) else {k: about[k] for k in ("pooling", "head")}
-    revision = about.get("revision") if model is None else None
+    name = model or index.locate_model(about["located"], folder)
+    settings: dict[str, Any] = {
+        "revision": about.get("revision") if model is None else None,
+        "dtype": about["dtype"],
+        "max_length": about["max_length"] or LENGTH,
+    }
+    if not baselines.is_baseline(name):
+        settings |= {"pooling": about["pooling"], "head": about["head"]}
     try:
-        opened = SimCSE(
-            name, device, **settings, revision=revision, dtype=about["dtype"], max_length=about["max_length"] or LENGTH
-        )
+        opened = SimCSE(name, device, **settings)
     except UserError as error:
         raise UserError(
             *error.problems, f"{folder} was made with {about['name']}; say where it is: --model."

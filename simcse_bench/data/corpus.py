@@ -14,7 +14,16 @@ from typing import Any
 from simcse_bench import bundled, hub
 from simcse_bench.data.pairs import MAX_ROW_ERRORS
 from simcse_bench.data.senteval import REPO
-from simcse_bench.data.text_formats import OPENERS, TEXT_FORMATS, TEXT_TYPE, TextRow, file_errors, suffix_of, texts_of
+from simcse_bench.data.text_formats import (
+    MAX_LINE,
+    OPENERS,
+    TEXT_FORMATS,
+    TEXT_TYPE,
+    TextRow,
+    file_errors,
+    suffix_of,
+    texts_of,
+)
 from simcse_bench.errors import UserError, first_line, suggestion, unknown
 from simcse_bench.files import fingerprint, sha256, shown_name
 
@@ -102,12 +111,14 @@ def number_sentences(corpus: Corpus) -> Iterator[tuple[int, str]]:
 def read_sentences(source: str, column: str | None = None) -> tuple[list[str], int]:
     """The sentences of a file (or whatever ``open_sentences`` takes), and how many blank ones were left out.
 
+    White space behind a sentence is removed. source: simcse/tool.py
+
     Raises:
         UserError: whatever ``open_sentences`` refuses; lines that are not UTF-8, with their numbers; blank lines only.
     """
     corpus = open_sentences(source, column)
-    texts = [text for (text,) in corpus.rows()]
-    sentences = [text for text in texts if text.strip()]
+    texts = [text.rstrip() for (text,) in corpus.rows()]
+    sentences = [text for text in texts if text]
     if not sentences:
         raise UserError(f"{source}: {len(texts)} lines, all blank; expected one sentence a line.")
     return sentences, len(texts) - len(sentences)
@@ -122,6 +133,10 @@ def require_text(sentences: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise UserError(f"sentence {i} is not valid unicode (half a surrogate pair): {text!r:.80}") from None
+        if len(text) > MAX_LINE:
+            raise UserError(
+                f"sentence {i} has {len(text):,} characters, expected at most {MAX_LINE:,}: {text[:40]!r}..."
+            )
 
 
 def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
@@ -145,9 +160,11 @@ def _check_rows(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRo
     """Rows up to the first problem; then the problems, so that a long file is not worked on in vain."""
     problems: list[str] = []
     try:
-        for row in itertools.islice(rows, max_rows or None):
+        for number, row in enumerate(itertools.islice(rows, max_rows or None), 1):
             if isinstance(row, str):
                 problems.append(row)
+            elif any(len(text) > MAX_LINE for text in row):
+                problems.append(f"row {number}: a text of more than {MAX_LINE:,} characters, expected a sentence.")
             elif not problems:
                 yield row
             if len(problems) == MAX_ROW_ERRORS:

@@ -118,20 +118,27 @@ def _read_trec(source: Source, path: Path, subset: str) -> Iterator[LabelledRow 
 
 def _read_table(source: Source, path: Path, subset: str) -> Iterator[LabelledRow | str]:
     """Fields with tabs between them, see ``_TABLES``."""
-    label, first, second, expected = _TABLES[source.format]
+    label, first, second, width, expected = _TABLES[source.format]
     for number, line in enumerate(read_lines(path, source.encoding), 1):
         if number == 1 and source.header:
             continue
         fields = line.strip().split("\t")
-        if len(fields) <= max(label, first, second or 0):
-            yield f"{path}:{number}: expected {expected}."
+        if len(fields) != width:
+            yield f"{path}:{number}: {len(fields)} fields, expected {expected}."
         else:
             yield f"{path}:{number}", fields[label], _clean(fields[first]), _clean(fields[second]) if second else ""
 
 
-_TABLES: Mapping[str, tuple[int, int, int | None, str]] = {  # fields of label, sentence, second sentence; the form
-    "sst": (1, 0, None, "a sentence and a label with a tab between them"),  # SentEval sst.py
-    "mrpc": (0, 3, 4, "a label, two ids and two sentences with tabs between them"),  # under a header; SentEval mrpc.py
+# fields of label, sentence, second sentence; how many there are; the form
+_TABLES: Mapping[str, tuple[int, int, int | None, int, str]] = {
+    "sst": (1, 0, None, 2, "a sentence and a label with a tab between them"),  # SentEval sst.py
+    "mrpc": (
+        0,
+        3,
+        4,
+        5,
+        "a label, two ids and two sentences with tabs between them",
+    ),  # SentEval mrpc.py
 }
 _READERS: Mapping[str, Callable[[Source, Path, str], Iterator[LabelledRow | str]]] = {
     "class_files": _read_class_file,

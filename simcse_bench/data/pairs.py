@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, PairRow, copy_of, hub_rows, shown_dataset
 from simcse_bench.data.senteval import ANYWHERE, DataRoot, DataSource, find_root, given_root
 from simcse_bench.data.task import Source, Task
-from simcse_bench.data.text_formats import csv_rows
+from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 
@@ -170,18 +170,24 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
 
 def read_lines(path: Path, encoding: str) -> list[str]:
     """Lines split at newlines only: str.splitlines would also split at U+0085 and U+2028 inside a sentence."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is a folder or a pipe, expected a file.")
     try:
         text = path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, expected a file.") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not {encoding} text (byte {error.object[error.start]:#04x}).") from None
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    except UnicodeError as error:  # of encodings that are no bytes of characters, such as idna
+        raise UserError(f"{path}: not {encoding} text ({error}).") from None
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    for i, text in enumerate(lines, 1):
+        if len(text) > MAX_LINE:
+            raise UserError(f"{path}:{i}: {TOO_LONG}")
+    return lines
 
 
 def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
@@ -192,10 +198,12 @@ def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset:
             f"{paths['input']} has {len(texts)} lines but {paths['gs']} has {len(golds)}: "
             "expected one score line per pair. Fetch the data again."
         )
+    widths = source.widths
     for number, (text, gold) in enumerate(zip(texts, golds, strict=True), 1):
         fields = text.split("\t")
-        if gold.strip() and len(fields) < 2:
-            yield f"{paths['input']}:{number}: expected two sentences with a tab between them."
+        widths = widths or (max(2, len(fields)),)  # SemEval 2016 has the sentences' origins behind them
+        if gold.strip() and (problem := _width_problem(source, widths, fields)):
+            yield f"{paths['input']}:{number}: expected two sentences with a tab between them; {problem}"
         elif gold.strip():
             yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
 
@@ -208,23 +216,34 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         table: Iterator[tuple[int, list[str]]] = ((n, line.split("\t")) for n, line in enumerate(lines, 1))
     else:
         table = csv_rows(path, lines)
-    columns = dict(source.columns)
+    columns, header = dict(source.columns), []
     if source.header:
         header = next(table, (0, []))[1]
         missing = [c for c in columns.values() if isinstance(c, str) and c not in header]
         if missing:
-            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header)}.")
+            raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header):.300}.")
         columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
     gold, left, right = (int(columns[k]) for k in ("gold", "left", "right"))
-    width = max(gold, left, right) + 1
+    least, widths = max(gold, left, right) + 1, source.widths or ((len(header),) if header else ())
     for number, fields in table:
-        if len(fields) >= width:
+        if not any(fields):
+            continue
+        widths = widths or (max(least, len(fields)),)
+        if problem := _width_problem(source, widths, fields):
+            yield f"{path}:{number}: {problem}"
+        else:
             yield f"{path}:{number}", fields[gold], fields[left], fields[right]
-        elif any(fields):
-            yield (
-                f"{path}:{number}: {len(fields)} fields, expected at least {width} "
-                f"(gold is field {gold + 1}, the sentences {left + 1} and {right + 1})."
-            )
+
+
+def _width_problem(source: Source, widths: Sequence[int], fields: list[str]) -> str:
+    """What is wrong with the number of a row's fields: a lost or additional separator shifts the columns."""
+    while len(fields) > max(widths) and not fields[-1].strip():  # separators behind the last field shift nothing
+        fields.pop()
+    if len(fields) in widths:
+        return ""
+    advice = f" {ADVICE['.csv' if source.format == 'csv' else '.tsv']}" if len(fields) > min(widths) else ""
+    whence = "" if source.widths else " as in the first line"
+    return f"{len(fields)} fields, expected {' or '.join(map(str, widths))}{whence}.{advice}"
 
 
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:

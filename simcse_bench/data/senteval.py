@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import shutil
 import tarfile
-import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import ENV_CACHE, cache_dir
@@ -22,6 +27,8 @@ LAYOUT = """<folder>/STS/STS12-en-test/STS.input.MSRpar.txt, STS.gs.MSRpar.txt, 
 (SentEval's own layout; <folder> may also be the folder that holds downstream/)"""
 HOW_TO_CONFIGURE = f"For the real one: --data-dir, {ENV_DATA}, or `simcse-bench data fetch`."
 MAX_BYTES = 2 * 1024**3  # unpacked; the official archive has about 0.3 GB
+MAX_MEMBERS = 10_000
+_READ = 1 << 16  # bytes; no header of the archive has as many
 _MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 
 
@@ -52,7 +59,7 @@ def cached_folder(revision: str) -> Path:
 
 def is_configured(where: DataSource = ANYWHERE) -> bool:
     """Whether real data was named, or lies in the cache: what ``find_root`` takes without a download."""
-    return bool(_named(where)[0]) or locate(cached_folder(where.revision)) is not None
+    return bool(_named(where)[0]) or _locate_cached(where.revision) is not None
 
 
 def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
@@ -62,7 +69,7 @@ def find_root(where: DataSource = ANYWHERE, download: bool = True) -> DataRoot:
         UserError: the folder given has no data, or nothing is there and nothing can be downloaded.
     """
     folder, origin = _named(where)
-    located = locate(Path(folder) if folder else cached_folder(where.revision))
+    located = locate(Path(folder)) if folder else _locate_cached(where.revision)
     if located is not None:
         return DataRoot(located, origin if folder else f"cache, {REPO}@{where.revision}")
     if folder:
@@ -99,6 +106,17 @@ def locate(folder: Path) -> Path | None:
     return None
 
 
+def _locate_cached(revision: str) -> Path | None:
+    """``locate`` in the cache, where an unpacked archive may still wait for its name."""
+    target = cached_folder(revision)
+    return locate(target) or locate(_beside(target, "whole"))
+
+
+def _beside(target: Path, stage: str) -> Path:
+    """Folders of ``unpack``: "new" is being unpacked, "whole" is unpacked, "old" is being removed."""
+    return target.with_name(f".{target.name}-{stage}")
+
+
 def fetch_archive(revision: str = "main", force: bool = False) -> DataRoot:
     """Download the official archive (huggingface_hub) and unpack it into the cache, all or nothing."""
     import filelock
@@ -106,56 +124,104 @@ def fetch_archive(revision: str = "main", force: bool = False) -> DataRoot:
     target = cached_folder(revision)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(target.with_suffix(".lock")):
+            _settle(target)
+            if force or locate(target) is None:
+                unpack(_download(revision, force), target)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {target.parent}: {error}. Set {ENV_CACHE}.") from error
-    with filelock.FileLock(target.with_suffix(".lock")):
-        if force or locate(target) is None:
-            unpack(_download(revision, force), target)
+        raise UserError(f"cannot write the cache folder {target.parent}: {error}. Set {ENV_CACHE}.") from error
     located = locate(target)
     if located is None:
-        shutil.rmtree(target, ignore_errors=True)
-        raise UserError(f"{REPO}@{revision}: {ARCHIVE} holds no data in SentEval's layout. Expected:\n{LAYOUT}")
+        raise UserError(f"{target} was removed while it was unpacked. Run `simcse-bench data fetch` again.")
     return DataRoot(located, f"downloaded, {REPO}@{revision}")
+
+
+def _settle(target: Path) -> None:
+    """Finish, or take back, what a killed ``unpack`` has left: the old data or the new, whole, under their name."""
+    old, whole = _beside(target, "old"), _beside(target, "whole")
+    if whole.exists():
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+        whole.rename(target)
+    for stage in ("new", "old"):
+        shutil.rmtree(_beside(target, stage), ignore_errors=True)
 
 
 def unpack(archive: Path, target: Path) -> None:
     """Unpack the regular files of a tar archive to ``target``, through a temporary folder that is renamed.
 
     Raises:
-        UserError: a damaged archive, or one with absolute paths, ``..``, links or devices; nothing is left behind.
+        UserError: a damaged archive, one without data in SentEval's layout, one with absolute paths, ``..``, links or
+            devices, or one that is made to fill the memory or the disk; what was there stays as it was.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    new = _beside(target, "new")
     try:
-        with tarfile.open(archive, "r:*") as tar:
-            total = 0
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-                    raise UserError(f"{archive.name}: refused, the path {member.name!r} leads out of its folder.")
-                if not (member.isfile() or member.isdir()):
-                    raise UserError(f"{archive.name}: refused, {member.name!r} is a link or a device.")
-                total += member.size
-                if total > MAX_BYTES:
-                    raise UserError(f"{archive.name}: refused, it unpacks to more than {MAX_BYTES >> 30} GB.")
-                stream = tar.extractfile(member)
-                if stream is None or path.name.startswith("._"):  # a folder; macOS's resource forks
-                    continue
-                destination = temporary / path
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                with destination.open("wb") as out:
-                    shutil.copyfileobj(stream, out)
+        _settle(target)
+        new.mkdir()
+        with _open_tar(archive) as stream, tarfile.open(fileobj=_Bounded(stream, archive.name), mode="r:") as tar:
+            _unpack_members(tar, archive.name, new)
             _require_end_marker(tar)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except (tarfile.TarError, EOFError) as error:
+        if locate(new) is None:
+            raise UserError(f"{archive}: holds no data in SentEval's layout. Expected:\n{LAYOUT}")
+        new.rename(_beside(target, "whole"))
+        _settle(target)
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError) as error:
         raise UserError(
             f"{archive.name}: damaged or cut off ({error}). Run `simcse-bench data fetch --force` to load it again."
         ) from error
     except OSError as error:
         raise UserError(f"cannot unpack {archive.name} to {target}: {error}.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _unpack_members(tar: tarfile.TarFile, name: str, folder: Path) -> None:
+    total = members = 0
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined] # tarfile keeps every header
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+            raise UserError(f"{name}: refused, the path {member.name!r:.80} leads out of its folder.")
+        if not (member.isfile() or member.isdir()):
+            raise UserError(f"{name}: refused, {member.name!r:.80} is a link or a device.")
+        total, members = total + abs(member.size), members + 1
+        if total > MAX_BYTES or members > MAX_MEMBERS:
+            raise UserError(f"{name}: refused, it unpacks to more than {MAX_BYTES >> 30} GB or {MAX_MEMBERS:,} files.")
+        stream = tar.extractfile(member)
+        if stream is None or path.name.startswith("._"):  # a folder; macOS's resource forks
+            continue
+        destination = folder / path
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with destination.open("wb") as out:
+            shutil.copyfileobj(stream, out, _READ)
+
+
+def _open_tar(archive: Path) -> BinaryIO:
+    """The archive's bytes, unpacked if it is compressed."""
+    with archive.open("rb") as stream:
+        start = stream.read(6)
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+    opener = next((opener for magic, opener in openers.items() if start.startswith(magic)), None)
+    return archive.open("rb") if opener is None else opener(archive)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that is never read in large pieces: tarfile reads a header whole, and its size is what it says."""
+
+    def __init__(self, stream: BinaryIO, name: str):
+        self._stream, self._name = stream, name
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _READ:
+            raise UserError(f"{self._name}: refused, a header of {size:,} bytes.")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def _require_end_marker(tar: tarfile.TarFile) -> None:

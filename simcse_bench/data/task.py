@@ -6,6 +6,8 @@ A task is one YAML file in ``tasks/`` (its file name is its name; fields in ``ta
 from __future__ import annotations
 
 import codecs
+import reprlib
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import yaml
 
 from simcse_bench.bundled import builtin_tasks_dir
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError, first_line, unknown
 
+MAX_YAML = 1 << 20  # bytes of a task file or suites.yaml
 KINDS = ("sts", "transfer")
 STS_FORMATS = ("semeval", "tsv", "csv", "hub")
 TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
@@ -35,6 +38,7 @@ class Source:
     path: str = ""  # relative to the data folder; {split}, {subset} and (semeval) {part} are filled in. hub: of a copy
     columns: Mapping[str, int | str] = field(default_factory=lambda: {"gold": 0, "left": 1, "right": 2})
     header: bool = False
+    widths: tuple[int, ...] = ()  # numbers of fields that a line may have; empty: as many as the header or the first
     encoding: str = "utf-8"
     unicode: str = ""  # NFC: sentences are brought into this form; empty: as they stand in the file
     dataset: str = ""  # hub: dataset id
@@ -125,8 +129,8 @@ def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
 def load_task(name: str, tasks_dir: str | Path | None = None) -> Task:
     """Read ``<name>.yaml`` from the user's folder, else from the built-in ones."""
     for folder in _folders(tasks_dir):
-        path = folder / f"{name}.yaml"
-        if name != "suites" and path.is_file():
+        path = next((p for p in folder.glob("*.yaml") if p.stem == name != "suites"), None)
+        if path is not None:
             return parse_task(name, _read_yaml(path), path)
     raise unknown("task", name, task_names(tasks_dir))
 
@@ -138,10 +142,11 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         UserError: every problem of the file at once.
     """
     known = {"title", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
-    problems = [str(unknown("field", f, sorted(known))) for f in fields if f not in known]
+    problems = [str(unknown("field", _named(f), sorted(known))) for f in fields if f not in known]
+    problems += _type_problems(fields, {"title": str, "reference": str})
     kind = fields.get("kind", "sts")
     if kind not in KINDS:
-        problems.append(str(unknown("kind", str(kind), KINDS)))
+        problems.append(str(unknown("kind", _named(kind), KINDS)))
     if ("source" in fields) == ("sources" in fields):
         problems.append("exactly one of 'source' (one text) and 'sources' (one per text variant) is needed.")
     raw_sources = {"only": fields["source"]} if "source" in fields else fields.get("sources")
@@ -153,21 +158,25 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         wrong = _source_problems(entry, str(kind))
         problems += [f"source {variant!r}: {p}" for p in wrong]
         if not wrong:
-            sources[str(variant)] = Source(**entry)
+            sources[str(variant)] = Source(**{**entry, "widths": tuple(entry.get("widths", ()))})
     gold = fields.get("gold", [0, 5])
-    numbers = isinstance(gold, list) and len(gold) == 2 and all(isinstance(g, int | float) for g in gold)
+    numbers = isinstance(gold, list) and len(gold) == 2 and all(_is_number(g) for g in gold)
     if not numbers or not gold[0] < gold[1]:
-        problems.append(f"gold: expected [lowest, highest], found {gold!r}.")
+        problems.append(f"gold: expected [lowest, highest], found {_shown(gold)}.")
     splits = fields.get("splits")
-    if not isinstance(splits, Mapping) or not splits or not all(_is_split(s) for s in splits.values()):
-        problems.append("splits: expected 'split: {subset: rows}', rows empty where unknown, such as 'test: {test: }'.")
+    if not isinstance(splits, Mapping) or not _are_names([*splits]) or not all(map(_is_split, splits.values())):
+        problems.append(
+            "splits: expected 'split: {subset: rows}' with names in text and rows empty where unknown, such as "
+            f"'test: {{test: }}'; found {_shown(splits)}."
+        )
         splits = {}
     labels, probe = fields.get("labels") or [], fields.get("probe")
+    if not _are_names(labels) or (kind == "transfer" and len(labels) < 2):
+        problems.append(f"labels: expected a list of at least two, each a text of its own, found {_shown(labels)}.")
+        labels = []
     if kind == "transfer":
-        if not isinstance(labels, list) or len(labels) < 2:
-            problems.append(f"labels: expected a list of at least two, found {labels!r}.")
-        if probe not in PROBE_SPLITS:
-            problems.append(str(unknown("probe", str(probe), PROBE_SPLITS)))
+        if not isinstance(probe, str) or probe not in PROBE_SPLITS:
+            problems.append(str(unknown("probe", _named(probe), PROBE_SPLITS)))
         elif len(splits) != PROBE_SPLITS[probe]:
             problems.append(f"splits: probe {probe} takes {PROBE_SPLITS[probe]}, found {len(splits)}.")
     if problems:
@@ -198,64 +207,123 @@ def _folders(tasks_dir: str | Path | None) -> list[Path]:
 def _source_problems(entry: Any, kind: str) -> list[str]:
     """What is wrong with a source of a task of this kind, before it is built."""
     if not isinstance(entry, Mapping):
-        return [f"expected fields such as {{format: tsv, path: pairs.tsv}}, found {entry!r}."]
+        return [f"expected fields such as {{format: tsv, path: pairs.tsv}}, found {_shown(entry)}."]
     known = Source.__dataclass_fields__
-    problems = [str(unknown("field", str(f), known)) for f in entry if f not in known]
+    problems = [str(unknown("field", _named(f), known)) for f in entry if f not in known]
+    problems += _type_problems(entry, {"header": bool, "config": str, "revision": str})
     formats = TRANSFER_FORMATS if kind == "transfer" else STS_FORMATS
     form = entry.get("format")
     if form not in formats:
-        problems.append(str(unknown(f"format of {kind} tasks", str(form), formats)))
+        problems.append(str(unknown(f"format of {kind} tasks", _named(form), formats)))
     for place in ("dataset", *(["path"] if "path" in entry else [])) if form == "hub" else ("path",):
-        if not isinstance(entry.get(place), str) or not entry[place]:
-            problems.append(f"{place}: expected text, found {entry.get(place)!r}.")
-        elif place == "path":
-            try:
-                entry["path"].format(split="", subset="", part="")
-            except (AttributeError, KeyError, ValueError, IndexError):
-                problems.append(f"path {entry['path']!r}: only {{split}}, {{subset}} and {{part}} are filled in.")
+        if not isinstance(entry.get(place), str) or not entry[place] or "\0" in entry[place]:
+            problems.append(f"{place}: expected text, found {_shown(entry.get(place))}.")
+        elif place == "path" and not _is_pattern(entry[place]):
+            problems.append(f"path {_shown(entry['path'])}: only {{split}}, {{subset}} and {{part}} are filled in.")
     if entry.get("unicode", "") not in UNICODE_FORMS:
-        problems.append(f"unicode {entry['unicode']!r}: expected NFC, or leave it out to take the text as it is.")
-    try:
-        codecs.lookup(entry.get("encoding", "utf-8"))
-    except (LookupError, TypeError):
-        problems.append(f"encoding {entry.get('encoding')!r}: not known to Python; such as utf-8 or latin-1.")
+        problems.append(f"unicode {_shown(entry['unicode'])}: expected NFC, or leave it out to take the text as it is.")
+    if not _is_encoding(entry.get("encoding", "utf-8")):
+        problems.append(f"encoding {_shown(entry['encoding'])}: not known to Python; such as utf-8 or latin-1.")
+    widths = entry.get("widths", [1])
+    if not isinstance(widths, list) or not widths or not all(_is_count(n) and n for n in widths):
+        problems.append(f"widths: expected the numbers of fields of a line, such as [7, 9], found {_shown(widths)}.")
     columns = entry.get("columns", {"gold": 0, "left": 1, "right": 2})
     if not isinstance(columns, Mapping) or set(columns) != {"gold", "left", "right"}:
-        return [*problems, f"columns: expected gold, left and right, found {columns!r}."]
+        return [*problems, f"columns: expected gold, left and right, found {_shown(columns)}."]
     named = form == "hub" or entry.get("header") is True
     for name, column in columns.items():
-        number = isinstance(column, int) and not isinstance(column, bool) and column >= 0 and form != "hub"
+        number = _is_count(column) and form != "hub"
         if not number and not (named and isinstance(column, str)):
             problems.append(
-                f"columns: {name} is {column!r}; expected a number from 0, or a name where there is a header."
+                f"columns: {name} is {_shown(column)}; expected a number from 0, or a name where there is a header."
             )
     return problems
+
+
+def _type_problems(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:
+    """A problem for each field that is there and not of its type: YAML takes `no` for false, 2012 for a number."""
+    expected = {str: "text (in quotes, where YAML would take it for something else)", bool: "true or false"}
+    wrong = {f: kind for f, kind in types.items() if f in fields and not isinstance(fields[f], kind)}
+    return [f"{f}: expected {expected[kind]}, found {_shown(fields[f])}." for f, kind in wrong.items()]
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, cut short: a few lines of YAML can mean gigabytes."""
+    return reprlib.repr(value)
+
+
+def _named(value: Any) -> str:
+    """A name as it stands, for ``unknown``."""
+    return value[:80] if isinstance(value, str) else _shown(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # neither NaN
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+def _are_names(names: Any) -> bool:
+    """Whether it is a list of texts (or whole numbers), none of them twice."""
+    whole = isinstance(names, list) and all(isinstance(n, str) or _is_count(n) for n in names)
+    return whole and len({str(n) for n in names}) == len(names)
 
 
 def _is_split(subsets: Any) -> bool:
     return (
         isinstance(subsets, Mapping)
         and len(subsets) > 0
-        and all(n is None or (isinstance(n, int) and not isinstance(n, bool) and n > 0) for n in subsets.values())
+        and _are_names([*subsets])
+        and all(n is None or (_is_count(n) and n > 0) for n in subsets.values())
     )
+
+
+def _is_pattern(path: str) -> bool:
+    """Whether a path holds no other braces than {split}, {subset} and {part}."""
+    try:
+        parts = list(string.Formatter().parse(path))
+    except ValueError:
+        return False
+    return all((f or "split") in ("split", "subset", "part") and f != "" and not spec and not conversion
+               for _, f, spec, conversion in parts)  # fmt: skip
+
+
+def _is_encoding(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and codecs.lookup(name)._is_text_encoding
+    except (LookupError, ValueError):
+        return False
 
 
 def _suites(folder: Path) -> dict[str, list[str]]:
     path = folder / "suites.yaml"
-    suites = _read_yaml(path) if path.is_file() else {}
+    suites = _read_yaml(path) if path.exists() else {}
     for name, tasks in suites.items():
-        if not isinstance(tasks, list) or not tasks or not all(isinstance(t, str) for t in tasks):
+        if not tasks or not _are_names(tasks) or not all(isinstance(t, str) for t in tasks):
             raise UserError(
-                f"{path}: suite {name!r}: expected a list of task names such as [mytask, stsb], found {tasks!r}."
+                f"{path}: suite {name!r}: expected a list of task names such as [mytask, stsb], none twice, "
+                f"found {_shown(tasks)}."
             )
-    return {str(name): tasks for name, tasks in suites.items()}
+    return suites
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file of ours; UserError where it is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: is a folder or a pipe, expected a file of fields such as 'title: ...'.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable YAML file: {error}") from error
+        with path.open("rb") as stream:
+            text = stream.read(MAX_YAML + 1)
+        if len(text) > MAX_YAML:
+            raise UserError(f"{path}: more than {MAX_YAML:,} bytes, expected a few fields such as 'title: ...'.")
+        content = yaml.safe_load(text.decode("utf-8-sig"))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not a readable YAML file ({first_line(Exception(error.problem))}).") from error
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path}: not a readable YAML file in UTF-8 ({first_line(error)}).") from error
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
-        raise UserError(f"{path}: expected fields such as 'title: ...', found {type(content).__name__}.")
+        raise UserError(f"{path}: expected fields such as 'title: ...', found {_shown(content)}.")
     return content

@@ -13,16 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 
 TextRow = tuple[str, ...]
 TEXT_FORMATS = {
     ".txt": "one sentence a line, no header",
-    ".csv": "comma-separated with the usual quoting, under a header",
+    ".csv": "comma-separated with the usual quoting, a row a line, under a header",
     ".tsv": "tab-separated without quoting, under a header",
     ".jsonl": "one object a line",
     ".parquet": "text columns of a Parquet file",
 }
+ADVICE = {  # for a row with too many fields
+    ".csv": "Put a sentence with commas in quotes.",
+    ".tsv": "Replace a tab inside a sentence by a space.",
+}
+MAX_LINE = 1 << 20  # bytes of a line, characters of a text: a tokenizer takes a gigabyte for ten times as many
+TOO_LONG = f"more than {MAX_LINE:,} bytes, expected a sentence a line. Does the file have line ends?"
 # what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
 ReadRows = Callable[[Sequence[str]], Iterator[TextRow | str]]
 Opened = tuple[Sequence[str], Sequence[str], ReadRows]
@@ -40,16 +46,18 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path}: damaged or cut off ({error}).") from error
+        raise UserError(f"{path}: damaged or cut off ({first_line(error)}).") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}.") from error
+        raise UserError(f"{path}: {error.strerror or first_line(error)}.") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line, without its end; split at newlines only, as pairs.read_lines does."""
     packed = path.suffix.lower() == ".gz"
     with file_errors(path), gzip.open(path) if packed else path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                raise UserError(f"{path}:{number}: {TOO_LONG}")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -79,7 +87,8 @@ def _open_table(path: Path) -> Opened:
             if fields in ([], [""]):  # a blank line
                 yield ("",) * len(index)
             elif len(fields) != len(header):
-                yield f"{path}:{number}: {len(fields)} fields, expected {len(header)} ({', '.join(header)})."
+                advice = f" {ADVICE[suffix_of(path.name)]}" if len(fields) > len(header) else ""
+                yield f"{path}:{number}: {len(fields)} fields, expected {len(header)} ({', '.join(header)}).{advice}"
             else:
                 yield tuple(fields[i] for i in index)
 
@@ -97,28 +106,23 @@ def _comma_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Every row of comma-separated lines, with the number of the line it starts at.
+    """Every line of comma-separated text as its number and fields; a row is one line.
+
+    A quote that is part of a sentence would else swallow the rows up to the next one, wherever that is.
+    differs from SimCSE: pandas takes quoted fields over several lines, and text behind a closing quote.
 
     Raises:
-        UserError: a quote that is never closed, or what is no text; ``path`` is for the message.
+        UserError: a quote that its line does not close, or text behind a closing quote; ``path`` is for the message.
     """
-    ended = False
-
-    def whole_lines() -> Iterator[str]:
-        nonlocal ended
-        for line in lines:
-            yield line + "\n"
-        ended = True
-
-    reader, start = csv.reader(whole_lines()), 1
-    try:
-        for fields in reader:
-            if ended:  # a whole row never asks for a line behind the last one
-                raise UserError(f"{path}:{start}: a quote is opened in this row and never closed.")
-            yield start, fields
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}:{start}: not readable as comma-separated text ({error}).") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            yield number, next(csv.reader([line], strict=True), [])
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            raise UserError(
+                f"{path}:{number}: {'a quote is opened in this line and not closed in it' if unclosed else error}. "
+                'Write a field with a quote in it as "He said ""yes""."; sentences with line breaks need .jsonl.'
+            ) from error
 
 
 def _open_jsonl(path: Path) -> Opened:

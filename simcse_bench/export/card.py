@@ -15,7 +15,7 @@ from simcse_bench.data.corpus import NAMED
 from simcse_bench.data.senteval import REPO
 from simcse_bench.data.task import load_suites, task_names
 from simcse_bench.errors import UserError
-from simcse_bench.export.run import Export
+from simcse_bench.export.run import Export, TrainedRun
 from simcse_bench.models.identity import DIRECTION, deciding, shown_files, shown_model, shown_origin
 from simcse_bench.reports import geometry
 from simcse_bench.reports.page import TEMPLATES
@@ -184,12 +184,12 @@ def _base_model(export: Export) -> str | None:
     return str(start["name"]) if start.get("revision") else None
 
 
-def _datasets(record: Mapping[str, Any] | None) -> list[str] | None:
+def _datasets(record: TrainedRun | None) -> list[str] | None:
     """The Hub dataset of the training text, where it came from the Hub."""
-    data = record["data"] if record else {}
-    if not str(data.get("origin", "")).startswith("Hub dataset"):
+    if record is None or not record["data"]["origin"].startswith("Hub dataset"):
         return None
-    return [REPO if data["name"] in NAMED else str(data["name"]).partition(":")[0]]
+    name = record["data"]["name"]
+    return [REPO if name in NAMED else name.partition(":")[0]]
 
 
 def _summary(export: Export) -> str:
@@ -214,7 +214,7 @@ def _geometry(analyses: Sequence[geometry.Analysis], name: str) -> str:
     return to_markdown(_named(geometry.geometry_table(analyses[:1]), name)) if analyses else ""
 
 
-def _training(record: Mapping[str, Any]) -> dict[str, str]:
+def _training(record: TrainedRun) -> dict[str, str]:
     config, data, kept = record["config"], record["data"], record["kept"]
     facts = {
         "start": shown_model(record["model"]),
@@ -224,8 +224,8 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
     }
     facts |= {name: str(config[name]) for name in _SHOWN if config.get(name) not in (None, "")}
     facts["dropout"] = ", ".join(f"{k} {v}" for k, v in record["dropout"].items())
-    if record.get("dev") and kept.get("dev") is not None:
-        dev = record["dev"]
+    dev = record.get("dev")
+    if dev and kept["dev"] is not None:
         facts["kept"] = f"weights of update {kept['step']}: {dev['metric']} {kept['dev']:.2f} on {dev['task']} "
         facts["kept"] += f"{dev['split']} (selects the weights; not comparable with test scores)"
     machine = record["environment"]

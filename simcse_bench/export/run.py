@@ -6,18 +6,22 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from simcse_bench import bundled
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.files import environment, now, read_json, require_writable, sha256, write_json, write_text
+from simcse_bench.files import environment, now, require_writable, sha256, write_json, write_text
 from simcse_bench.models.baselines import is_baseline
 from simcse_bench.models.checkpoints import Checkpoint, resolve
 from simcse_bench.models.weights import MLP_KEYS, SETTINGS_FILE, dense_head, mlp_head, tensor_names
+from simcse_bench.schema import read_record
 from simcse_bench.training.folder import RUN_RECORD as RUN
 
 EXPORT_FORMATS = {
@@ -31,13 +35,82 @@ _PACKAGES = {"sentence-transformers": ("sentence_transformers",), "onnx": ("onnx
 _INSTALL = {"sentence-transformers": "sentence-transformers", "onnx": "simcse-bench[onnx]"}
 
 
+class _Text(TypedDict):
+    name: str
+    origin: str
+    rows: int
+    columns: int
+    fingerprint: str
+
+
+class _Kept(TypedDict):
+    step: int
+    dev: float | None
+
+
+class _Dev(TypedDict):
+    task: str
+    split: str
+    metric: str
+
+
+class _Start(TypedDict):
+    name: str
+    revision: NotRequired[str | None]
+
+
+class _Versions(TypedDict):
+    torch: str
+
+
+class _Machine(TypedDict):
+    processor: str
+    gpu: NotRequired[str]
+    processes: int
+    versions: _Versions
+
+
+class RunStatus(TypedDict):
+    """What every train.json says."""
+
+    status: str
+
+
+class TrainedRun(RunStatus):
+    """What an export and its card read of a finished run's train.json."""
+
+    config: Mapping[str, Any]
+    data: _Text
+    model: _Start
+    kept: _Kept
+    dev: NotRequired[_Dev | None]
+    dropout: Mapping[str, float | None]
+    steps: int
+    epochs: float
+    seconds: float
+    environment: _Machine
+    files: NotRequired[Mapping[str, str] | None]
+
+
+class ExportRecord(TypedDict):
+    """export.json."""
+
+    schema: Literal[1]
+    format: str
+    model: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    files: list[str]
+    versions: Mapping[str, str]
+    created: str
+
+
 @dataclass(frozen=True)
 class Export:
     """An export that is done or about to be: what it came from and what its parity test gave."""
 
     form: str  # a key of EXPORT_FORMATS
     checkpoint: Checkpoint
-    record: Mapping[str, Any] | None  # train.json, where the source is a run
+    record: TrainedRun | None  # train.json, where the source is a run
     dimension: int = 0
     max_length: int = 0
     pooler: bool = False  # AutoModel's pooler_output is the sentence embedding
@@ -50,7 +123,7 @@ def find_model(
     pooling: str | None = None,
     head: str | None = None,
     max_length: int | None = None,
-) -> tuple[Checkpoint, Mapping[str, Any] | None]:
+) -> tuple[Checkpoint, TrainedRun | None]:
     """The model to export, and its run's record where it is the folder of a run; options as for ``eval``.
 
     Raises:
@@ -64,7 +137,7 @@ def find_model(
     return resolve(name, revision, pooling, head, max_length), record
 
 
-def _finished(folder: Path) -> Mapping[str, Any] | None:
+def _finished(folder: Path) -> TrainedRun | None:
     """The record of the finished run in a folder; None where it is no run's."""
     if (folder / "optimizer.safetensors").is_file():
         run = folder.parent.parent
@@ -77,15 +150,15 @@ def _finished(folder: Path) -> Mapping[str, Any] | None:
         if steps:
             raise UserError(f"{folder}: a run without {RUN}; its last checkpoint is {steps[-1]}. Train it again.")
         return None
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"status", "config", "data", "model"} <= set(record):
-        raise UserError(f"{path}: not a run's record; expected one that `simcse-bench train` wrote.")
-    if record["status"] != "finished":
+    what = "not a run's record; expected one that `simcse-bench train` wrote."
+    status = read_record(path, RunStatus, what)["status"]
+    if status != "finished":
         last = f"its last checkpoint is {steps[-1]}" if steps else "it has no checkpoint yet"
         raise UserError(
-            f"{folder}: this run is not finished ({record['status']}; {last}). "
+            f"{folder}: this run is not finished ({status}; {last}). "
             f"Go on with `simcse-bench train --resume --out {folder}`, then export it."
         )
+    record = read_record(path, TrainedRun, what)
     wanted = dict.fromkeys(["config.json", SETTINGS_FILE, *(record.get("files") or {})])
     missing = [n for n in wanted if not (folder / n).is_file()]
     if not any(folder.glob("tokenizer*")) and not any(n.startswith("tokenizer") for n in wanted):
@@ -143,11 +216,17 @@ def _check_form(form: str, checkpoint: Checkpoint) -> None:
 
 def _same_source(out: Path, form: str, checkpoint: Checkpoint) -> bool:
     """Whether a folder holds an earlier export of the same model in the same form."""
-    if not (out / EXPORT_RECORD).is_file():
-        return False
-    content = read_json(out / EXPORT_RECORD)
-    record = content if isinstance(content, dict) else {}
-    return record.get("format") == form and record.get("model") == json.loads(json.dumps(checkpoint.provenance()))
+    record = _earlier(out)
+    model = json.loads(json.dumps(checkpoint.provenance()))
+    return record is not None and record["format"] == form and record["model"] == model
+
+
+def _earlier(out: Path) -> ExportRecord | None:
+    """The record of an earlier export in a folder; None where there is none, or another program's file."""
+    if (out / EXPORT_RECORD).is_file():
+        with suppress(UserError):
+            return read_record(out / EXPORT_RECORD, ExportRecord, "not an export's record.")
+    return None
 
 
 def export_model(
@@ -190,17 +269,17 @@ def export_model(
         files = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
         files = sorted([*files, EXPORT_RECORD])
         write_json(new / EXPORT_RECORD, _record(export, files))
-        _remove_earlier(out, files)
+        earlier = _earlier(out)
+    _remove_earlier(out, earlier["files"] if earlier else [], files)
     return export, files
 
 
-def _remove_earlier(out: Path, files: list[str]) -> None:
+def _remove_earlier(out: Path, earlier: list[str], files: list[str]) -> None:
     """Remove what an earlier export left in the folder and this one does not replace; nothing else."""
-    content = read_json(out / EXPORT_RECORD) if (out / EXPORT_RECORD).is_file() else None
-    earlier = content.get("files") if isinstance(content, dict) else None
-    for name in earlier if isinstance(earlier, list) else ():
-        path = out / str(name)
-        if name not in files and path.is_file() and out.resolve() in path.resolve().parents:
+    for name in earlier:
+        path = out / name
+        # (Path.is_file raises for names that can be none)
+        if name not in files and os.path.isfile(path) and out.resolve() in path.resolve().parents:  # noqa: PTH113
             path.unlink()
             with suppress(OSError):  # the folder of a module, where nothing else is in it
                 path.parent.rmdir()

@@ -65,6 +65,8 @@ class WordVectors:
             except ValueError as error:  # UnicodeDecodeError is one
                 raise UserError(f"{self.file} or {self.words}: not readable ({error}).") from error
             words = words[:-1] if words and not words[-1] else words
+            if not isinstance(table, np.ndarray):
+                raise UserError(f"{self.file}: several arrays (.npz), expected one (.npy).")
             if table.ndim != 2 or len(words) != len(table):
                 raise UserError(f"{self.file} has shape {table.shape}, {self.words} has {len(words)} words.")
             return {w: np.asarray(table[i], dtype=np.float32) for i, w in enumerate(words) if w in wanted}

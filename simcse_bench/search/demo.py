@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simcse_bench import bundled
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 from simcse_bench.models.identity import shown_model
 from simcse_bench.reports.page import render_template
 from simcse_bench.search.simcse import SimCSE
@@ -43,8 +43,11 @@ class Answers:
 
     def answer(self, target: str) -> tuple[HTTPStatus, str, bytes]:
         """Status, content type and body for the path and query of a request."""
-        parts = urlsplit(target)
-        given = {k: v[-1] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
+        try:
+            parts = urlsplit(target)
+            given = {k: v[-1] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
+        except ValueError as error:  # such as http://[/
+            return HTTPStatus.BAD_REQUEST, _JSON, _json({"error": f"not a web address: {error}"})
         questions = {"/api/search": self._search, "/api/similarity": self._similarity}
         if parts.path == "/":
             return HTTPStatus.OK, _HTML, self._page
@@ -136,8 +139,12 @@ def take_port(host: str, port: int) -> Server:
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: expected 1 to 65535, or 0 for any free one.")
+    if not host.strip():  # to the system, an empty one means every address
+        raise UserError("--host is empty: expected 127.0.0.1 (this machine alone) or 0.0.0.0 (whoever reaches it).")
     try:
         return Server(host, port)
+    except (ValueError, TypeError) as error:  # of a name that cannot be one
+        raise UserError(f"--host {host!r:.80}: expected an address of this machine ({first_line(error)}).") from error
     except OSError as error:
         reasons = {
             errno.EADDRINUSE: "another program is using it. Choose another --port, or 0 for any free one.",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from simcse_bench.models.open import open_model
 from simcse_bench.search import index
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from simcse_bench.progress import Progress
 
+Device: TypeAlias = "str | int | torch.device | None"  # as torch names it; an int is a GPU's number
 MAX_LENGTH = 128  # tokens; source: simcse/tool.py
 BATCH = 64  # sentences; source: simcse/tool.py
 _log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class SimCSE:
     def __init__(
         self,
         model_name_or_path: str,
-        device: str | None = None,
+        device: Device = None,
         num_cells: int = 100,
         num_cells_in_search: int = 10,
         pooler: str | None = None,
@@ -91,14 +93,38 @@ class SimCSE:
         self.provenance = dict(getattr(first.encoder, "provenance", {})) | {"max_length": first.length(max_length)}
 
     @property
+    def model(self) -> Any:
+        """The transformers model, for inference (a processor's weights are packed); word vectors have none.
+
+        differs from SimCSE: the head is not in it, so its ``pooler_output`` is None; ``encode`` applies the head.
+        """
+        return self._on(None).encoder.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self._on(None).encoder.tokenizer
+
+    @property
+    def pooler(self) -> str:
+        """Pooling and head under their official name, see ``catalog.POOLERS``; "pooling + head" where it has none."""
+        view = (self.provenance["pooling"], self.provenance["head"])
+        return next((name for name, known in POOLERS.items() if known == view), " + ".join(map(str, view)))
+
+    @property
+    def is_faiss_index(self) -> bool:
+        """Whether the index is faiss's."""
+        return self.index is not None and isinstance(self.index.store, index.Faiss)
+
+    @property
     def stats(self) -> dict[str, int]:
         """Of the last call: sentences, tokens, truncated, ..."""
         return dict(getattr(self._on(None).encoder, "stats", {}))
 
     def encode(
         self,
-        sentence: str | Sequence[str],
-        device: str | None = None,
+        sentence: str | Iterable[str],
+        device: Device = None,
         return_numpy: bool = False,
         normalize_to_unit: bool = True,
         keepdim: bool = False,
@@ -130,7 +156,7 @@ class SimCSE:
         return torch.from_numpy(vectors)
 
     def similarity(
-        self, queries: str | Sequence[str], keys: str | Sequence[str] | NDArray[Any] | Tensor, device: str | None = None
+        self, queries: str | Iterable[str], keys: str | Iterable[str] | NDArray[Any] | Tensor, device: Device = None
     ) -> float | NDArray[np.float32]:
         """Cosines of N queries and M keys, (N, M); of one query (a str) (M,), of two strings a float.
 
@@ -138,14 +164,12 @@ class SimCSE:
         """
         rows = self._vectors([queries] if isinstance(queries, str) else queries, device)
         single_key = isinstance(keys, str)
-        if isinstance(keys, str):
-            columns = self._vectors([keys], device)
-        elif isinstance(keys, list | tuple):
-            columns = self._vectors(keys, device)
+        given = np.asarray(keys) if hasattr(keys, "__array__") else None
+        if given is None or given.dtype.kind not in "fiu":  # an array or a column of texts is a list of them
+            columns = self._vectors([keys] if isinstance(keys, str) else keys, device)
         else:
-            given = np.asarray(keys, dtype=np.float32)
             single_key = given.ndim == 1
-            columns = unit(np.atleast_2d(given))
+            columns = unit(np.atleast_2d(given.astype(np.float32)))
             if columns.shape[1:] != rows.shape[1:]:
                 raise UserError(f"keys have shape {given.shape}; this model's embeddings have {rows.shape[1]} values.")
         cosines: NDArray[np.float32] = rows @ columns.T
@@ -155,27 +179,29 @@ class SimCSE:
 
     def build_index(
         self,
-        sentences_or_file_path: str | Sequence[str],
+        sentences_or_file_path: str | Path | Iterable[str],
         use_faiss: bool | None = None,
         faiss_fast: bool = False,
-        device: str | None = None,
+        device: Device = None,
         batch_size: int = BATCH,
     ) -> None:
         """Embed sentences, or those of a file, for ``search``; an index that was there is forgotten.
 
         Args:
-            sentences_or_file_path: a list; or a file, see ``corpus.read_sentences``: blank lines are left out.
-            use_faiss: None takes it where it is installed (extra ``search``); the answers are the same.
-            faiss_fast: search the nearest ``num_cells_in_search`` of ``num_cells`` cells only: not exact, needs faiss.
+            sentences_or_file_path: a list; or a file, see ``corpus.read_sentences``: white space at the end of a line
+                is removed as in tool.py. differs from SimCSE: blank lines are left out, not sentences of their own.
+            use_faiss: None takes it where it is installed (extra ``search``); the answers are the same. True without
+                it is told as a warning, and numpy searches.
+            faiss_fast: search the nearest ``num_cells_in_search`` of ``num_cells`` cells only: not exact. Without
+                faiss, or with ``use_faiss=False``, the search is exact, and a warning says so.
             device, batch_size: see ``encode``.
         """
-        index.make_store(np.zeros((0, 1), np.float32), use_faiss, faiss_fast)  # a missing faiss, before the work
         sentences = _listed(sentences_or_file_path)
         vectors = self._vectors(sentences, device, batch_size)
         self.index = index.Index(sentences, self._store(vectors, use_faiss, faiss_fast))
 
     def add_to_index(
-        self, sentences_or_file_path: str | Sequence[str], device: str | None = None, batch_size: int = BATCH
+        self, sentences_or_file_path: str | Path | Iterable[str], device: Device = None, batch_size: int = BATCH
     ) -> None:
         """Embed more sentences, or those of a file, and put them behind the others."""
         there = self._index()
@@ -183,7 +209,7 @@ class SimCSE:
         there.add(sentences, self._vectors(sentences, device, batch_size))
 
     def search(
-        self, queries: str | Sequence[str], device: str | None = None, threshold: float = 0.6, top_k: int = 5
+        self, queries: str | Iterable[str], device: Device = None, threshold: float = 0.6, top_k: int = 5
     ) -> index.Hits | list[index.Hits]:
         """(sentence, cosine) of the ``top_k`` nearest with at least ``threshold``, best first; of a list, a list each.
 
@@ -193,7 +219,7 @@ class SimCSE:
         return hits[0] if isinstance(queries, str) else hits
 
     def nearest(
-        self, queries: Sequence[str], device: str | None = None, threshold: float = 0.6, top_k: int = 5
+        self, queries: Iterable[str], device: Device = None, threshold: float = 0.6, top_k: int = 5
     ) -> list[index.Hits]:
         """``search`` of a list."""
         return self._index().search(self._vectors(queries, device), threshold, top_k)
@@ -216,7 +242,7 @@ class SimCSE:
     def _store(self, vectors: NDArray[np.float32], use_faiss: bool | None, fast: bool) -> index.Store:
         return index.make_store(vectors, use_faiss, fast, self.num_cells, self.num_cells_in_search)
 
-    def _on(self, device: str | None) -> _Loaded:
+    def _on(self, device: Device) -> _Loaded:
         """The model on a device; each is loaded once, because a processor's weights are repacked for it."""
         name = self.device if device is None else _device_name(device)
         if name not in self._loaded:
@@ -231,13 +257,14 @@ class SimCSE:
 
     def _vectors(
         self,
-        sentences: Sequence[str],
-        device: str | None,
+        sentences: Iterable[str],
+        device: Device,
         batch_size: int = BATCH,
         max_length: int | None = None,
         scale: bool = True,
     ) -> NDArray[np.float32]:
         """(n, d): every distinct sentence embedded once."""
+        sentences = list(sentences)  # a generator gives its sentences once only
         require_text(sentences)
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: expected at least 1.")
@@ -279,16 +306,17 @@ class _Loaded:
         return min(self.limit, asked)
 
 
-def _device_name(device: str | None) -> str:
+def _device_name(device: Device) -> str:
     from simcse_bench.models.loading import torch_device
 
-    return str(torch_device(device or "auto"))
+    name = "auto" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device)
+    return str(torch_device(name))
 
 
-def _listed(sentences_or_file_path: str | Sequence[str]) -> list[str]:
-    if not isinstance(sentences_or_file_path, str):
+def _listed(sentences_or_file_path: str | Path | Iterable[str]) -> list[str]:
+    if not isinstance(sentences_or_file_path, str | Path):
         return list(sentences_or_file_path)
-    sentences, blank = read_sentences(sentences_or_file_path)
+    sentences, blank = read_sentences(str(sentences_or_file_path))
     if blank:
         _log.info("%s: %d blank lines are left out", sentences_or_file_path, blank)
     return sentences

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 
-from simcse_bench.data.corpus import open_corpus
+from simcse_bench.data.corpus import open_corpus, require_text
 from simcse_bench.data.text_formats import TEXT_FORMATS
 from simcse_bench.errors import UserError
 
@@ -105,16 +105,15 @@ def test_more_than_three_columns(tmp_path):
 
 
 def test_ragged_rows_are_named_by_file_and_line(tmp_path):
-    """A row of csv may go over several lines: the number is that of the line it starts at."""
-    path = write(tmp_path / "a.csv", 'a,b\n"one\ntwo",x\ny\n\n"p\n",q,r\nfine,row\n')
+    path = write(tmp_path / "a.csv", 'a,b\n"one, two",x\ny\n\n"p",q,r\nfine,row\n')
     corpus = open_corpus(str(path))
     rows = corpus.rows()
-    assert next(rows) == ("one\ntwo", "x")
+    assert next(rows) == ("one, two", "x")
     with pytest.raises(UserError) as error:
         next(rows)
     assert error.value.problems == (
-        f"{path}:4: 1 fields, expected 2 (a, b).",
-        f"{path}:6: 3 fields, expected 2 (a, b).",
+        f"{path}:3: 1 fields, expected 2 (a, b).",
+        f"{path}:5: 3 fields, expected 2 (a, b). Put a sentence with commas in quotes.",
     )
     table = write(tmp_path / "a.tsv", "a\tb\n1\t2\n\n" + "x\n" * 7)
     assert problems(str(table)) == (
@@ -123,15 +122,34 @@ def test_ragged_rows_are_named_by_file_and_line(tmp_path):
     )
 
 
-def test_a_quote_that_is_never_closed(tmp_path):
-    path = write(tmp_path / "a.csv", 'a,b\nx,y\nz,"w\nu,v\n')
-    assert problems(str(path)) == (f"{path}:3: a quote is opened in this row and never closed.",)
-    path = write(tmp_path / "b.csv", 'a,b\nx,y\nz,"w\n' + "u,v\n" * 40_000)
+@pytest.mark.parametrize("rows", ['z,"w\nu,v\n', 'z,"w\nu,v"\n', 'z,"w" w\nu,v\n', 'z,"w\n' + "u,v\n" * 40_000])
+def test_a_stray_quote_swallows_no_rows(tmp_path, rows):
+    """Wherever csv would find it closed; sentences with line breaks are not for csv."""
+    path = write(tmp_path / "a.csv", "a,b\nx,y\n" + rows)
+    (said,) = problems(str(path))
+    assert said.startswith(f"{path}:3: ")
+    assert said.endswith("; sentences with line breaks need .jsonl.")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.txt.gz"])
+def test_a_text_without_line_ends_is_refused_by_line(tmp_path, name):
+    """A tokenizer would take 24 s and 1.5 GB for these 10 MB, to keep 128 tokens."""
+    start = {".csv": "text\n", ".tsv": "text\n", ".jsonl": '{"text": "x"}\n'}.get((tmp_path / name).suffix, "x\n")
+    content = (start + "word " * 2_000_000 + "\n").encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
     assert problems(str(path)) == (
-        f"{path}:3: not readable as comma-separated text (field larger than field limit (131072)).",
+        f"{path}:2: more than 1,048,576 bytes, expected a sentence a line. Does the file have line ends?",
     )
-    last = write(tmp_path / "c.csv", 'a,b\nx,"y\nz"')  # closed, with no newline behind it
-    assert list(open_corpus(str(last)).rows()) == [("x", "y\nz")]
+
+
+def test_a_long_text_of_a_table_is_refused_by_row(tmp_path):
+    pq.write_table(pa.table({"text": ["a", "b" * (1 << 20), "c" * ((1 << 20) + 1)]}), tmp_path / "a.parquet")
+    assert problems(str(tmp_path / "a.parquet")) == (
+        "row 3: a text of more than 1,048,576 characters, expected a sentence.",
+    )
+    with pytest.raises(UserError, match=r"sentence 1 has 2,000,000 characters.*1,048,576"):
+        require_text(["a", "b" * 2_000_000])
 
 
 def test_jsonl_problems(tmp_path):
@@ -233,7 +251,7 @@ def test_importing_loads_no_torch():
 
 SHOW = """
 import json, sys
-from simcse_bench.data.corpus import open_corpus
+from simcse_bench.data.corpus import open_corpus, require_text
 from simcse_bench.errors import UserError
 for arguments in json.loads(sys.argv[1]):
     try:

@@ -53,7 +53,9 @@ def test_sst_trec_and_mrpc(tmp_path):
 
 def test_every_problem_names_file_and_line(tmp_path):
     text = problems(tmp_path, "sst", "{subset}", {"a": "x\t1\ny\t2\nz\n"}, {"train": {"a": 3}}, ("0", "1"))
-    assert "a:3: expected a sentence and a label with a tab between them" in text
+    assert "a:3: 1 fields, expected a sentence and a label with a tab between them" in text
+    text = problems(tmp_path, "sst", "{subset}", {"a": "x\t1\ny\t0\t1\n"}, {"train": {"a": 2}}, ("0", "1"))
+    assert "a:2: 3 fields, expected a sentence and a label with a tab between them" in text
     text = problems(tmp_path, "sst", "{subset}", {"a": "x\t1\ny\t2\n"}, {"train": {"a": 3}}, ("0", "1"))
     assert "a:2: unknown label '2'; expected one of 0, 1" in text
     assert "2 rows in" in text

@@ -62,7 +62,7 @@ def test_every_problem_names_file_and_line(tmp_path):
 
 def test_missing_second_sentence(tmp_path):
     assert "STS.input.s.txt:2: expected two sentences" in problems_of(semeval(tmp_path, "a\tb\nc d\n", "1\n2\n"))
-    assert "x.tsv:2: 2 fields, expected at least 3" in problems_of(tsv(tmp_path, "1\ta\tb\n2\tc\n"))
+    assert "x.tsv:2: 2 fields, expected 3 as in the first line" in problems_of(tsv(tmp_path, "1\ta\tb\n2\tc\n"))
 
 
 def test_short_files_give_both_counts(tmp_path):
@@ -102,9 +102,47 @@ def test_columns_by_name_quoted_csv_and_swapped_columns(tmp_path):
     assert "no column 'gold' in its header; it has: id, b, a, score" in problems_of(missing)
 
 
-def test_a_quote_that_is_never_closed(tmp_path):
-    task = tsv(tmp_path, '1,a,b\n2,"c,d\n3,e,f\n', "x.csv", format="csv")
-    assert problems_of(task) == f"{tmp_path / 'x.csv'}:2: a quote is opened in this row and never closed."
+@pytest.mark.parametrize(
+    "row",
+    ['2,"c,d', '2,c,"d', '2,"c,"d"', '2,c,"d" she said', '"2,c,d'],
+    ids=["closed nowhere", "closed rows later", "closed too soon", "text behind it", "first field"],
+)
+def test_a_stray_quote_swallows_no_rows(tmp_path, row):
+    for last in ("5,i,j", '5,i,"j"', '5,i,j"', '"5",i,j'):  # where csv would find the quote closed
+        task = tsv(tmp_path, f"1,a,b\n{row}\n3,e,f\n4,g,h\n{last}\n", "x.csv", format="csv")
+        text = problems_of(task)
+        assert text.startswith(f"{tmp_path / 'x.csv'}:2: ")
+        assert 'Write a field with a quote in it as "He said ""yes"".";' in text
+
+
+def test_a_separator_inside_a_sentence_shifts_no_columns(tmp_path):
+    rows = "".join(f"{i % 6}\ta{i}\tb{i}\n" for i in range(60))
+    text = problems_of(tsv(tmp_path, rows + "3\ta\tbig\tdog\n1\tc\td\n"))
+    assert text == (
+        f"{tmp_path / 'x.tsv'}:61: 4 fields, expected 3 as in the first line. Replace a tab inside a sentence by a space."
+    )
+    named = {"header": True, "columns": {"gold": "s", "left": "a", "right": "b"}}
+    text = problems_of(tsv(tmp_path, "s,a,b\n3,a dog, big,b\n", "x.csv", format="csv", **named))
+    assert "x.csv:2: 4 fields, expected 3 as in the first line. Put a sentence with commas in quotes." in text
+    text = problems_of(tsv(tmp_path, "s,a,b,note\n3,a,b,\n3,a b,\n", "x.csv", format="csv", **named))
+    assert "x.csv:3: 3 fields, expected 4" in text  # a lost comma shifts as well
+    task = tsv(tmp_path, "1\ta\tb\t\n2\tc\td\n3\te\tf\t\t \n\n")
+    assert "x.tsv:2: 3 fields, expected 4" in problems_of(task)
+    assert read(tsv(tmp_path, "2\tc\td\n1\ta\tb\t\n3\te\tf\t\t \n\n")).right == ("d", "b", "f")
+    assert "STS.input.s.txt:2: expected two sentences" in problems_of(semeval(tmp_path, "a\tb\nc\td\te\n", "1\n2\n"))
+
+
+def test_some_rows_may_have_more_fields_where_the_task_says_so(tmp_path):
+    rows = "1\ta\tb\n2\tc\td\tfrom x\tfrom y\n"
+    assert "x.tsv:2: 5 fields, expected 3" in problems_of(tsv(tmp_path, rows))
+    assert read(tsv(tmp_path, rows, widths=(3, 5))).right == ("b", "d")
+    text = problems_of(tsv(tmp_path, rows + "3\te\tf\tg\n", widths=(3, 5)))
+    assert "x.tsv:3: 4 fields, expected 3 or 5. Replace a tab" in text
+
+
+def test_a_file_without_line_ends(tmp_path):
+    text = problems_of(tsv(tmp_path, "1\ta\tb\n" + "2\tc\td " * 300_000))
+    assert "x.tsv:2: more than 1,048,576 bytes, expected a sentence a line" in text
 
 
 def test_lone_quotes_in_tab_separated_text(tmp_path):

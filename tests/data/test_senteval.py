@@ -1,7 +1,13 @@
+import gzip
 import io
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 
 import pytest
+from kill_points import kill_points
 
 from simcse_bench.data import senteval
 from simcse_bench.errors import UserError
@@ -78,6 +84,96 @@ def test_an_interrupt_while_unpacking_leaves_nothing_and_keeps_the_old_data(tmp_
         senteval.unpack(tar(tmp_path / "a.tar", file("STS/a")), target)
     assert [p.name for p in target.parent.iterdir()] == ["senteval-main"]
     assert (target / "STS").is_dir()
+
+
+def header(name, kind, size):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path, kind, packed):
+    """Gigabytes that take no place on the disk; with a gigabyte of memory, reading them whole would be an error."""
+    size = 300 << 20 if packed else 3 << 30
+    archive = tmp_path / "a.tar"
+    if packed:
+        with gzip.open(archive, "wb", compresslevel=1) as out:
+            out.write(header("././@x", kind, size))
+            for _ in range(size >> 20):
+                out.write(bytes(1 << 20))
+    else:
+        archive.write_bytes(header("././@x", kind, size))
+        os.truncate(archive, size + 2048)
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nresource.setrlimit(resource.RLIMIT_AS, (250 << 20,) * 2)\n"
+        "from simcse_bench.data.senteval import unpack\nfrom simcse_bench.errors import UserError\n"
+        "try:\n    unpack(Path('a.tar'), Path('cache'))\nexcept UserError as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert run.stdout == f"a.tar: refused, a header of {size:,} bytes.\n", run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_many_headers_are_refused(tmp_path, monkeypatch):
+    target = tmp_path / "senteval-main"
+    (tmp_path / "a.tar").write_bytes(header("././@x", tarfile.XGLTYPE, 0) * 100_000)  # tarfile goes down one by one
+    with pytest.raises(UserError, match="damaged or cut off"):
+        senteval.unpack(tmp_path / "a.tar", target)
+    monkeypatch.setattr(senteval, "MAX_MEMBERS", 10)
+    with pytest.raises(UserError, match="more than 2 GB or 10 files"):
+        senteval.unpack(tar(tmp_path / "a.tar", *[file(f"STS/{i}") for i in range(11)]), target)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_a_compressed_archive(tmp_path):
+    for mode in ("w:gz", "w:bz2", "w:xz"):
+        senteval.unpack(tar(tmp_path / "a.tar", file("STS/a", b"1" * 200_000), mode=mode), tmp_path / "senteval-main")
+        assert (tmp_path / "senteval-main/STS/a").stat().st_size == 200_000
+        whole = (tmp_path / "a.tar").read_bytes()
+        (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match="damaged or cut off"):
+            senteval.unpack(tmp_path / "a.tar", tmp_path / "senteval-main")
+        assert (tmp_path / "senteval-main/STS/a").stat().st_size == 200_000
+
+
+def test_an_archive_without_data_leaves_the_data_that_is_there(tmp_path):
+    (tmp_path / "senteval-main/STS").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no data in SentEval's layout"):
+        senteval.unpack(tar(tmp_path / "a.tar", file("x/y")), tmp_path / "senteval-main")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "senteval-main"]
+    assert (tmp_path / "senteval-main/STS").is_dir()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_killed_at_any_point_the_data_is_the_old_or_the_new(tmp_path, monkeypatch, earlier):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SIMCSE_BENCH_CACHE", str(cache))
+    names = [f"STS/{i}/a" for i in range(3)]
+    archives = [tar(tmp_path / f"{c}.tar", *(file(name, c.encode()) for name in names)) for c in "on"]
+    monkeypatch.setattr(senteval, "_download", lambda revision, force: archives[1])
+
+    def prepare():
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir()
+        if earlier:
+            senteval.unpack(archives[0], senteval.cached_folder("main"))
+
+    def content(root):
+        return {(root / name).read_text() for name in names}
+
+    points = 0
+    for point in kill_points(lambda: senteval.fetch_archive("main", force=True), prepare):
+        points += 1
+        assert senteval.is_configured() or not earlier, point
+        if senteval.is_configured():
+            found = senteval.find_root().path
+            assert content(found) in ([{"o"}, {"n"}] if earlier else [{"n"}]), point
+        senteval.fetch_archive("main")  # finishes, or takes back; a kill leaves nothing for good
+        assert content(senteval.find_root().path) in ([{"o"}, {"n"}] if earlier else [{"n"}]), point
+        assert {p.name for p in cache.iterdir()} <= {"senteval-main", "senteval-main.lock"}, point
+    assert points > 20
 
 
 def test_order_of_the_sources(tmp_path, monkeypatch):

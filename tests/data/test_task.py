@@ -1,5 +1,9 @@
+import os
+import re
+
 import pytest
 
+from simcse_bench.data.pairs import read_pairs
 from simcse_bench.data.task import MTEB, load_suite, load_suites, load_task, task_names
 from simcse_bench.errors import UserError
 
@@ -63,7 +67,7 @@ def test_all_problems_of_a_task_file_at_once(tmp_path):
     ):
         assert part in text, text
     (tmp_path / "worse.yaml").write_text("a: [1,\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"worse\.yaml: not a readable YAML"):
+    with pytest.raises(UserError, match=r"worse\.yaml:2: not a readable YAML"):
         load_task("worse", tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         load_task("own", tmp_path / "nowhere")
@@ -103,6 +107,39 @@ TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "
         (GOOD | {"source": {"format": "sst", "path": "x"}}, "unknown format of sts tasks 'sst'"),
         (GOOD | {"splits": {"test": {}}}, "splits: expected"),
         (GOOD | {"splits": {"test": {"test": "3"}}}, "splits: expected"),
+        (
+            GOOD | {"source": {"format": "tsv", "path": "x", "header": "no"}},
+            "header: expected true or false, found 'no'",
+        ),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "header": 1}}, "header: expected true or false, found 1"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": "hex"}}, "encoding 'hex'"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": "a\0b"}}, "encoding 'a\\x00b'"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "encoding": ["utf-8"]}}, "encoding ['utf-8']"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "widths": 7}}, "widths: expected the numbers of fields"),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "widths": [7, True]}}, "widths: expected the numbers"),
+        (GOOD | {"source": {"format": "tsv", "path": "a\0b"}}, "path: expected text, found 'a\\x00b'"),
+        (GOOD | {"source": {"format": "tsv", "path": "{split:>99999999999}"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": "tsv", "path": "{}"}}, "only {split}, {subset} and {part}"),
+        (GOOD | {"source": {"format": ["tsv"], "path": "x"}}, "unknown format of sts tasks \"['tsv']\""),
+        (GOOD | {"source": {"format": "hub", "dataset": "a/b", "config": 3}}, "config: expected text (in quotes"),
+        (
+            GOOD | {"title": 2012},
+            "title: expected text (in quotes, where YAML would take it for something else), found",
+        ),
+        (GOOD | {"title": ["x"] * 10**5}, "title: expected text"),
+        (GOOD | {"reference": None}, "reference: expected text"),
+        (GOOD | {"kind": ["sts"]}, "unknown kind"),
+        (GOOD | {"gold": [0, float("inf")]}, "gold: expected [lowest, highest]"),
+        (GOOD | {"gold": [0, float("nan")]}, "gold: expected [lowest, highest]"),
+        (GOOD | {"gold": [False, True]}, "gold: expected [lowest, highest]"),
+        (GOOD | {"gold": [0, 10**400]}, "gold: expected [lowest, highest]"),
+        (GOOD | {"splits": {"test": {True: 3}}}, "splits: expected"),
+        (GOOD | {"splits": {None: {"test": 3}}}, "splits: expected"),
+        (GOOD | {"splits": {"test": {"a": 0}}}, "splits: expected"),
+        (TRANSFER | {"labels": [False, True]}, "labels: expected a list of at least two"),  # [no, yes]
+        (TRANSFER | {"labels": ["a", "a"]}, "labels: expected a list of at least two"),
+        (TRANSFER | {"labels": [["a"], "b"]}, "labels: expected a list of at least two"),
+        (TRANSFER | {"probe": {"k": 1}}, "unknown probe"),
         (GOOD | {"gold": [5, 0]}, "gold: expected [lowest, highest]"),
         (TRANSFER, "splits: probe kfold takes 2, found 1"),
         (TRANSFER | {"probe": "zork"}, "unknown probe 'zork'"),
@@ -117,10 +154,71 @@ def test_bad_fields_of_a_task_file(tmp_path, fields, message):
     with pytest.raises(UserError) as error:
         load_task("bad", tmp_path)
     assert message in str(error.value)
+    assert all(len(p) < 400 and "\n" not in p for p in error.value.problems)
 
 
 @pytest.mark.parametrize(
-    "suites", ["mine: []", "mine:", "mine: stsb", "mine: [[a]]", "[1]", "1: [stsb]", "x: 2024-13-45"]
+    ("content", "message"),
+    [
+        ("title: x\n".encode("utf-16"), "not a readable YAML file in UTF-8"),
+        ("title: é\n".encode("latin-1"), "not a readable YAML file in UTF-8"),
+        (b"title: a\0b\n", "not a readable YAML file in UTF-8"),
+        (b"", "expected fields such as 'title: ...', found None"),
+        (b"[" * 10**5, "not a readable YAML file in UTF-8"),
+        (b"title: x\n" * 10**6, "more than 1,048,576 bytes"),
+        (b"title: !!python/object/apply:os.system ['false']\n", r":1: not a readable YAML file \(could not determine"),
+        (b"title: [1,\nb: ]]", r":2: not a readable YAML file"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ntitle: &d [*c, *c]\n", "title: expected text"),
+    ],
+)
+@pytest.mark.parametrize("name", ["bad", "suites"])
+def test_files_that_are_no_task_files(tmp_path, content, message, name):
+    (tmp_path / f"{name}.yaml").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_task("bad", tmp_path) if name == "bad" else load_suites(tmp_path)
+    if "title: expected" not in message or name == "bad":
+        assert re.search(rf"{name}\.yaml.*{message}", str(error.value))
+    assert all(len(p) < 500 and "\n" not in p for p in error.value.problems)
+
+
+def test_a_folder_or_a_pipe_is_no_task_file(tmp_path):
+    (tmp_path / "bad.yaml").mkdir()
+    os.mkfifo(tmp_path / "suites.yaml")
+    with pytest.raises(UserError, match=r"bad\.yaml: is a folder or a pipe, expected a file"):
+        load_task("bad", tmp_path)
+    with pytest.raises(UserError, match=r"suites\.yaml: is a folder or a pipe"):
+        load_suites(tmp_path)
+    (tmp_path / "own.yaml").write_text("source: {format: tsv, path: pipe}\nsplits: {test: {test: }}\n")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is a folder or a pipe"):
+        read_pairs(load_task("own", tmp_path), "test", "senteval", None)
+    for name in ("x" * 5000, "a\0b", "../own", ""):
+        with pytest.raises(UserError, match="unknown task"):
+            load_task(name, tmp_path)
+
+
+def test_a_byte_order_mark_and_whole_numbers_as_names(tmp_path):
+    text = (
+        "\ufefftitle: T\r\nsource: {format: tsv, path: '{subset}.tsv', widths: [3, 4]}\r\nsplits: {test: {2012: 3}}\r\n"
+    )
+    (tmp_path / "own.yaml").write_bytes(text.encode())
+    task = load_task("own", tmp_path)
+    assert (task.title, task.splits, task.sources["only"].widths) == ("T", {"test": {"2012": 3}}, (3, 4))
+
+
+@pytest.mark.parametrize(
+    "suites",
+    [
+        "mine: []",
+        "mine:",
+        "mine: stsb",
+        "mine: [[a]]",
+        "[1]",
+        "1: [stsb]",
+        "x: 2024-13-45",
+        "mine: [1]",
+        "mine: [a, a]",
+    ],
 )
 def test_bad_suites(tmp_path, suites):
     (tmp_path / "suites.yaml").write_text(suites + "\n")

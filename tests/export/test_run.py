@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from huggingface_hub import ModelCard
 from processes import set_options
 from safetensors.torch import load_file, save_file
+from search.mutations import damage_json
 from tiny import sentences, tiny_bert, write_tokenizer
 
 from simcse_bench.errors import UserError
-from simcse_bench.export import parity
+from simcse_bench.export import card, parity
 from simcse_bench.export import run as exporting
 from simcse_bench.models import checkpoints, loading, saving
 from simcse_bench.training import train as training
@@ -396,3 +398,43 @@ def test_a_head_that_auto_model_has_no_place_for(tmp_path, cli):
     done = cli("export", folder, "--to", "sentence-transformers", "--out", OUT, "--pooling", "mean", "--head", "mlp")
     assert done.code == 0, done.err
     close(sentence_transformer(OUT), ours(folder, pooling="mean", head="mlp"))
+
+
+RUN_RECORD = {
+    "schema": 1, "status": "finished", "config": {"model": "m", "epochs": 1.0}, "key": "k",
+    "model": {"name": "m", "revision": None}, "data": {"name": "t", "origin": "file", "rows": 3, "columns": 1, "fingerprint": "f"},
+    "kept": {"step": 4, "dev": 70.5}, "dev": {"task": "stsb", "split": "dev", "metric": "spearman"}, "dropout": {"hidden": 0.1},
+    "steps": 5, "epochs": 1.0, "seconds": 2.5,
+    "environment": {"processor": "p", "processes": 1, "versions": {"torch": "2"}}, "files": {},
+}  # fmt: skip
+
+
+def test_a_damaged_record_of_a_run_is_told_in_a_line(tmp_path):
+    """Whatever is read is enough for the card."""
+    for name in ("config.json", "simcse_bench.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    whole, read, said = json.dumps(RUN_RECORD).encode(), 0, []
+    for number in range(400):
+        (tmp_path / "train.json").write_bytes(damage_json(whole, random.Random(number)))
+        try:
+            record = exporting._finished(tmp_path)
+        except UserError as error:
+            said.append(str(error))
+            continue
+        read += 1
+        assert card._training(record)["machine"]
+        card._datasets(record)
+    assert 20 < read < 300
+    assert not any("\n" in line for line in said)
+
+
+def test_a_damaged_record_of_an_export_is_no_record_of_ours(tmp_path):
+    whole = {"schema": 1, "format": "onnx", "model": {"name": "m"}, "parity": {}, "files": ["model.onnx", "../x"], "versions": {"a": "1"}, "created": "now"}  # fmt: skip
+    for number in range(300):
+        (tmp_path / "export.json").write_bytes(damage_json(json.dumps(whole).encode(), random.Random(number)))
+        record = exporting._earlier(tmp_path)
+        if record is not None:
+            (tmp_path / "x").write_text("")
+            exporting._remove_earlier(tmp_path / "sub", record["files"], [])
+            exporting._remove_earlier(tmp_path, record["files"], ["export.json"])
+            assert (tmp_path / "x").exists() or "x" in record["files"]

@@ -39,6 +39,10 @@ def test_bad_files(tmp_path):
     (tmp_path / "words.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"has shape \(3, 2\), .* has 2 words"):
         WordVectors(tmp_path / "v.npy").encode(["a"])
+    np.savez(tmp_path / "v.npz", np.zeros((2, 2)))
+    (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    with pytest.raises(UserError, match=r"v\.npy: several arrays \(\.npz\), expected one \(\.npy\)"):
+        WordVectors(tmp_path / "v.npy").encode(["a"])
     (tmp_path / "v.txt").write_text("a 1 2\nb 1 x\n")
     with pytest.raises(UserError, match=r"v\.txt:2: expected a word and 2 numbers"):
         WordVectors(tmp_path / "v.txt").encode(["b"])

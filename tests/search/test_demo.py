@@ -1,10 +1,13 @@
 """The demo: its answers over HTTP, and its page in a real browser."""
 
 import json
+import random
+import socket
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -89,6 +92,62 @@ def test_bad_questions_are_answered_plainly(server, path, query, status, message
     assert message in json.loads(body)["error"]
 
 
+def ask_raw(server, request):
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_malformed_requests_are_answered_or_dropped_without_a_traceback(server, model, capfd):
+    local = b"Host: localhost\r\n"
+    whole = b"GET http://localhost/api/search?query=a HTTP/1.1\r\n" + local + b"\r\n"  # as a proxy passes it on
+    assert b"200 OK" in ask_raw(server, whole)
+    said = ask_raw(server, b"GET http://[/ HTTP/1.1\r\n" + local + b"\r\n")
+    assert b"400 Bad Request" in said
+    assert b"not a web address: Invalid IPv6 URL" in said
+    rng = random.Random(0)
+    for number in range(150):
+        request = bytearray(whole)
+        for _ in range(rng.randint(1, 8)):
+            place = rng.randrange(len(request))
+            request[place : place + rng.randint(0, 4)] = rng.choice(
+                [
+                    b"",
+                    b"%",
+                    b"[",
+                    b"]",
+                    b"//",
+                    b"\0",
+                    b"\xff",
+                    b"\r\n",
+                    b" ",
+                    b"?",
+                    b"&" * 50,
+                    b"%ED%A0%80",
+                    b"://",
+                    b"#",
+                ]
+            )
+        answered = ask_raw(server, bytes(request))
+        assert b"Traceback" not in answered, (number, request)
+    for request in (
+        b"\0" * 100_000,
+        b"GET " + b"/" * 200_000,
+        b"POST / HTTP/1.1\r\n" + local + b"\r\n",
+        b"GET /\r\n",
+        b"",
+    ):
+        ask_raw_quietly(server, request)
+    assert b"200 OK" in ask_raw(server, whole)
+    assert capfd.readouterr().err == ""
+
+
+def ask_raw_quietly(server, request):
+    with suppress(ConnectionError):  # the server closes what it does not read to the end
+        ask_raw(server, request)
+
+
 def test_a_foreign_name_is_not_answered(server):
     assert get(server, "/", {"Host": "evil.example"})[0] == 403
     assert get(server, "/", {"Host": f"localhost:{server.server_port}"})[0] == 200
@@ -122,6 +181,11 @@ def test_ports_and_hosts_that_cannot_be_had(server, cli):
         ("127.0.0.1", 70000, "expected 1 to 65535"),
         ("192.0.2.1", 0, "no such address on this machine"),
         ("no.such.host.invalid", 0, "Choose another --host"),
+        ("", 0, "--host is empty: expected 127.0.0.1 .this machine alone. or 0.0.0.0 .whoever reaches it"),
+        (" ", 0, "--host is empty"),
+        ("a\0b", 0, "--host"),
+        ("x" * 300, 0, "--host"),
+        ("\ud800", 0, "--host"),
     ):
         with pytest.raises(UserError, match=message):
             demo.take_port(host, port)

@@ -1,14 +1,17 @@
 """encode: a file of vectors, whole or not there, the same after a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kill_points import kill_points
 from tiny import sentences, tiny_bert
 
 from simcse_bench.errors import Stopped, UserError
@@ -185,8 +188,9 @@ def test_a_part_cut_short_is_noticed(model, text):
         encode(model, text[0], "v.npy", progress=dying(16))
     data = Path("v.npy.part/vectors.npy")
     data.write_bytes(data.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"shorter than state\.json says; delete"):
+    with pytest.raises(UserError, match=r"damaged, or not what state\.json was written for\. Give --force"):
         encode(model, text[0], "v.npy")
+    assert encode(model, text[0], "v.npy", force=True).sentences == 50
 
 
 def test_two_commands_do_not_write_the_same(model, text):
@@ -239,7 +243,7 @@ def test_a_full_disk_leaves_what_is_done(model, text, monkeypatch):
 
     def full(path, *content):
         calls.append(path)
-        if len(calls) == 3:
+        if len(calls) == 4:  # the first is written before anything is embedded
             raise OSError(28, "No space left on device")
         real(path, *content)
 
@@ -256,3 +260,76 @@ def test_truncated_sentences_are_counted(bert, tmp_path):
     (tmp_path / "long.txt").write_text("a dog .\n" + "a " * 30 + "\n", "utf-8")
     model = SimCSE(str(tiny_bert(tmp_path / "m")), pooling="mean", device="cpu", max_length=10)
     assert encode(model, tmp_path / "long.txt", "v.npy").truncated == 1
+
+
+class Letters:
+    """Stands for a model in a fork: a vector counts letters."""
+
+    provenance = {"name": "letters", "pooling": "mean", "head": "none", "files": {}}  # noqa: RUF012
+    stats = {"truncated": 0}  # noqa: RUF012
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+        self.provenance = {**Letters.provenance, "note": str(scale), "files": {"scale": str(scale)}}
+
+    def encode(self, block, return_numpy=True, normalize_to_unit=True):
+        return np.array([[self.scale * text.count(x) for x in "aeio"] for text in block], dtype=np.float32)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("target", ["v.npy", "v.parquet"])
+def test_killed_at_any_point_the_vectors_are_those_of_before_or_whole(text, target, earlier, monkeypatch):
+    path, _ = text
+    monkeypatch.setattr(encode_file, "BLOCK", 30)
+    encode(Letters(), path, Path("new") / target)
+    encode(Letters(2.0), path, Path("old") / target)
+    new, old = ((Path(x) / target).read_bytes() for x in ("new", "old"))
+    here = Path("here")
+
+    def prepare():
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir()
+        if earlier:
+            encode(Letters(2.0), path, here / target)
+
+    points = 0
+    for point in kill_points(lambda: encode(Letters(), path, here / target, force=earlier), prepare):
+        points += 1
+        there = (here / target).read_bytes() if (here / target).exists() else None
+        assert there in ([old, new] if earlier else [None, new]), point
+        if earlier and there == old:  # never called finished: refused, or gone on with
+            with suppress(UserError):
+                encode(Letters(), path, here / target)
+                assert (here / target).read_bytes() == new, point
+        encode(Letters(), path, here / target, force=earlier)
+        assert (here / target).read_bytes() == new, point
+        assert encode(Letters(), path, here / target).sentences == 50
+        assert sorted(p.name for p in here.iterdir()) == [target, f"{target}.json"], point
+    assert points > 20
+
+
+def test_vectors_that_are_not_those_of_the_record_are_not_called_finished(text):
+    encode(Letters(), text[0], "v.npy")
+    whole = Path("v.npy").read_bytes()
+    Path("v.npy").write_bytes(whole[:-4] + b"\0\0\0\0")
+    with pytest.raises(
+        UserError, match=r"v\.npy: is not the file of its record v\.npy\.json: damaged or replaced\. Give"
+    ):
+        encode(Letters(), text[0], "v.npy")
+    encode(Letters(), text[0], "v.npy", force=True)
+    assert Path("v.npy").read_bytes() == whole
+
+
+def test_another_programs_files_are_left_alone(text):
+    Path("v.npy.part").mkdir()
+    Path("v.npy.part/vectors.npy").write_bytes(b"mine")
+    Path("v.npy.part/thesis.txt").write_bytes(b"mine")
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"v\.npy\.part: is no unfinished part of a file of vectors"):
+            encode(Letters(), text[0], "v.npy", force=force)
+    shutil.rmtree("v.npy.part")
+    Path("v.npy.json").write_text("{}", "utf-8")
+    with pytest.raises(UserError, match=r"v\.npy\.json: not the record of a file of vectors\. Give --force"):
+        encode(Letters(), text[0], "v.npy")
+    assert Path("v.npy.json").read_text("utf-8") == "{}"
+    assert sorted(p.name for p in Path().iterdir()) == ["text.txt", "v.npy.json"]

@@ -1,12 +1,15 @@
 """The nearest, exactly: against brute force in float64, through numpy and faiss."""
 
+import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
+from kill_points import kill_points
 
 from simcse_bench.errors import UserError
-from simcse_bench.search.index import Index, make_store
+from simcse_bench.search.index import Index, load_index, make_store, save_index
 
 STORES = [False, True]
 
@@ -85,20 +88,60 @@ def test_cells_find_most_and_rank_what_they_find():
     assert all_probed.search(queries[:1], -1, 1) == [[("new", pytest.approx(1))]]
 
 
-def test_without_faiss(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
+def test_without_faiss_numpy_searches_and_says_so(monkeypatch, caplog):
     vectors = unit(5, 4)
-    assert make_store(vectors, None, False).kind == "numpy, exact"
-    for use_faiss, fast in ((True, False), (None, True)):
-        with pytest.raises(UserError, match=r'pip install "simcse-bench\[search\]"'):
-            make_store(vectors, use_faiss, fast)
-    with pytest.raises(UserError, match="use_faiss is False"):
-        make_store(vectors, False, True)
+    for missing in (None, types.ModuleType("faiss")):  # not there; a folder that is called faiss
+        monkeypatch.setitem(sys.modules, "faiss", missing)
+        caplog.clear()
+        assert make_store(vectors, None, False).kind == "numpy, exact"
+        assert not caplog.records
+        for use_faiss, fast in ((True, False), (None, True), (True, True)):
+            caplog.clear()
+            assert make_store(vectors, use_faiss, fast).kind == "numpy, exact"
+            (said,) = caplog.messages
+            assert 'pip install "simcse-bench[search]"; until then numpy compares every sentence' in said
+
+
+def test_fast_without_faiss_wanted_is_exact_and_says_so(caplog):
+    assert make_store(unit(5, 4), False, True).kind == "numpy, exact"
+    assert caplog.messages == ["faiss_fast: use_faiss is False; numpy compares every sentence."]
 
 
 def test_bad_numbers_are_refused():
     index = made(unit(3, 4), False)
-    with pytest.raises(UserError, match="top_k 0"):
-        index.search(unit(1, 4), 0, 0)
+    with pytest.raises(UserError, match="top_k -1"):
+        index.search(unit(1, 4), 0, -1)
     with pytest.raises(UserError, match="threshold nan"):
         index.search(unit(1, 4), float("nan"), 1)
+
+
+MODEL = {"name": "m", "pooling": "cls", "head": "none", "files": {}, "dtype": "float32"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier):
+    old, new, folder = unit(3, 4), unit(5, 4, seed=1), tmp_path / "idx"
+
+    def save(vectors):
+        save_index(Index([f"s{i}" for i in range(len(vectors))], make_store(vectors, False, False)), folder, MODEL, "m")
+
+    def prepare():
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        if earlier:
+            save(old)
+
+    points = 0
+    for point in kill_points(lambda: save(new), prepare):
+        points += 1
+        if earlier or (folder / "index.json").exists():
+            sentences, vectors = load_index(folder, MODEL)
+            wanted = next(v for v in (old, new) if len(v) == len(vectors))
+            np.testing.assert_array_equal(vectors, wanted, err_msg=point)
+            assert len(sentences) == len(vectors), point
+        for again in (old, new):
+            save(again)  # over what a killed one has left
+            np.testing.assert_array_equal(load_index(folder, MODEL)[1], again, err_msg=point)
+        assert sorted(p.name for p in folder.iterdir()) == ["index.json", "sentences.jsonl", "vectors.npy"], point
+        assert [p.name for p in tmp_path.iterdir()] == ["idx"], point
+    assert points > 15

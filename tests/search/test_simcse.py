@@ -2,6 +2,10 @@
 
 import inspect
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -12,6 +16,7 @@ from tiny import sentences, tiny_bert
 from simcse_bench import SimCSE
 from simcse_bench.errors import UserError
 from simcse_bench.models.open import open_model
+from simcse_bench.search.simcse import _device_name
 
 SENTENCES = ["a woman sees a dog .", "a man plays a guitar .", "the cat eats .", "two dog runs ."]
 
@@ -36,6 +41,100 @@ def test_the_documented_example_works_but_for_the_import(bert):
     ((text, score),) = model.search("a man is playing a GUITAR.", threshold=0.999)
     assert text == sentences_a[1]
     assert score == pytest.approx(1)
+
+
+OFFICIAL = "princeton-nlp/sup-simcse-bert-base-uncased"
+SCRIPT = """
+import sys
+if "without" in sys.argv:
+    sys.modules["faiss"] = None  # an import of it fails
+from simcse_bench import SimCSE
+
+if __name__ == "__main__":
+    corpus = ["a woman sees a dog .", "a man plays a guitar .", "the cat eats .", "two dog runs ."] * 2
+    questions = ["a man plays a ball .", "the dog runs ."]
+    simcse = SimCSE("%s")
+    print(simcse.similarity(questions, corpus).shape)
+    for settings in (dict(use_faiss=False), dict(use_faiss=True), dict(faiss_fast=True, use_faiss=True)):
+        simcse.build_index(corpus, **settings)
+        print(simcse.is_faiss_index)
+        results = simcse.search(questions, threshold=-1)
+        for i, result in enumerate(results):
+            print("Retrieval results for query: {}".format(questions[i]))
+            for sentence, score in result:
+                print("    {}  (cosine similarity: {:.4f})".format(sentence, score))
+"""
+
+
+@pytest.mark.parametrize("faiss", ["with", "without"])
+def test_the_official_example_runs_unchanged_but_for_the_import(bert, tmp_path, faiss):
+    """The steps of tool.py's own example, under the official model's name, with the index in each of its forms."""
+    if faiss == "with":
+        pytest.importorskip("faiss")
+    commit = "0" * 40
+    hub = tmp_path / "hub" / f"models--{OFFICIAL.replace('/', '--')}"
+    shutil.copytree(bert, hub / "snapshots" / commit)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text(commit)
+    (tmp_path / "example.py").write_text(SCRIPT % OFFICIAL)
+    run = subprocess.run([sys.executable, "example.py", faiss], capture_output=True, text=True, timeout=120,
+                         env=os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0] == "(2, 8)"
+    assert [x for x in lines if x in ("True", "False")] == ["False", *[str(faiss == "with")] * 2]
+    found = [x for x in lines if "cosine" in x]
+    assert len(found) == 3 * 2 * 5
+    assert found[:10] == found[10:20]
+    assert run.stderr.count("numpy compares every sentence") == (0 if faiss == "with" else 2)
+
+
+def test_attributes_of_the_official_class(model, bert):
+    batch = model.tokenizer(SENTENCES[:1], return_tensors="pt")
+    with torch.no_grad():
+        first = model.model(**batch, return_dict=True).last_hidden_state[:, 0]
+    plain = SimCSE(str(bert), pooler="cls_before_pooler", device="cpu")
+    np.testing.assert_allclose(plain.encode(SENTENCES[:1], normalize_to_unit=False), first, atol=1e-5)
+    assert model.pooler == "cls"
+    assert SimCSE(str(bert), pooling="top2", head="none", device="cpu").pooler == "avg_top2"
+    assert plain.pooler == "cls_before_pooler"
+    model.build_index(SENTENCES, use_faiss=False)
+    assert model.index["sentences"] == SENTENCES
+    np.testing.assert_array_equal(model.index["index"], model.encode(SENTENCES, return_numpy=True))
+    assert not model.is_faiss_index
+    pytest.importorskip("faiss")
+    model.build_index(SENTENCES, use_faiss=True)
+    assert model.is_faiss_index
+    assert model.index["index"].ntotal == 4
+
+
+def test_a_device_is_given_as_to_torch(bert, monkeypatch):
+    model = SimCSE(str(bert), torch.device("cpu"), pooler="cls")
+    assert model.device == "cpu"
+    assert model.encode("a", device=torch.device("cpu")).shape == (32,)
+    with pytest.raises(UserError, match="--device cuda:99: not available"):
+        model.encode("a", device=99)
+    monkeypatch.setattr("simcse_bench.models.loading.torch_device", lambda name: name)
+    assert _device_name(0) == "cuda:0"  # a GPU, not "none given"
+    assert _device_name(None) == "auto"
+
+
+def test_sentences_in_any_form(model):
+    import pandas as pd
+
+    wanted = model.encode(SENTENCES, return_numpy=True)
+    for given in ((x for x in SENTENCES), tuple(SENTENCES), np.array(SENTENCES), pd.Series(SENTENCES)):
+        np.testing.assert_array_equal(model.encode(given, return_numpy=True), wanted)
+    np.testing.assert_allclose(
+        model.similarity((x for x in SENTENCES), (x for x in SENTENCES)), wanted @ wanted.T, atol=1e-5
+    )
+    np.testing.assert_allclose(model.similarity(SENTENCES, pd.Series(SENTENCES)), wanted @ wanted.T, atol=1e-5)
+    model.build_index(x for x in SENTENCES)
+    model.add_to_index(x for x in SENTENCES[:1])
+    assert model.index["sentences"] == SENTENCES + SENTENCES[:1]
+    assert [len(hits) for hits in model.search((x for x in SENTENCES), top_k=1)] == [1] * 4
+    assert model.search(SENTENCES[0], top_k=0) == []
+    assert model.search(SENTENCES, top_k=0) == [[]] * 4
 
 
 def test_arguments_and_defaults_are_the_official_ones():
@@ -171,10 +270,10 @@ def test_an_empty_index_is_searched(model):
 
 
 def test_a_file_is_read_without_its_blank_lines(model, tmp_path, caplog):
-    (tmp_path / "a.txt").write_text("a dog .\n\n  \nthe cat eats .\n", "utf-8")
+    (tmp_path / "a.txt").write_text("a dog .\n\n  \n the cat eats . \t\n", "utf-8")
     with caplog.at_level("INFO"):
         model.build_index(str(tmp_path / "a.txt"))
-    assert model.index.sentences == ["a dog .", "the cat eats ."]
+    assert model.index.sentences == ["a dog .", " the cat eats ."]  # white space behind a line goes, as in tool.py
     assert "2 blank lines are left out" in caplog.text
     (tmp_path / "b.txt").write_bytes(b"a\nb\xff\nc\n")
     with pytest.raises(UserError, match=r"b\.txt:2: not utf-8 text \(byte 0xff\)"):
@@ -190,8 +289,8 @@ def test_bad_input_is_named(model, bert):
         model.encode(["a", "b \ud800"])
     with pytest.raises(UserError, match="batch_size 0"):
         model.encode(["a"], batch_size=0)
-    with pytest.raises(UserError, match="top_k 0"):
-        model.build_index(["a"]) or model.search("a", top_k=0)
+    with pytest.raises(UserError, match="top_k -1"):
+        model.build_index(["a"]) or model.search("a", top_k=-1)
     with pytest.raises(UserError, match="unknown pooler 'cls_befor_pooler'; did you mean 'cls_before_pooler'"):
         SimCSE(str(bert), pooler="cls_befor_pooler")
     with pytest.raises(UserError, match="give them or the pooler, not both"):
@@ -283,20 +382,55 @@ def test_a_damaged_index_is_refused(model, tmp_path):
         (folder / "index.json").write_text(broken, "utf-8")
         with pytest.raises(UserError, match=r"index\.json: not"):
             model.load_index(folder)
-    record = {"schema": 1, "sentences": 4, "dimension": 32, "fingerprint": "", "files": {}, "model": {}}
-    (folder / "index.json").write_text(json.dumps(record), "utf-8")
-    with pytest.raises(UserError, match="does not say its model"):
-        model.load_index(folder)
     with pytest.raises(UserError, match="no index"):
         model.load_index(tmp_path)
 
 
 def test_a_folder_that_is_no_index_is_never_overwritten(model, tmp_path):
     model.build_index(SENTENCES)
-    (tmp_path / "mine").mkdir()
+    for name in ("mine", "site", "link"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x", "utf-8")
+    (tmp_path / "site" / "index.json").write_text('{"pages": []}', "utf-8")  # another program's
     (tmp_path / "file").write_text("x", "utf-8")
-    for name in ("mine", "file"):
-        with pytest.raises(UserError, match="exists and is no index"):
+    (tmp_path / "link").rmdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("mine", "site", "file", "link"):
+        with pytest.raises(UserError, match=r"exists and is no index|site.index\.json: not the record of an index"):
             model.save_index(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "index.json", "link", "mine", "notes.txt", "site"]
     with pytest.raises(UserError, match="cannot write"):
         model.save_index("/proc/idx")  # nobody may, not even root
+
+
+def test_only_the_index_of_a_folder_is_replaced(model, tmp_path):
+    model.build_index(SENTENCES)
+    (tmp_path / "idx").mkdir()  # an empty folder is nobody's
+    model.save_index(tmp_path / "idx")
+    (tmp_path / "idx" / "notes.txt").write_text("mine", "utf-8")
+    (tmp_path / "idx" / "vectors.npy").write_bytes(b"damaged")
+    model.build_index(SENTENCES[:1])
+    model.save_index(tmp_path / "idx")
+    model.load_index(tmp_path / "idx")
+    assert model.index["sentences"] == SENTENCES[:1]
+    assert (tmp_path / "idx" / "notes.txt").read_text("utf-8") == "mine"
+    assert len(list((tmp_path / "idx").iterdir())) == 4
+
+
+def test_a_full_disk_keeps_the_index_that_was_there(model, tmp_path, monkeypatch):
+    model.build_index(SENTENCES)
+    for earlier in (False, True):
+        if earlier:
+            model.save_index(tmp_path / "idx")
+        before = {p.name: p.read_bytes() for p in tmp_path.glob("idx/*")}
+        for name in ("save", "fsync"):
+            with monkeypatch.context() as patch:
+                patch.setattr(np if name == "save" else os, name, lambda *a, **k: raise_full())
+                with pytest.raises(UserError, match="No space left"):
+                    model.save_index(tmp_path / "idx")
+            assert {p.name: p.read_bytes() for p in tmp_path.glob("idx/*")} == before
+            assert (tmp_path / "idx").exists() == earlier
+
+
+def raise_full():
+    raise OSError(28, "No space left on device")
