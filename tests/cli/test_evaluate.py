@@ -181,7 +181,7 @@ def test_bad_models_and_data(cli, own, bert, tmp_path, tasks_dir):
     (tasks_dir / "own.tsv").write_text("1\ta\tb\nx\tc\td\n9\te\tf\n3\tg\n")
     run = own()
     assert run.code == 2
-    assert "own.tsv:4: 2 fields, expected at least 3" in run.err
+    assert "own.tsv:4: 2 fields, expected 3 as in the first line" in run.err
     (tasks_dir / "own.tsv").write_text("1\ta\tb\nx\tc\td\n9\te\tf\n")
     run = own()
     for message in (
