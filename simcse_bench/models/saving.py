@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Parts:
     embedded: bool = False
     prompt: Prompt = NO_PROMPT
     truncate_dim: int | None = None
+    state: Mapping[str, Any] | None = None  # the encoder's weights, where they are not as it has them (LoRA)
 
     @property
     def modules(self) -> bool:
@@ -67,7 +68,7 @@ class Parts:
 def write_parts(parts: Parts, folder: Path) -> None:
     """Files for transformers, sentence-transformers and ``simcse-bench eval`` in an empty folder."""
     encoder = parts.encoder
-    state = {k: _plain(v) for k, v in encoder.state_dict().items()}
+    state = {k: _plain(v) for k, v in (parts.state or encoder.state_dict()).items()}
     if parts.pooler is not None:  # where BERT keeps its pooler: what simcse_to_huggingface.py does
         state |= {"pooler.dense.weight": _plain(parts.pooler.weight), "pooler.dense.bias": _plain(parts.pooler.bias)}
     write_config(encoder, folder)

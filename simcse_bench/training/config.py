@@ -14,6 +14,7 @@ from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLINGS
+from simcse_bench.models.prompts import NO_PROMPT, SLOT, Prompt
 from simcse_bench.schema import read_record
 
 MLPS = {
@@ -53,6 +54,10 @@ _BERT = "google-bert/bert"
 # The embedded encoder (bundled.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
 # One dev score, at the end: the best of several would hide it.
 _MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_steps": 300, "max_length": 16, "batch_size": 64}
+_LORA = {"lora_rank": 64, "lora_targets": ("q_proj", "v_proj"), "learning_rate": 5e-4, "batch_size": 256,
+         "cached_gradients": True, "mlp": "none"}  # fmt: skip
+_EOL = _LORA | {"template": 'This sentence : "{sentence}" means in one word:"', "pooling": "last_token",
+                "max_length": 64}  # fmt: skip
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "unsup-bert-base": _UNSUP | {"model": f"{_BERT}-base-uncased", "learning_rate": 3e-5},
     "unsup-bert-large": _UNSUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
@@ -62,6 +67,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "sup-bert-large": _SUP | {"model": f"{_BERT}-large-uncased", "learning_rate": 1e-5},
     "sup-roberta-base": _SUP | {"model": f"{_ROBERTA}-base", "learning_rate": 5e-5},
     "sup-roberta-large": _SUP | {"model": f"{_ROBERTA}-large", "learning_rate": 1e-5},
+    # after PromptEOL (Jiang et al. 2023), section 4.3 and its script; smaller models than there
+    "unsup-prompteol-lora": _UNSUP | _EOL | {"model": "facebook/opt-1.3b"},
+    "sup-prompteol-lora": _SUP | _EOL | {"model": "facebook/opt-1.3b", "epochs": 1.0},
+    "sup-qwen3-lora": _SUP | _LORA | {"model": "Qwen/Qwen3-0.6B", "pooling": "last_token", "epochs": 1.0},
     "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 5e-4},
     "mini-sup": _SUP | _MINI | {"train": "mini-nli", "learning_rate": 3e-4, "max_steps": 150},
 }
@@ -117,6 +126,13 @@ class TrainConfig:
     mlm_probability: float = _set(0.15, "share of tokens masked for it")
     mlm_tied: bool = _set(False, "its decoder is the word embeddings (BERT), instead of a copy (SimCSE)")
 
+    template: str = _set("", "text around every {sentence} (PromptBERT, PromptEOL), counted in max_length; none: alone")
+    lora_rank: int = _set(0, "train low-rank changes of linear layers (LoRA, extra peft), merged at the end; 0: all")
+    lora_alpha: float = _set(16.0, "their scale is alpha / rank")
+    lora_dropout: float = _set(0.05, "before them")
+    lora_targets: tuple[str, ...] = _set((), "names of the layers, such as q_proj,v_proj; none: all linear layers")
+    gradient_checkpointing: bool = _set(False, "layers computed again in the backward pass: less memory")
+
     pooling: str = _set("cls", "see `ls poolings`; Table 6")
     mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")
     objective: str = _set("self", "positive of a one-column row: self, next_sentence, next_3_sentences; Table 2")
@@ -170,6 +186,12 @@ class TrainConfig:
             )
         if self.encoders == 2 and self.mlm_weight:
             problems.append("mlm_weight: with two encoders there is no one encoder to train with it; set encoders 1.")
+        if self.template and self.template.count(SLOT) != 1:
+            problems.append(f"template {self.template!r:.60}: expected {SLOT} in it, once, where the sentence goes.")
+        if self.pooling == "mask" and not self.template:
+            problems.append("pooling mask: needs a template with the mask token in it.")
+        if self.lora_rank and self.mlm_weight:
+            problems.append("mlm_weight: not with lora_rank; the language model's head would stay as it is.")
         if problems:
             raise UserError(*problems)
         return self
@@ -213,11 +235,19 @@ _RANGES: Mapping[str, _Range] = {
     "attention_dropout": _real(0, 0.999),
     "mlm_weight": _real(0, _LARGEST),
     "mlm_probability": _real(0, 1, below=True),
+    "lora_rank": _whole(0, high=65536),
+    "lora_alpha": _real(0, _LARGEST, below=True),
+    "lora_dropout": _real(0, 0.999),
     "encoders": ("1 or 2", lambda x: _is(x, Integral) and x in (1, 2)),
     "augmentation_rate": ("a share above 0, below 1", lambda x: _is(x, Real) and 0 < x < 1),
     "eval_every": _whole(0),
     "track_geometry": _whole(0),
 }
+
+
+def prompt_of(config: TrainConfig) -> Prompt:
+    """What is put around every sentence."""
+    return Prompt(config.template) if config.template else NO_PROMPT
 
 
 def recipe(name: str | None, settings: Sequence[str] = (), where: DataSource | None = None) -> TrainConfig:
@@ -278,7 +308,7 @@ def read_config(path: Path) -> TrainConfig:
         shown = ", ".join(sorted(other)[:8])
         raise UserError(f"{path}: made by another version of simcse-bench (fields: {shown}); start a new run.")
     config = read_record(path, TrainConfig, otherwise)
-    return dataclasses.replace(config, columns=tuple(config.columns)).check()
+    return dataclasses.replace(config, columns=tuple(config.columns), lora_targets=tuple(config.lora_targets)).check()
 
 
 def _parsed(text: str, hint: Any) -> Any:

@@ -36,6 +36,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
         run.check()
         seconds.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in run.model.parameters())
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     lengths = job.data.lengths()
     rows = job.epoch(job.steps) * len(job.data)
     tokens = float(lengths.sum(1).mean()) * config.views(job.data.columns) * rows
@@ -44,7 +45,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     length = shown_duration(job.steps * each)
     shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
     facts = [
-        ("start", f"{job.checkpoint.name}, {parameters / 1e6:.1f} million weights trained"),
+        ("start", f"{job.checkpoint.name}, {trained / 1e6:.1f} million weights trained"),
         ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
         ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),

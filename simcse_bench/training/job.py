@@ -20,10 +20,11 @@ from simcse_bench.files import cache_dir, fingerprint, sha256
 from simcse_bench.models import checkpoints
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.loading import load_tokenizer
+from simcse_bench.models.prompts import NO_PROMPT
 from simcse_bench.models.weights import weight_files
 from simcse_bench.progress import Say, silent
 from simcse_bench.training import augment
-from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.folder import shown_config
 from simcse_bench.training.processes import Processes
 from simcse_bench.training.selection import Dev, read_dev
@@ -126,6 +127,10 @@ class Job:
             )
         if config.objective != "self" and self.corpus.name == "wiki1m":
             notes.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")
+        if self.checkpoint.prompt != NO_PROMPT and not config.template:
+            notes.append(
+                f"the start's own prompt is not used ({self.checkpoint.prompt.template!r}); set template for one."
+            )
         if self.steps and config.eval_every == 0:
             notes.append("no dev scores: the last weights are kept.")
         return notes
@@ -194,6 +199,9 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
         ]
     if config.augmentation == "mlm" and config.max_steps:
         decides.append(_first_rows(config))
+    prompt = prompt_of(config)
+    if prompt != NO_PROMPT:
+        decides.append(prompt.template)
     key = fingerprint(decides)
 
     def rows() -> Iterator[TextRow]:  # nothing is read, and no model loaded, where the tokens are there already
@@ -225,6 +233,7 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
         key,
         cache_dir(),
         progress,
+        prompt,
     )
 
 

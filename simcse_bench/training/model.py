@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.agreement import fill_id, forward_options, padded, probe, run_of
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
@@ -21,7 +21,7 @@ from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
 from simcse_bench.models.loading import Backbone, follows_attention, length_limit, load_backbone, load_config
 from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.models.weights import mlp_head, tensor_names
-from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.losses import IGNORED
 
 _HIDDEN = ("hidden_dropout_prob", "dropout", "mlp_dropout")  # names in transformers' configs
@@ -66,12 +66,18 @@ class SentenceModel(nn.Module):
                 # (models.py, BertForCL and RobertaForCL; train.py, load_state_dict)
                 decoder = backbone.lm.get_output_embeddings()
                 decoder.weight = nn.Parameter(decoder.weight.detach().clone())
+        each: Any
+        for each in self.encoders:
+            if config.lora_rank:
+                add_lora(each, config)
+            if config.gradient_checkpointing:
+                newer = getattr(each, "activation_checkpointing_enable", None)  # its name in later transformers 5
+                (newer or each.gradient_checkpointing_enable)({"use_reentrant": False})
         self.limit = length_limit(model, self.tokenizer)
         self.options = forward_options(model)
         self.to(device)
         if fast and device.type == "cpu":
             if follows_attention(model):
-                each: Any
                 for each in self.encoders:
                     each.set_attn_implementation(cpu_kernels.register_training_attention())
             cpu_kernels.replace_layers(self)
@@ -116,7 +122,15 @@ class SentenceModel(nn.Module):
         at_test = "mlp" if self.config.mlp == "always" else "none"
         heads: dict[str, nn.Module | None] = {"none": None, "mlp": self.mlp}
         view = self.config.pooling, at_test
-        return TransformerEncoder(self.encoders[0], self.tokenizer, heads, view, self.limit, padding=self.padding)
+        return TransformerEncoder(
+            self.encoders[0],
+            self.tokenizer,
+            heads,
+            view,
+            self.limit,
+            prompt=prompt_of(self.config),
+            padding=self.padding,
+        )
 
     def token_states(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Last hidden states (B, L, h) of the anchors' encoder, as it is trained; see ``agreement``."""
@@ -188,8 +202,36 @@ def load_model(
         model.padding = not expected.padding_moves
         if expected.agrees(model.eval().token_states):
             drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
-            return model.train(), (*(["mlp"] if drawn else []), *backbone.random)
+            return model.train(), (*["mlp"] * drawn, *["lora"] * bool(config.lora_rank), *backbone.random)
     raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")
+
+
+def add_lora(model: Any, config: TrainConfig) -> None:
+    """Freeze a model, and put low-rank changes, of no effect at first, beside its linear layers (Hu et al. 2021).
+
+    Raises:
+        UserError: peft is not installed, or finds none of the layers.
+    """
+    try:
+        import peft  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    except ImportError:
+        raise UserError('lora_rank: pip install "simcse-bench[peft]" (the package peft), or set lora_rank 0.') from None
+    settings = peft.LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha,  # type: ignore[arg-type, unused-ignore]
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets) or "all-linear",
+    )  # fmt: skip
+    try:
+        peft.inject_adapter_in_model(settings, model)
+    except ValueError as error:
+        raise UserError(f"lora_targets {','.join(config.lora_targets)}: {first_line(error)}") from error
+
+
+def merged_state(model: Any) -> dict[str, Tensor]:
+    """A model's weights by transformers' names, low-rank changes added."""
+    changes = {f"{n}.weight": m.get_delta_weight("default") for n, m in model.named_modules() if hasattr(m, "lora_A")}
+    state = {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if ".lora_" not in k}
+    return {k: v + changes[k] if k in changes else v for k, v in state.items()}
 
 
 def _take_trained_mlp(mlp: nn.Module, checkpoint: Checkpoint) -> bool:

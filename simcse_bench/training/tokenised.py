@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError
 from simcse_bench.files import ENV_CACHE, fingerprint
+from simcse_bench.models.prompts import NO_PROMPT, Prompt, tokenize
 
 TOKENS_SCHEMA = 2  # 2: lines of a text file end at a lone carriage return, too
 BATCH_ROWS = 1000  # rows tokenised at a time
@@ -61,6 +62,7 @@ def tokenise(
     key: str,
     cache: Path,
     progress: Callable[[int], None] | None = None,
+    prompt: Prompt = NO_PROMPT,
 ) -> Tokenised:
     """Tokenise rows into ``<cache>/tokens/<key>``, or take what is there: then neither rows nor tokenizer are touched.
 
@@ -74,6 +76,7 @@ def tokenise(
         key: hex digits that tell apart all that decides the tokens.
         cache: the cache folder, see ``files.cache_dir``.
         progress: told the number of rows read so far.
+        prompt: around every sentence.
 
     Raises:
         UserError: whatever reading the rows raises, no row left, a cache folder that cannot be written.
@@ -89,7 +92,7 @@ def tokenise(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
     try:
-        _write(rows, columns, tokenizer, max_length, temporary, cache, progress)
+        _write(rows, columns, tokenizer, max_length, temporary, cache, progress, prompt)
         with _writing(cache):
             return _moved(temporary, folder, columns)
     finally:
@@ -122,6 +125,7 @@ def _write(
     folder: Path,
     cache: Path,
     progress: Callable[[int], None] | None,
+    prompt: Prompt,
 ) -> None:
     counts = {"rows": 0, "empty": 0, "truncated": 0, "tokens": 0}
     read = 0
@@ -129,7 +133,7 @@ def _write(
     with _Hashed(folder / "tokens.bin", cache) as tokens, _Hashed(folder / "offsets.bin", cache) as offsets:
         offsets.write(np.zeros(1, _OFFSET))
         while batch := list(itertools.islice(remaining, BATCH_ROWS)):
-            lists, truncated = _encode(batch, columns, tokenizer, max_length)
+            lists, truncated = _encode(batch, columns, tokenizer, max_length, prompt)
             lengths = np.array([len(ids) for ids in lists], dtype=_OFFSET)
             tokens.write(np.fromiter(itertools.chain.from_iterable(lists), dtype=_TOKEN))
             offsets.write((counts["tokens"] + np.cumsum(lengths)).astype(_OFFSET))
@@ -151,7 +155,9 @@ def _write(
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _encode(batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: int) -> tuple[list[list[int]], int]:
+def _encode(
+    batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: int, prompt: Prompt
+) -> tuple[list[list[int]], int]:
     """Token ids of the sentences of all rows without an empty one, row by row; how many of these are truncated."""
     # differs from SimCSE: train.py makes a sentence of a missing field, " "; a row with an empty sentence is dropped
     full = [row for row in batch if all(text.strip() for text in row)]
@@ -160,6 +166,8 @@ def _encode(batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: 
     texts = [text for row in full for text in row]
     if not texts:
         return [], 0
+    if prompt != NO_PROMPT:
+        return tokenize(tokenizer, texts, prompt, max_length)
     settings = {"return_attention_mask": False, "return_token_type_ids": False}
     encoded = tokenizer(texts, truncation=True, max_length=max_length, **settings)
     ids: list[list[int]] = encoded["input_ids"]

@@ -19,11 +19,11 @@ from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
 from simcse_bench.progress import Say, Show, silent, unseen
-from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.job import Job
-from simcse_bench.training.model import SentenceModel, load_model
+from simcse_bench.training.model import SentenceModel, load_model, merged_state
 from simcse_bench.training.processes import Processes, average_gradients
 
 
@@ -44,7 +44,10 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> d
     pooler = None if model.mlp is None else model.mlp[0]
     encoder = model.encoders[0]
     with fill_folder(folder) as new:
-        parts = Parts(encoder, model.tokenizer, config.pooling, model.limit, dense, pooler, embedded=embedded)
+        parts = Parts(
+            encoder, model.tokenizer, config.pooling, model.limit, dense, pooler,
+            embedded=embedded, prompt=prompt_of(config), state=merged_state(encoder) if config.lora_rank else None,
+        )  # fmt: skip
         write_parts(parts, new)
         return {p.relative_to(new).as_posix(): sha256(p) for p in sorted(new.rglob("*")) if p.is_file()}
 
@@ -312,9 +315,10 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults, which SimCSE ke
 def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.AdamW:
     """SimCSE's AdamW, that of transformers 4.2.1: see also ``epsilon``. Biases and LayerNorms are not decayed."""
     # differs from SimCSE: weights are decayed before the update, there after it; of second order, and 0 by default
+    trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     fused = model.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=_BETAS, eps=_EPSILON, fused=fused)
