@@ -30,7 +30,12 @@ def index_command(
     head: console.Head = None,
     revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: console.Dtype = "float32",
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    truncate_dim: console.TruncateDim = None,
+    trust_remote_code: console.TrustCode = False,
+    dtype: console.Dtype = "auto",
     device: console.Device = "auto",
     column: Column = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
@@ -49,7 +54,11 @@ def index_command(
     console.require_choices(progress=(progress, console.PROGRESS))
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
-    made = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
+    made = SimCSE(
+        model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
+        prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
+        trust_code=trust_remote_code,
+    )  # fmt: skip
     with show_progress(progress) as made.progress:
         made.build_index(sentences, use_faiss=False)
     made.save_index(out)
@@ -99,7 +108,12 @@ def encode_command(
     head: console.Head = None,
     revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: console.Dtype = "float32",
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    truncate_dim: console.TruncateDim = None,
+    trust_remote_code: console.TrustCode = False,
+    dtype: console.Dtype = "auto",
     device: console.Device = "auto",
     column: Column = None,
     raw: Annotated[bool, typer.Option("--raw", help="Not scaled to length 1.")] = False,
@@ -117,7 +131,11 @@ def encode_command(
 
     console.require_choices(progress=(progress, console.PROGRESS))
     require_target(out, force)
-    opened = SimCSE(model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype)
+    opened = SimCSE(
+        model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
+        prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
+        trust_code=trust_remote_code,
+    )  # fmt: skip
     with show_progress(progress, "sentences") as show:
         record = encode_file(opened, file, out, column, not raw, force, show, console.aloud)
     shape = f"{record.sentences:,} sentences, {record.dimension} values each"
@@ -132,7 +150,12 @@ def demo_command(
     head: console.Head = None,
     revision: console.Revision = None,
     max_length: MaxLength = LENGTH,
-    dtype: console.Dtype = "float32",
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    truncate_dim: console.TruncateDim = None,
+    trust_remote_code: console.TrustCode = False,
+    dtype: console.Dtype = "auto",
     device: console.Device = "auto",
     column: Column = None,
     port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
@@ -154,8 +177,11 @@ def demo_command(
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
-    if index is not None and (corpus or pooling or head or revision):
-        raise UserError("--index has its own corpus and model settings; leave --corpus, --pooling, --head, --revision.")
+    own = corpus, pooling, head, revision, prompt, prompt_name, template, truncate_dim
+    if index is not None and any(value is not None for value in own):
+        raise UserError(
+            "--index has its own corpus and model settings; leave --corpus, --pooling, --prompt and the like."
+        )
     if index is None and model is None:
         raise UserError("no model: give --model (`--model mini` ships with simcse-bench), or --index.")
     with demo.take_port(host, port) as server:
@@ -166,8 +192,10 @@ def demo_command(
             sentences, blank = read_sentences(name, column)
             sentences = sentences if corpus else sentences[:EXAMPLES]
             opened = SimCSE(
-                str(model), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype
-            )
+                str(model), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
+                prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
+                trust_code=trust_remote_code,
+            )  # fmt: skip
             with show_progress(progress) as opened.progress:
                 opened.build_index(sentences)
             opened.progress = None
@@ -187,6 +215,8 @@ def demo_command(
 def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
     """The index's model, as it was used, with the index."""
     from simcse_bench.models import baselines
+    from simcse_bench.models.checkpoints import LIBRARY
+    from simcse_bench.models.prompts import SLOT, PromptOptions
     from simcse_bench.search import index
     from simcse_bench.search.simcse import SimCSE
 
@@ -198,7 +228,9 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
         "max_length": about["max_length"] or LENGTH,
     }
     if not baselines.is_baseline(name):
-        settings |= {"pooling": about["pooling"], "head": about["head"]}
+        template, own = about.get("template") or SLOT, about["pooling"] == LIBRARY
+        settings |= {"prompt": PromptOptions(template=template), "truncate_dim": about.get("truncate_dim")}
+        settings |= {} if own else {"pooling": about["pooling"], "head": about["head"]}
     try:
         opened = SimCSE(name, device, **settings)
     except UserError as error:

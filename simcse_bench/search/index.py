@@ -215,6 +215,8 @@ class IndexedModel(TypedDict):
     dtype: str
     located: str  # name, or the way to its folder from the index
     revision: NotRequired[str | None]
+    template: NotRequired[str]
+    truncate_dim: NotRequired[int]
 
 
 class IndexRecord(TypedDict):

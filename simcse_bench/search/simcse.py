@@ -16,6 +16,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluation.metrics import unit
 from simcse_bench.models.catalog import POOLERS
 from simcse_bench.models.open import open_model
+from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.search import index
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class SimCSE:
         head: str | None = None,
         revision: str | None = None,
         max_length: int = MAX_LENGTH,
-        dtype: str = "float32",
+        dtype: str = "auto",
+        prompt: PromptOptions = NO_WISH,
+        truncate_dim: int | None = None,
+        trust_code: bool = False,
     ):
         """Load a model.
 
@@ -70,7 +74,7 @@ class SimCSE:
                 differs from SimCSE: tool.py takes cls_before_pooler where the name holds "unsup", else cls.
             revision: of a model on the Hub.
             max_length: default of ``encode``, and what the index and ``similarity`` use.
-            dtype: float32, bfloat16 or float16.
+            dtype, prompt, truncate_dim, trust_code: see ``open_model``.
 
         Raises:
             UserError: whatever ``open_model`` refuses.
@@ -86,7 +90,10 @@ class SimCSE:
         self.max_length = max_length
         self.index: index.Index | None = None
         self.progress: Progress | None = None  # told (tokens done, tokens in all) of every list of sentences
-        self._settings: dict[str, Any] = {"revision": revision, "pooling": pooling, "head": head, "dtype": dtype}
+        self._settings: dict[str, Any] = {
+            "revision": revision, "pooling": pooling, "head": head, "dtype": dtype, "prompt": prompt,
+            "truncate_dim": truncate_dim, "trust_code": trust_code,
+        }  # fmt: skip
         self._loaded: dict[str, _Loaded] = {}
         self.device = _device_name(device)
         first = self._on(None)

@@ -1,5 +1,6 @@
 """The nearest, exactly: against brute force in float64, through numpy and faiss."""
 
+import json
 import shutil
 import sys
 import types
@@ -7,6 +8,7 @@ import types
 import numpy as np
 import pytest
 from kill_points import kill_points
+from tiny import sentences
 
 from simcse_bench.errors import UserError
 from simcse_bench.search.index import Index, load_index, make_store, save_index
@@ -145,3 +147,18 @@ def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier):
         assert sorted(p.name for p in folder.iterdir()) == ["index.json", "sentences.jsonl", "vectors.npy"], point
         assert [p.name for p in tmp_path.iterdir()] == ["idx"], point
     assert points > 15
+
+
+@pytest.mark.parametrize("asked", [["--template", "the dog {sentence} [MASK]", "--pooling", "mask"],
+                                   ["--prompt", "a cat ", "--pooling", "mean", "--truncate-dim", "8"]])  # fmt: skip
+def test_an_index_knows_its_prompt(cli, bert, tmp_path, asked):
+    (tmp_path / "text.txt").write_text("\n".join(sentences(12)) + "\n")
+    done = cli("index", "text.txt", "--model", bert, "--head", "none", "--out", "i", "--device", "cpu", *asked)
+    assert done.code == 0, done.err
+    done = cli("search", "i", sentences(12)[4], "--device", "cpu", "--format", "json")
+    assert done.code == 0, done.err
+    best = json.loads(done.out)[0]["results"][0]
+    assert (best["sentence"], round(best["score"], 4)) == (sentences(12)[4], 1.0)
+    record = json.loads((tmp_path / "i" / "index.json").read_text())
+    assert record["model"]["template"] == (asked[1] if "mask" in asked else "a cat {sentence}")
+    assert record["dimension"] == (32 if "mask" in asked else 8)
