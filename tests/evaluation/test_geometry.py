@@ -172,6 +172,7 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_an_analysis_never_replaces_another(cli, tmp_path):
     from tiny import tiny_bert
 
@@ -196,6 +197,7 @@ def test_an_analysis_never_replaces_another(cli, tmp_path):
     assert cli("analyze", "--model", tmp_path / "A" / "m", *own, "--split", "dev", "--force").code == 0
 
 
+@pytest.mark.slow
 def test_two_poolings_of_a_model_stand_side_by_side(cli):
     for pooling in ("mean", "cls"):
         done = cli("analyze", "--model", "mini", "--device", "cpu", "--pooling", pooling, "--head", "none")

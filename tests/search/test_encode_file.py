@@ -276,6 +276,7 @@ class Letters:
         return np.array([[self.scale * text.count(x) for x in "aeio"] for text in block], dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("target", ["v.npy", "v.parquet"])
 def test_killed_at_any_point_the_vectors_are_those_of_before_or_whole(text, target, earlier, monkeypatch):

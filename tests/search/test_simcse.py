@@ -66,7 +66,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("faiss", ["with", "without"])
+@pytest.mark.parametrize("faiss", [pytest.param("with", marks=pytest.mark.slow), "without"])
 def test_the_official_example_runs_unchanged_but_for_the_import(bert, tmp_path, faiss):
     """The steps of tool.py's own example, under the official model's name, with the index in each of its forms."""
     if faiss == "with":
