@@ -31,7 +31,6 @@ PROTOCOL = {"name": "simcse", "split": "test", "resamples": 1000}
 
 def test_keys_of_saved_reports():
     assert evaluation_key(MODEL, PROTOCOL, {"stsb": "ffff"}, None) == "6bfb944e4fb80f09"
-    assert evaluation_key({"name": "own"}, PROTOCOL, {"stsb": "ffff"}, 5) == "e7268f90232b2778"
     assert content_name(MODEL) == "simcse-bench/m-b066f636c5ba"
 
 

@@ -1,4 +1,4 @@
-"""evaluate(): read the tasks, embed every distinct sentence once, score."""
+"""evaluate(): read the tasks, embed every distinct sentence once, score, save."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.metrics import Floats, paired_cosine
+from simcse_bench.evaluation.metrics import Floats, paired_cosine, worst_pairs
 from simcse_bench.evaluation.scoring import score_entry, score_sts, score_transfer
-from simcse_bench.files import environment, now
+from simcse_bench.files import environment, now, require_writable
+from simcse_bench.models.identity import deciding
+from simcse_bench.models.open import Model, open_model
+from simcse_bench.models.own import as_rows
 from simcse_bench.progress import Say, silent
-from simcse_bench.reports.report import Report, evaluation_key
+from simcse_bench.reports.report import Report, evaluation_key, save_pairs
+from simcse_bench.reports.scores import write_report_tables
 
 if TYPE_CHECKING:  # torch is not needed to read, score or print
     from simcse_bench.models.encoders import Array, Encoder
@@ -29,30 +33,98 @@ Data = Pairs | Labelled
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: Encoder | Model | str,
     tasks: Sequence[Task],
     protocol: EvalProtocol | str = SIMCSE,
     where: DataSource = ANYWHERE,
     limit: int | None = None,
     suite: str = "custom",
+    name: str | None = None,
+    dtype: str | None = None,
+    save: str | Path | None = None,
+    force: bool = False,
 ) -> Report:
     """Evaluate an encoder on STS or transfer tasks.
 
     Args:
-        encoder: anything with ``encode(sentences) -> (n, d)``.
+        encoder: anything with ``encode(sentences) -> (n, d)``; or what ``open_model`` gives or takes.
         tasks: from ``load_suite`` or ``load_task``.
         protocol: "simcse" (the paper's) or "mteb", or an ``EvalProtocol`` of your own.
         where: the data; by default what is configured, or the official data from the Hub.
         limit: only the first pairs of every subset, for trying out.
         suite: name in the report.
+        name: of the encoder in the report; default: where it comes from, or its class.
+        dtype: what it computes in, for the report, where its weights do not say.
+        save: file for the report, such as ``results/sts/mine.json``; beside it the cosines of its pairs, which
+            ``compare`` needs, and its tables. The same evaluation is not computed again.
+        force: compute again, and replace another evaluation in that file.
 
     Raises:
-        UserError: unreadable data, NaN or constant embeddings.
+        UserError: unreadable data; NaN, misshapen or constant embeddings; another evaluation in the file.
     """
     if isinstance(protocol, str):
         protocol = named_protocol(protocol)
+    path = None if save is None else Path(save)
+    if path is not None:
+        if path.suffix != ".json":
+            raise UserError(f"save {path}: expected the name of a .json file.")
+        require_writable(path)
     data, skipped = read_all(tasks, protocol, data_folder(tasks, where), limit)
-    return score_all(encoder, tasks, data, skipped, protocol, limit, suite)[0]
+    if isinstance(encoder, Model):
+        encoder = encoder.load()
+    model = open_model(encoder, name=name, dtype=dtype or "auto")
+    if path is not None and not force:
+        fingerprints = {task: rows.fingerprint() for task, rows in data.items()}
+        key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, limit)
+        existing = existing_report(path, key, model.provenance, fingerprints)
+        if existing is not None:
+            return existing
+    report, similarities = score_all(model.load(), tasks, data, skipped, protocol, limit, suite)
+    if path is not None:
+        save_whole(path, report, data, similarities)
+    return report
+
+
+def existing_report(
+    path: Path, key: str, model: Mapping[str, Any], fingerprints: Mapping[str, str], otherwise: str = "force"
+) -> Report | None:
+    """The saved report of the same evaluation, where there is one.
+
+    Raises:
+        UserError: the file holds another evaluation.
+    """
+    if not path.exists():
+        return None
+    report = Report.load(path)
+    if report.key != key:
+        raise UserError(
+            f"{path} holds another evaluation ({_difference(report, model, fingerprints)}). "
+            f"Use {otherwise} to replace it, or another place or name."
+        )
+    return report
+
+
+def save_whole(path: Path, report: Report, data: Mapping[str, Data], similarities: Mapping[str, Floats]) -> None:
+    """Write a report, its pairs beside it, and its tables."""
+    worst = {n: worst_pairs(rows, similarities[n]) for n, rows in data.items() if isinstance(rows, Pairs)}
+    save_pairs(path, report.key, similarities, worst)
+    report.save(path)  # last: where it is, its pairs are
+    write_report_tables(report, path)
+
+
+def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+    """Which setting of a saved report is not the one asked for."""
+    there, here = deciding(report.model), deciding(model)
+    differences = [
+        f"{f} {there.get(f)} there, {here[f]} here" for f in here if f != "files" and there.get(f) != here[f]
+    ]
+    files = report.model.get("files") or {}
+    changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
+    differences += [f"{', '.join(changed)} differ"] if changed else []
+    saved = {name: task.get("data", {}).get("fingerprint") for name, task in report.tasks.items()}
+    data = [name for name, digest in fingerprints.items() if saved.get(name) != digest]
+    differences += [f"the data of {', '.join(data)} differ"] if data else []
+    return "; ".join(differences) or "other protocol settings"
 
 
 def read_all(
@@ -82,7 +154,7 @@ def read_all(
 
 
 def score_all(
-    encoder: Encoder,
+    encoder: Any,  # with its provenance, as ``Model.load`` gives it
     tasks: Sequence[Task],
     data: Mapping[str, Data],
     skipped: Mapping[str, str],
@@ -95,7 +167,7 @@ def score_all(
     start = time.perf_counter()
     whole = embed_once(encoder, data.values())
     embedded = time.perf_counter()
-    model: Mapping[str, Any] = getattr(encoder, "provenance", {"name": type(encoder).__name__})
+    model: Mapping[str, Any] = encoder.provenance
     device = str(model.get("device", "cpu"))
     results: dict[str, Any] = {}
     replicates: dict[str, dict[str, dict[str, Floats]]] = {}
@@ -200,12 +272,7 @@ def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:
 
 def finite_embeddings(encoder: Encoder, sentences: Sequence[str]) -> Array:
     """Embeddings (n, d), checked: right shape, finite."""
-    embeddings = np.asarray(encoder.encode(sentences), dtype=np.float32)
-    if embeddings.ndim != 2 or len(embeddings) != len(sentences):
-        raise UserError(
-            f"the encoder returned an array of shape {embeddings.shape} for {len(sentences)} sentences; "
-            "expected one row per sentence."
-        )
+    embeddings = as_rows(encoder.encode(sentences), len(sentences))
     bad = ~np.isfinite(embeddings).all(axis=1)
     if bad.any():
         raise UserError(

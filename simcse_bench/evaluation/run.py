@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench import bundled
-from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.pairs import data_folder
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.data.task import PROBE_NAMES, EvalProtocol, Task, load_suite, load_task, named_protocol
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluation.evaluate import Data, protocol_fields, read_all, score_all
-from simcse_bench.evaluation.metrics import worst_pairs
+from simcse_bench.evaluation.evaluate import Data, existing_report, protocol_fields, read_all, save_whole, score_all
 from simcse_bench.files import require_writable
-from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent
-from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path, save_pairs
+from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path
 from simcse_bench.reports.scores import write_report_tables
 
 
@@ -91,13 +89,8 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, settings.limit)
     existing = None
-    if path.exists() and not settings.force:
-        existing = Report.load(path)
-        if existing.key != key:
-            raise UserError(
-                f"{path} holds another evaluation ({_difference(existing, model.provenance, fingerprints)}). "
-                "Use --force to replace it, or another --out or --name."
-            )
+    if not settings.force:
+        existing = existing_report(path, key, model.provenance, fingerprints, "--force")
     return EvaluationPlan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
 
 
@@ -113,10 +106,9 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: 
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
-        worst = {n: worst_pairs(data, similarities[n]) for n, data in plan.data.items() if isinstance(data, Pairs)}
-        save_pairs(plan.path, report.key, similarities, worst)
-        report.save(plan.path)  # last: where it is, its pairs are
-    write_report_tables(report, plan.path)
+        save_whole(plan.path, report, plan.data, similarities)
+    else:
+        write_report_tables(report, plan.path)
     return report
 
 
@@ -160,16 +152,3 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Ev
     parts += [protocol[field] for field, value in usual.items() if protocol.get(field, value) != value]
     parts += [f"first{settings.limit}"] if settings.limit else []
     return "".join(f"--{p}" for p in (*parts, *model_variant(model)))
-
-
-def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
-    """Which setting of a saved report is not the one asked for."""
-    there, here = deciding(report.model), deciding(model)
-    differences = [f"{f} {there[f]} there, {here[f]} here" for f in here if f != "files" and there[f] != here[f]]
-    files = report.model.get("files") or {}
-    changed = [f for f, digest in (model.get("files") or {}).items() if files.get(f) != digest]
-    differences += [f"{', '.join(changed)} differ"] if changed else []
-    saved = {name: task.get("data", {}).get("fingerprint") for name, task in report.tasks.items()}
-    data = [name for name, digest in fingerprints.items() if saved.get(name) != digest]
-    differences += [f"the data of {', '.join(data)} differ"] if data else []
-    return "; ".join(differences) or "other protocol settings"

@@ -3,7 +3,7 @@
 Open ``open`` first: it goes through the others in their order.
 
 - ``catalog``      poolings, heads, the models whose settings are known
-- ``open``         --model NAME: a checkpoint or a baseline
+- ``open``         --model NAME: a checkpoint or a baseline; or an object
 - ``checkpoints``  find a model's files, decide pooling and head from what is known
 - ``identity``     what decides a vector: the one list for keys, indices, cards and tables
 - ``modules``      what a folder of sentence-transformers says, and whether it is read here
@@ -13,6 +13,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``agreement``    is it the model that transformers runs? probed when it is loaded
 - ``encoders``     the Encoder protocol, ``pool()``, batches without padding
 - ``library``      other forms of sentence-transformers, embedded by the library itself
+- ``own``          an object of the user's own: its vectors as ours, its fingerprints
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
 - ``baselines``    word vectors, given or random; BERT-whitening
 - ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read

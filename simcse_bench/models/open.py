@@ -1,4 +1,4 @@
-"""--model NAME: a checkpoint or a baseline, known by its fingerprints before anything is loaded."""
+"""--model NAME: a checkpoint or a baseline, known by its fingerprints before anything is loaded; or an object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import UserError
-from simcse_bench.models import baselines, checkpoints
+from simcse_bench.models import baselines, checkpoints, own
 from simcse_bench.models.prompts import NO_WISH, PromptOptions
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Model:
 
 
 def open_model(
-    model: str,
+    model: str | Any,
     revision: str | None = None,
     pooling: str | None = None,
     head: str | None = None,
@@ -47,37 +47,46 @@ def open_model(
     """Find a model and read its fingerprints.
 
     Args:
-        model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``.
+        model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``; or any object with ``encode``,
+            such as a SentenceTransformer.
         revision, pooling, head, max_length, prompt, truncate_dim, trust_code: see ``checkpoints.resolve``; meaningless
-            for word vectors.
+            for word vectors and objects.
         whiten: text to fit BERT-whitening on.
-        dtype: "auto": float32, or bfloat16 where the weights are stored so.
+        dtype: "auto": float32, or bfloat16 where the weights are stored so; of an object it is only recorded.
         device, batch_tokens: see ``loading.load_encoder``.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
-    words = None
-    if baselines.is_baseline(model):
+    if isinstance(model, Path):
+        model = str(model)
+    ready: Any = None  # an encoder that needs no loading
+    if not isinstance(model, str) or baselines.is_baseline(model):
         given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision,
                  "--prompt, --prompt-name or --template": prompt if prompt != NO_WISH else None,
                  "--truncate-dim": truncate_dim}  # fmt: skip
         wrong = [option for option, value in given.items() if value is not None]
-        dtype = "float32" if dtype == "auto" else dtype
-        if wrong or dtype != "float32":
-            raise UserError(f"{', '.join(wrong or ['--dtype'])}: does not apply to {model}.")
-        words = baselines.named_baseline(model)
-        provenance = words.provenance
+        if isinstance(model, str) and dtype not in ("auto", "float32"):
+            wrong.append("--dtype")
+        if wrong:
+            shown = model if isinstance(model, str) else f"an object of {type(model).__name__}"
+            raise UserError(f"{', '.join(wrong)}: does not apply to {shown}.")
+        if isinstance(model, str):
+            ready = baselines.named_baseline(model)
+            provenance = {**ready.provenance, "dtype": "float32"}
+        else:
+            provenance = own.describe(model, name, None if dtype == "auto" else dtype)
+            ready = own.OwnEncoder(model, provenance)
     else:
         checkpoint = checkpoints.resolve(
             model, revision, pooling, head, max_length,
             prompt=prompt, truncate_dim=truncate_dim, trust_code=trust_code,
         )  # fmt: skip
         dtype = checkpoint.settled_dtype(dtype)
-        provenance = checkpoint.provenance()
-    provenance |= {"dtype": dtype} | (baselines.whitening_provenance(whiten) if whiten else {})
+        provenance = {**checkpoint.provenance(), "dtype": dtype}
+    provenance |= baselines.whitening_provenance(whiten) if whiten else {}
     provenance["name"] = name or provenance["name"]
 
     def load(progress: Progress | None = None) -> Encoder:
-        encoder: Any = words
+        encoder = ready
         if encoder is None:
             from simcse_bench.models.library import load_library_encoder
             from simcse_bench.models.loading import load_encoder

@@ -27,10 +27,7 @@ _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or e
 
 
 class Provenance(TypedDict):
-    """A model, as a file of ours holds it: what decides its vectors, and where it is from.
-
-    An encoder of the user's own need not say more than its name.
-    """
+    """A model, as a file of ours holds it: what decides its vectors, and where it is from."""
 
     name: str
     revision: NotRequired[str | None]
@@ -46,6 +43,8 @@ class Provenance(TypedDict):
     usage: NotRequired[str]
     dtype: NotRequired[str]
     whiten: NotRequired[Mapping[str, str] | None]
+    object: NotRequired[str]  # of the user's own: module and class
+    name_or_path: NotRequired[str]
 
 
 class Entry(TypedDict):
@@ -241,10 +240,7 @@ def evaluation_key(
     model: Mapping[str, Any], protocol: Mapping[str, Any], fingerprints: Mapping[str, str], limit: int | None
 ) -> str:
     """Fingerprint of all that decides an evaluation's numbers; batch size, device and versions are recorded only."""
-    identity = deciding(model)
-    if model.get("files") is None:  # an encoder of the user's own: nothing but its name tells it apart
-        identity["name"] = model.get("name")
-    return fingerprint([identity, protocol, fingerprints, limit])
+    return fingerprint([deciding(model), protocol, fingerprints, limit])
 
 
 def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:

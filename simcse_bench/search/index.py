@@ -207,8 +207,8 @@ class IndexedModel(TypedDict):
     """What the record says of the model; further facts of its provenance are kept."""
 
     name: str
-    pooling: str
-    head: str
+    pooling: str | None
+    head: str | None
     max_length: int | None
     preprocess: str | None
     files: Mapping[str, str]
@@ -238,7 +238,8 @@ def model_fingerprint(model: Mapping[str, Any]) -> str:
 def describe_model(model: Mapping[str, Any]) -> str:
     """A model in a sentence: name, pooling, head, length, fingerprint."""
     length = f", at most {model['max_length']} tokens" if model.get("max_length") else ""
-    return f"{model['name']} (pooling {model['pooling']}, head {model['head']}{length}; {model_fingerprint(model)})"
+    pooling, head = model.get("pooling") or "its own", model.get("head") or "its own"  # of the user's own: not said
+    return f"{model['name']} (pooling {pooling}, head {head}{length}; {model_fingerprint(model)})"
 
 
 def require_place(folder: Path, force: bool = True) -> None:

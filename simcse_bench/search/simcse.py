@@ -47,7 +47,7 @@ class SimCSE:
 
     def __init__(
         self,
-        model_name_or_path: str,
+        model_name_or_path: str | Any,
         device: Device = None,
         num_cells: int = 100,
         num_cells_in_search: int = 10,
@@ -65,7 +65,8 @@ class SimCSE:
         """Load a model.
 
         Args:
-            model_name_or_path: as for ``open_model``: folder, Hub id, catalog name, ``word-vectors:FILE``.
+            model_name_or_path: as for ``open_model``: folder, Hub id, catalog name, ``word-vectors:FILE``; or an object
+                with ``encode``.
             device: where to compute; None: a GPU where there is one.
             num_cells, num_cells_in_search: of ``build_index(faiss_fast=True)``.
             pooler: an official name of pooling and head, a key of ``catalog.POOLERS``.
@@ -97,7 +98,8 @@ class SimCSE:
         self._loaded: dict[str, _Loaded] = {}
         self.device = _device_name(device)
         first = self._on(None)
-        self.provenance = dict(getattr(first.encoder, "provenance", {})) | {"max_length": first.length(max_length)}
+        said = dict(getattr(first.encoder, "provenance", {}))
+        self.provenance = said | {"max_length": first.length(max_length) or said.get("max_length")}
 
     @property
     def model(self) -> Any:
@@ -233,7 +235,9 @@ class SimCSE:
 
     def save_index(self, folder: str | Path) -> None:
         """Write the index to a folder, whole or not at all; an index that is there is replaced."""
-        where = index.note_model(self.model_name_or_path, Path(folder))
+        model = self.model_name_or_path
+        name = model if isinstance(model, str) else str(self.provenance["name"])  # an object is not found again
+        where = index.note_model(name, Path(folder))
         index.save_index(self._index(), Path(folder), self.provenance, where)
 
     def load_index(self, folder: str | Path, use_faiss: bool | None = None, faiss_fast: bool = False) -> None:
