@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -184,18 +184,18 @@ def demo_command(
 
 def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
     """The index's model, as it was used, with the index."""
-    from simcse_bench.models import baselines
+    from simcse_bench.models.open import takes_no_settings
     from simcse_bench.search import index
     from simcse_bench.search.simcse import SimCSE
 
     about = index.read_index_record(folder)["model"]
     name = model or index.locate_model(str(about["located"]), folder)
-    settings = {} if baselines.is_baseline(name) else {k: about[k] for k in ("pooling", "head")}
-    revision = about.get("revision") if model is None else None
+    settings: dict[str, Any] = {"dtype": "float32"}
+    if not takes_no_settings(name):
+        settings = {k: about[k] for k in ("pooling", "head", "dtype")}
+        settings["revision"] = about.get("revision") if model is None else None
     try:
-        opened = SimCSE(
-            name, device, **settings, revision=revision, dtype=about["dtype"], max_length=about["max_length"] or LENGTH
-        )
+        opened = SimCSE(name, device, **settings, max_length=about["max_length"] or LENGTH)
     except UserError as error:
         raise UserError(
             *error.problems, f"{folder} was made with {about['name']}; say where it is: --model."
