@@ -24,7 +24,10 @@ OURS = "for our own tasks only"  # marks options that mteb's tasks decide themse
 
 def evaluate_command(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words, mteb:NAME."),
+    ],
     suite: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +89,7 @@ def evaluate_command(
     simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
     simcse-bench eval --model Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
     simcse-bench eval --model runs/mine --suite transfer --probe fast
+    simcse-bench eval --model mteb:Qwen/Qwen3-Embedding-0.6B
     simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
     simcse-bench eval --model runs/mine --suite 'mteb:MTEB(eng, v2)'
     simcse-bench eval --model VoVanPhuc/sup-SimCSE-VietNamese-phobert-base --dry-run

@@ -214,25 +214,23 @@ def demo_command(
 
 def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
     """The index's model, as it was used, with the index."""
-    from simcse_bench.models import baselines
     from simcse_bench.models.checkpoints import LIBRARY
+    from simcse_bench.models.open import takes_no_settings
     from simcse_bench.models.prompts import SLOT, PromptOptions
     from simcse_bench.search import index
     from simcse_bench.search.simcse import SimCSE
 
     about = index.read_index_record(folder)["model"]
-    name = model or index.locate_model(about["located"], folder)
-    settings: dict[str, Any] = {
-        "revision": about.get("revision") if model is None else None,
-        "dtype": about["dtype"],
-        "max_length": about["max_length"] or LENGTH,
-    }
-    if not baselines.is_baseline(name):
-        template, own = about.get("template") or SLOT, about["pooling"] == LIBRARY
-        settings |= {"prompt": PromptOptions(template=template), "truncate_dim": about.get("truncate_dim")}
-        settings |= {} if own else {"pooling": about["pooling"], "head": about["head"]}
+    name = model or index.locate_model(str(about["located"]), folder)
+    settings: dict[str, Any] = {"dtype": "float32"}
+    if not takes_no_settings(name):
+        template = PromptOptions(template=about.get("template") or SLOT)
+        settings = {"dtype": about.get("dtype", "auto"), "prompt": template, "truncate_dim": about.get("truncate_dim")}
+        settings["revision"] = about.get("revision") if model is None else None
+        if about["pooling"] != LIBRARY:
+            settings |= {"pooling": about["pooling"], "head": about["head"]}
     try:
-        opened = SimCSE(name, device, **settings)
+        opened = SimCSE(name, device, **settings, max_length=about["max_length"] or LENGTH)
     except UserError as error:
         raise UserError(
             *error.problems, f"{folder} was made with {about['name']}; say where it is: --model."

@@ -19,6 +19,7 @@ from simcse_bench.files import read_json
 from simcse_bench.models import baselines, checkpoints
 from simcse_bench.models.catalog import HEADS, POOLINGS, known_model
 from simcse_bench.models.checkpoints import Checkpoint
+from simcse_bench.models.mteb_model import PREFIX, registry_entry
 from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.models.weights import weight_files
 from simcse_bench.reports.table import Table
@@ -58,8 +59,9 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
     with tempfile.TemporaryDirectory() as scratch:
         provenance, rows = _model(asked, Path(scratch))
     provenance |= {"name": asked.name or provenance["name"]}
-    stored = "how its weights are stored" if provenance["dtype"] != "float32" else "the default"
-    rows.append(["dtype", provenance["dtype"], stored if asked.dtype == "auto" else "--dtype"])
+    if dtype := provenance.get("dtype"):  # else known once it is loaded
+        stored = "how its weights are stored" if dtype != "float32" else "the default"
+        rows.append(["dtype", dtype, stored if asked.dtype == "auto" else "--dtype"])
     if asked.whiten is not None:
         provenance["whiten"] = {asked.whiten.name: ""}
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
@@ -80,6 +82,10 @@ def _model(asked: Asked, scratch: Path) -> tuple[dict[str, Any], list[list[str]]
         words = baselines.named_baseline(asked.model)
         pooling = ["pooling", words.provenance["pooling"], "word vectors have one"]
         return words.provenance | {"dtype": "float32"}, [["files", str(words.file), "--model"], pooling]
+    if asked.model.startswith(PREFIX):
+        meta = registry_entry(asked.model)
+        said = {"name": PREFIX + meta.name, "revision": meta.revision, "library": "mteb"}
+        return said, [["revision", str(meta.revision), "mteb's registry"]]
     problem = ""
     try:
         checkpoint = checkpoints.resolve(

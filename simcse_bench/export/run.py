@@ -18,8 +18,8 @@ from typing_extensions import TypedDict
 from simcse_bench import bundled
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import environment, now, require_writable, sha256, write_json, write_text
-from simcse_bench.models.baselines import is_baseline
 from simcse_bench.models.checkpoints import Checkpoint, resolve
+from simcse_bench.models.open import takes_no_settings
 from simcse_bench.models.weights import MLP_KEYS, SETTINGS_FILE, dense_head, mlp_head, tensor_names
 from simcse_bench.schema import read_record
 from simcse_bench.training.folder import RUN_RECORD as RUN
@@ -129,8 +129,8 @@ def find_model(
     Raises:
         UserError: a run that is not finished or not whole (it says what is missing), whatever ``resolve`` refuses.
     """
-    if is_baseline(name):
-        raise UserError(f"{name}: word vectors are no transformers model; there is nothing to export.")
+    if takes_no_settings(name):
+        raise UserError(f"{name}: no transformers model of a folder or the Hub; there is nothing to export.")
     folder = Path(name)
     given = name != bundled.MODEL and len(name) < 4096 and "\0" not in name and folder.is_dir()
     record = _finished(folder) if given else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import UserError
 from simcse_bench.models import baselines, checkpoints, own
+from simcse_bench.models.mteb_model import PREFIX
 from simcse_bench.models.prompts import NO_WISH, PromptOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Model:
         return str(self.provenance["name"])
 
 
+def takes_no_settings(model: str) -> bool:
+    """Whether a name means an encoder with its own settings only: a baseline, or a model of mteb's registry."""
+    return baselines.is_baseline(model) or model.startswith(PREFIX)
+
+
 def open_model(
     model: str | Any,
     revision: str | None = None,
@@ -47,10 +53,10 @@ def open_model(
     """Find a model and read its fingerprints.
 
     Args:
-        model: folder, Hub id, catalog name, ``word-vectors:FILE``, or ``random-words``; or any object with ``encode``,
-            such as a SentenceTransformer.
+        model: folder, Hub id, catalog name, ``word-vectors:FILE``, ``random-words``, or ``mteb:NAME`` for a model of
+            mteb's registry; or any object with ``encode``, such as a SentenceTransformer.
         revision, pooling, head, max_length, prompt, truncate_dim, trust_code: see ``checkpoints.resolve``; meaningless
-            for word vectors and objects.
+            for word vectors, objects, and mteb's models (loaded at once; trust_code applies).
         whiten: text to fit BERT-whitening on.
         dtype: "auto": float32, or bfloat16 where the weights are stored so; of an object it is only recorded.
         device, batch_tokens: see ``loading.load_encoder``.
@@ -59,16 +65,21 @@ def open_model(
     if isinstance(model, Path):
         model = str(model)
     ready: Any = None  # an encoder that needs no loading
-    if not isinstance(model, str) or baselines.is_baseline(model):
+    if not isinstance(model, str) or takes_no_settings(model):
+        by_mteb = isinstance(model, str) and model.startswith(PREFIX)
         given = {"--pooling": pooling, "--head": head, "--max-length": max_length, "--revision": revision,
                  "--prompt, --prompt-name or --template": prompt if prompt != NO_WISH else None,
-                 "--truncate-dim": truncate_dim}  # fmt: skip
+                 "--truncate-dim": truncate_dim, "--batch-tokens": batch_tokens if by_mteb else None}  # fmt: skip
         wrong = [option for option, value in given.items() if value is not None]
         if isinstance(model, str) and dtype not in ("auto", "float32"):
             wrong.append("--dtype")
         if wrong:
             shown = model if isinstance(model, str) else f"an object of {type(model).__name__}"
             raise UserError(f"{', '.join(wrong)}: does not apply to {shown}.")
+        if by_mteb:
+            from simcse_bench.models.mteb_model import MtebEncoder
+
+            model = MtebEncoder(model, device, trust_code)
         if isinstance(model, str):
             ready = baselines.named_baseline(model)
             provenance = {**ready.provenance, "dtype": "float32"}

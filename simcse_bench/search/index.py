@@ -212,7 +212,7 @@ class IndexedModel(TypedDict):
     max_length: int | None
     preprocess: str | None
     files: Mapping[str, str]
-    dtype: str
+    dtype: NotRequired[str]
     located: str  # name, or the way to its folder from the index
     revision: NotRequired[str | None]
     template: NotRequired[str]

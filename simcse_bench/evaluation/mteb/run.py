@@ -16,9 +16,10 @@ from typing import Any
 
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.mteb.adapter import MtebModel, ShowPass
-from simcse_bench.evaluation.mteb.selection import Selection, import_mteb, select_mteb
+from simcse_bench.evaluation.mteb.selection import Selection, select_mteb
 from simcse_bench.files import ENV_CACHE, cache_dir, environment, fingerprint, now, require_writable, write_text
 from simcse_bench.hub import hub_errors
+from simcse_bench.models.mteb_model import import_mteb
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Say, silent
 from simcse_bench.reports.mteb import FOLDER, MtebReport, draw_mteb
@@ -57,6 +58,8 @@ def plan_mteb(model: Model, spec: str, out: Path, force: bool = False, export: P
         UserError: see ``select_mteb``; a report of another evaluation in the same file (without force); an export
             folder among the reports.
     """
+    if model.provenance.get("library") == "mteb":
+        raise UserError(f"{model.name} on {spec}: mteb's own model on mteb's own tasks; use `mteb run` for that.")
     if export is not None:
         if export.resolve().is_relative_to(out.resolve()):
             raise UserError(f"--mteb-json {export}: lies in the folder of our own reports, {out}; choose another.")

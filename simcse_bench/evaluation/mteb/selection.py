@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simcse_bench.errors import UserError, suggestion, unknown
-from simcse_bench.files import ENV_CACHE, cache_dir
+from simcse_bench.models.mteb_model import PREFIX, import_mteb
 
-PREFIX = "mteb:"
 HOW = "expected names of mteb's tasks (mteb:BIOSSES,STS22.v2[en]) or one of its benchmarks ('mteb:MTEB(eng, v2)')"
 _COMMA = re.compile(r",(?![^(\[]*[)\]])")  # those inside brackets belong to a name or its subsets
 
@@ -23,16 +21,6 @@ class Selection:
     label: str
     tasks: Sequence[Any]  # mteb.AbsTask
     benchmark: Any = None  # mteb.Benchmark, where the choice is one whole benchmark
-
-
-def import_mteb() -> Any:
-    """mteb; its import makes a cache folder of its own, here below ours unless $MTEB_CACHE names another."""
-    os.environ.setdefault("MTEB_CACHE", str(cache_dir() / "mteb"))
-    try:
-        import mteb
-    except OSError as error:
-        raise UserError(f"mteb cannot make its cache folder: {error}. Set {ENV_CACHE}.") from error
-    return mteb
 
 
 def select_mteb(spec: str) -> Selection:
