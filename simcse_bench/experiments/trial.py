@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired
@@ -18,7 +17,7 @@ from simcse_bench.models.encoders import out_of_memory
 from simcse_bench.progress import silent
 from simcse_bench.reports.report import Provenance
 from simcse_bench.schema import read_record
-from simcse_bench.training.folder import RunFolder, shown_config
+from simcse_bench.training.folder import RunFolder, remove_whole, shown_config
 from simcse_bench.training.run import RunOptions, train
 from simcse_bench.training.together import train_together
 
@@ -161,7 +160,7 @@ def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, A
     out = sweep.folder / RUNS / trial.path.stem
     begun = None if force else RunFolder(out).config()
     if force or (begun is not None and begun != trial.config):
-        shutil.rmtree(out, ignore_errors=True)
+        remove_whole(out)
     # a score that selects nothing is taken once, by measure
     options = dataclasses.replace(sweep.options, out=out, resume=True, force=False, lone_score=False)
     if sweep.processes > 1:
@@ -169,7 +168,7 @@ def _trained(sweep: Sweep, trial: Trial, force: bool, show: Show) -> dict[str, A
     else:
         record = train(trial.config, options, show, silent)
     measured = measure(out, trial.config.eval_task, options)
-    shutil.rmtree(out)
+    remove_whole(out)  # a kill between the two leaves a folder that is gone on with, or none
     with contextlib.suppress(OSError):  # failed trials keep theirs
         out.parent.rmdir()
     run = {k: v for k, v in record.items() if k not in ("config", "existing", "status", "schema")}

@@ -232,7 +232,7 @@ class RunFolder:
         """Remove a checkpoint, whole or not at all."""
         path = self.checkpoints().get(step)
         if path is not None:
-            _remove_whole(path)
+            remove_whole(path)
 
     def state(self, step: int) -> State:
         """The state of a checkpoint, whose files are found to be those that were written.
@@ -292,7 +292,7 @@ class RunFolder:
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints and what killed commands have left."""
         try:
-            _remove_whole(self.path / "checkpoints")
+            remove_whole(self.path / "checkpoints")
             for path in filter(lambda p: _LEFT_OVER.match(p.name), list(self.path.glob(".*"))):
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -335,7 +335,7 @@ def _holds(path: Path, digest: str) -> bool:
         return False
 
 
-def _remove_whole(folder: Path) -> None:
+def remove_whole(folder: Path) -> None:
     """Rename a folder out of the way, then remove it: a kill leaves it as it is or gone."""
     if folder.exists():
         hidden = folder.with_name(f".old-{folder.name}")
