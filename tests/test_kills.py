@@ -91,10 +91,11 @@ def test_a_sweep_and_its_report_killed_at_writes(bert, senteval, place, tmp_path
         }
         shutil.rmtree(out)
     assert points >= 3
+    shutil.rmtree(out)
     shutil.copytree(whole, out)
     for path in out.rglob("table.*"):
         path.write_text("stale")
-    for _ in killed_at_each_write(["report", out], [out], log, env, every=2):
+    for _ in killed_at_each_write(["report", out], [out], log, env, every=3):
         assert {p.suffix for p in out.rglob("*.json")} == {".json"}
         assert contents(out).keys() >= {k for k in contents(whole) if k.endswith(".json")}
         run_to_the_end(["report", out], log, env)
