@@ -145,6 +145,8 @@ def dropout(x: torch.Tensor, p: float) -> torch.Tensor:
     dropped = round(p * 65536)
     if not dropped:
         return x
+    if dropped == 65536:
+        return x * 0
     n = x.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
     kept = words.view(torch.int16)[:n].view(x.shape) >= dropped - 32768

@@ -12,7 +12,7 @@ import torch
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import Array, batch_defaults, embed_in_batches
-from simcse_bench.models.loading import torch_device
+from simcse_bench.models.loading import require_loadable, torch_device
 from simcse_bench.models.prompts import Prompt
 from simcse_bench.progress import Progress
 
@@ -79,6 +79,7 @@ def load_library_encoder(
     """
     import sentence_transformers
 
+    require_loadable(dtype, batch_tokens)
     where = torch_device(device)
     code = checkpoint.modules.code if checkpoint.modules else ()
     if code and not checkpoint.trust_code:

@@ -182,10 +182,7 @@ def load_encoder(
     Raises:
         UserError: whatever ``load_backbone`` refuses, a length above the model's limit.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    if batch_tokens is not None and batch_tokens < 1:
-        raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
+    require_loadable(dtype, batch_tokens)
     torch_dtype, where = getattr(torch, dtype), torch_device(device)
     if checkpoint.library:
         raise UserError(
@@ -250,6 +247,14 @@ def _code_notes(checkpoint: Checkpoint) -> list[str]:
     names = ", ".join(files) or ", ".join(str(v) for v in config["auto_map"].values())
     of = f" of revision {checkpoint.revision}" if checkpoint.revision else ""
     return [f"{checkpoint.name}: Python code of its own{of} runs: {names}."]
+
+
+def require_loadable(dtype: str, batch_tokens: int | None) -> None:
+    """UserError for a type or a budget that no model is loaded with."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
 
 
 def _max_length(checkpoint: Checkpoint, backbone: Backbone) -> int:

@@ -197,6 +197,15 @@ def test_dropout_of_zero_is_the_identity():
     assert dropout(x, 0.0) is x
 
 
+def test_dropout_of_everything_leaves_nothing():
+    for p in (1.0, 0.999999):
+        x = torch.ones(5, requires_grad=True)
+        found = dropout(x, p)
+        assert torch.equal(found, torch.zeros(5))
+        found.sum().backward()
+        assert torch.equal(x.grad, torch.zeros(5))
+
+
 def test_dropouts_gradient_is_its_own_mask():
     torch.manual_seed(0)
     x = torch.rand(40, 50) + 1

@@ -268,6 +268,13 @@ def test_a_pooling_of_a_form_that_the_library_embeds(tmp_path):
     )
 
 
+def test_a_type_that_is_none_is_told_of_every_form(tmp_path):
+    for form in ("mean", "static"):
+        folder = save(tmp_path / form, form)
+        assert "unknown dtype 'float23'; did you mean 'float32'" in problem(folder, dtype="float23")
+        assert "--batch-tokens 0" in problem(folder, batch_tokens=0)
+
+
 def test_weights_of_another_kind(tmp_path):
     folder = save(tmp_path, "mean")
     (folder / "model.safetensors").rename(folder / "model.Q4.gguf")
