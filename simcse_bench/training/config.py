@@ -45,10 +45,10 @@ AUGMENTATIONS = {
     "synonym": "one word replaced by a WordNet synonym",
     "mlm": "rate of the tokens masked and filled in by a masked language model",
 }
-# Changed fields of TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, bfloat16
+# Changed fields of TrainConfig. Source: paper, Table A.1; SimCSE README and run_*_example.sh (epochs, dtype auto
 # stands for the scripts' --fp16, the batch is the total over GPUs).
-_SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtype": "bfloat16"}
-_UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "bfloat16"}
+_SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtype": "auto"}
+_UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "auto"}
 _ROBERTA = "FacebookAI/roberta"
 _BERT = "google-bert/bert"
 # The embedded encoder (bundled.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
@@ -82,7 +82,7 @@ _CHOICES: Mapping[str, Sequence[str] | Mapping[str, str]] = {
     "augmentation": AUGMENTATIONS,
     "objective": OBJECTIVES,
     "gather": GATHERS,
-    "dtype": DTYPES,
+    "dtype": ("auto", *DTYPES),
 }
 
 
@@ -112,7 +112,11 @@ class TrainConfig:
     weight_decay: float = _set(0.0, "AdamW's; SimCSE: 0")
     max_grad_norm: float = _set(1.0, "gradients are clipped to this norm; 0: never; SimCSE: 1.0")
     seed: int = _set(42, "of everything drawn; SimCSE: 42")
-    dtype: str = _set("float32", "float32, or autocast to bfloat16 or float16; weights stay float32")
+    dtype: str = _set(
+        "float32",
+        "float32, or autocast to bfloat16 or float16 (weights stay float32); auto: bfloat16 where the GPU or the "
+        "processor multiplies in it, else float32",
+    )
 
     similarity: str = _set("cosine", "cosine / temperature, or dot (plain dot product; Table D.1)")
     temperature: float = _set(0.05, "of the cosine; Table D.1")
@@ -161,10 +165,15 @@ class TrainConfig:
         return fingerprint(dataclasses.asdict(self))
 
     def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
-        """``eval_task`` auto replaced by what it stands for on this machine: STS-B where its data is, else ours."""
-        if self.eval_task != "auto":
-            return self
-        return dataclasses.replace(self, eval_task="stsb" if is_configured(where) else bundled.TASK)
+        """Each "auto" replaced by what it stands for on this machine: of ``eval_task`` and ``dtype``."""
+        changes = {}
+        if self.eval_task == "auto":
+            changes["eval_task"] = "stsb" if is_configured(where) else bundled.TASK
+        if self.dtype == "auto":
+            from simcse_bench.models.cpu_kernels import multiplies_in_bfloat16
+
+            changes["dtype"] = "bfloat16" if multiplies_in_bfloat16() else "float32"
+        return dataclasses.replace(self, **changes)
 
     def check(self) -> TrainConfig:
         """Self, where every value is possible; else a UserError with all problems."""
@@ -256,7 +265,7 @@ def recipe(name: str | None, settings: Sequence[str] = (), where: DataSource | N
     Args:
         name: a key of ``RECIPES``; None: the defaults.
         settings: see ``with_settings``.
-        where: settles ``eval_task`` auto by the data that is there.
+        where: the data that is there, which settles every "auto", see ``TrainConfig.settled``.
     """
     if name is not None and name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
