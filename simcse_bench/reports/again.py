@@ -42,7 +42,10 @@ def analyze_command(analysis: Analysis) -> str:
 
 
 def ablation_command(summary: Summary) -> str:
-    """``simcse-bench run-ablation …`` with every setting that all arms share; "" where no trial has finished."""
+    """``simcse-bench run-ablation …`` with every setting that all arms share; "" where no trial has finished.
+
+    A line more for arms that have more seeds than others.
+    """
     base = summary["base"]
     if not base:
         return ""
@@ -53,10 +56,16 @@ def ablation_command(summary: Summary) -> str:
         start = [("--recipe", summary["preset"]), *(("--vary", one) for one in _grid(fields, arms))]
     else:
         start = [("--preset", summary["preset"])]
-    start += [("--seeds", str(max(len(arm["seeds"]) for arm in summary["arms"])))]
     chosen = {**{k: v for k, v in base.items() if v not in (None, "", [])}, "seed": min(seeds)}
     named = [(f"--{key}", str(chosen.pop(key))) for key in ("model", "train") if key in chosen]
-    return _line(["run-ablation", summary["name"]], [*start, *named, *(("--set", _set(*o)) for o in chosen.items())])
+    shared = [*named, *(("--set", _set(*setting)) for setting in chosen.items())]
+    counts = {arm["arm"]: len(arm["seeds"]) for arm in summary["arms"]}
+    lines = []
+    for count in sorted(set(counts.values()) - {0}):
+        some = [arm for arm, n in counts.items() if n >= count]
+        only = [("--arm", arm) for arm in some] if len(some) < len(counts) else []
+        lines.append(_line(["run-ablation", summary["name"]], [*start, ("--seeds", str(count)), *only, *shared]))
+    return "\n".join(lines)
 
 
 def reproduce_command(record: Mapping[str, Any]) -> str:
@@ -80,9 +89,7 @@ def _model(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for option in ("pooling", "head"):
         if "--" in asked and model.get(option):
             yield f"--{option}", str(model[option])
-    if "--max-length" in asked:
-        yield "--max-length", str(model["max_length"])
-    for option in ("revision", "template", "truncate_dim"):
+    for option in ("max_length", "revision", "template", "truncate_dim"):
         if model.get(option):
             yield f"--{option.replace('_', '-')}", str(model[option])
     if model.get("dtype", "float32") not in _RECORDED:
@@ -106,7 +113,7 @@ def _grid(fields: Sequence[str], arms: Sequence[str]) -> list[str]:
 
 
 def _set(field: str, value: Any) -> str:
-    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if value is True else str(value)
+    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
     return f"{field}={shown}"
 
 

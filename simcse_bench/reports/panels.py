@@ -25,6 +25,8 @@ VERDICTS = {
     "not run": ("none", "–"),
 }
 
+_ABSURD = 1e9  # a score or a difference of a damaged file: it gets no place on an axis
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -37,7 +39,7 @@ class Axis:
     @staticmethod
     def around(values: Iterable[float], *, zero: bool = False) -> Axis:
         """The axis that holds these values (and 0), with round ticks and a little room at its ends."""
-        within = [v for v in values if math.isfinite(v)] + [0.0] * zero or [0.0]
+        within = [v for v in values if abs(v) < _ABSURD] + [0.0] * zero or [0.0]
         low, high = min(within), max(within)
         room = 0.04 * (high - low) or 0.5
         low, high = low - room, high + room
@@ -80,9 +82,9 @@ def statements(found: Sequence[Found]) -> dict[str, Any]:
             "value": result.get("value"),
             "interval": result.get("interval"),
             "paper": result.get("published"),
-            "shown": shown_numbers("{:+.2f}", result.get("value")),
-            "between": shown_numbers("{:+.1f} to {:+.1f}", *(result.get("interval") or ())),
-            "shown_paper": shown_numbers("{:+.1f}", result.get("published")),
+            "shown": _signed("{:+.2f}", result.get("value")),
+            "between": _signed("{:+.1f} to {:+.1f}", *(result.get("interval") or ())),
+            "shown_paper": _signed("{:+.1f}", result.get("published")),
             **_verdict(result["verdict"]),
         }
         groups.setdefault(f.title, {}).setdefault(result["text"], []).append(line)
@@ -90,6 +92,7 @@ def statements(found: Sequence[Found]) -> dict[str, Any]:
     return {
         "axis": Axis.around((v for v in values if v is not None), zero=True),
         "groups": groups,
+        "embedded": all(f.source.embedded for f in found),
         "counts": [{**_verdict(name), "count": n} for name, n in counts.items() if n],
     }
 
@@ -119,7 +122,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
             "arm": arm["arm"],
             "reference": arm is reference,
             "shown": shown_spread(dev["mean"], dev["sd"]) if dev else shown_numbers("", None),
-            "difference": shown_numbers("{:+.2f}", apart["value"] if apart else None),
+            "difference": _signed("{:+.2f}", apart["value"] if apart else None),
             "mean": dev["mean"] - ours if dev else None,
             "interval": apart["interval"] if apart and start is not None else None,
             "seeds": [v - ours for v in dev["values"]] if dev else [],
@@ -144,7 +147,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
         "reference": summary["reference"],
         "made": {
             "title": summary["title"],
-            "facts": {**ablation.ablation_provenance(summary), "folder": place},
+            "facts": [*ablation.ablation_provenance(summary).items(), ("folder", place)],
             "command": part_of or ablation_command(summary),
         },
     }
@@ -171,7 +174,7 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
         "notes": geometry.geometry_table(analyses).notes,
         "made": {
             "title": "Geometry",
-            "facts": {**geometry.geometry_provenance(named), "folder": place},
+            "facts": [*geometry.geometry_provenance(named).items(), ("folder", place)],
             "command": part_of or "\n".join(dict.fromkeys(map(analyze_command, analyses))),
         },
     }  # fmt: skip
@@ -181,6 +184,11 @@ def _round_step(least: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is not below ``least``."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * n for n in (1, 2, 5, 10) if power * n >= least * (1 - 1e-9))
+
+
+def _signed(form: str, *numbers: float | None) -> str:
+    """With a minus, not a hyphen."""
+    return shown_numbers(form, *numbers).replace("-", "−")
 
 
 def _verdict(name: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _findings(results: Results) -> list[panels.Found]:
             source = panels.Source(trained, model["embedded"], _ident(place))
             found += [panels.Found(source, summary["title"], f) for f in summary["findings"]]
     for place, record in results.reproductions.items():
-        trained = ablation.shown_training("reproduction", "the recipes' text", [record["seeds"]])
+        trained = f"reproduction, preset {record['preset']}, {record['seeds']} seed" + "s" * (record["seeds"] > 1)
         source = panels.Source(trained, record["preset"] == "mini", _ident(place))
         found += [panels.Found(source, "Main table", f) for f in record["statements"]]
     return sorted(found, key=lambda f: f.title != "Main table")
@@ -105,9 +105,6 @@ def _by_source(results: Results, sweeps: Mapping[str, dict[str, Any]]) -> list[d
 
 
 def _paper(place: str, record: Reproduced) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    for statement in record["statements"]:
-        counts[statement["verdict"]] = counts.get(statement["verdict"], 0) + 1
     facts = {
         "preset": record["preset"],
         "seeds": str(record["seeds"]),
@@ -116,7 +113,7 @@ def _paper(place: str, record: Reproduced) -> dict[str, Any]:
         **machine_facts(record["environment"]),
         "created": record["created"],
     }
-    made = {"title": record["paper"], "facts": facts, "command": reproduce_command(record)}
+    made = {"title": record["paper"], "facts": [*facts.items()], "command": reproduce_command(record)}
     return {"id": _ident(place), "place": place, "embedded": record["preset"] == "mini", "made": made, "record": record}
 
 

@@ -169,18 +169,19 @@ def _made(saved: Saved) -> dict[str, Any]:
     """What decided a report's numbers, and the command that makes them again."""
     report, model = saved.report, saved.report.model
     command = saved.part_of or eval_command(report)
+    facts = {
+        "model": shown_model(model),
+        "pooling, head": shown_settings(model),
+        "weights": shown_files(model),
+        "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
+        **machine_facts(report.environment),
+        "created": report.created,
+        "evaluation": report.key,
+        "report": saved.place,
+    }
     return {
         "name": model["name"],
-        "facts": {
-            "model": shown_model(model),
-            "pooling, head": shown_settings(model),
-            "weights": shown_files(model),
-            "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
-            **machine_facts(report.environment),
-            "created": report.created,
-            "evaluation": report.key,
-            "report": saved.place,
-        },
+        "facts": [*facts.items()],
         "data": {n: f"{t['n']} rows, {t['data']['fingerprint']}" for n, t in report.tasks.items()},
         "command": command,
         "note": f"{UNKNOWN}: the folder of the model with these weights." if UNKNOWN in command else "",

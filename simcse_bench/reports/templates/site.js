@@ -34,14 +34,14 @@ const pick = (scores, view) => {
 
 // ---- the drawer: a number, the command that makes it again, what decided it
 const drawer = document.getElementById("drawer");
-function open(title, score, made, extra = {}) {
+function open(title, score, made) {
   drawer.querySelector("h2").textContent = title;
   drawer.querySelector(".score").textContent = score;
   drawer.querySelector("pre").textContent = [...new Set(made.map((one) => one.command))].join("\n");
   drawer.querySelector(".note").textContent = made[0].note || "";
   document.getElementById("copied").textContent = "";
   const lists = made.map((one) => {
-    const facts = Object.entries({ ...one.facts, ...(one.extra || extra) }).filter(([, value]) => value);
+    const facts = [...one.facts, ...(one.extra || [])].filter(([, value]) => value);
     const list = make("dl", {}, ...facts.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, value)]));
     return made.length === 1 ? list : make("details", {}, make("summary", {}, one.name), list);
   });
@@ -67,7 +67,8 @@ for (const button of all("[data-made]"))
 
 // ---- a leaderboard
 function columnsOf(board, view) {
-  const shown = [{ title: "Avg.", task: null, of: (row) => pick(row.average, view), theirs: (paper) => paper.average }];
+  const average = { title: "Avg.", task: null, of: (row) => pick(row.average, view), theirs: (paper) => paper.average };
+  const shown = board.tasks.length > 1 ? [average] : []; // of one task it is the same number
   for (const task of board.tasks) {
     if (view.off.has(task.name)) continue;
     shown.push({
@@ -84,13 +85,10 @@ function columnsOf(board, view) {
   return shown;
 }
 
-function span(entries) {
-  const ends = entries.filter(Boolean).flatMap((entry) => [entry.value, ...(entry.interval || [])]);
-  const [low, high] = [Math.min(...ends), Math.max(...ends)];
-  return (x) => (high > low ? (100 * (x - low)) / (high - low) : 50);
-}
+// how far the widest interval of these scores reaches from its score
+const reach = (entries) => Math.max(...entries.filter((e) => e && e.interval).flatMap((e) => [e.value - e.interval[0], e.interval[1] - e.value]), 1e-9);
 
-function scoreCell(row, column, place, view, board) {
+function scoreCell(row, column, widest, view, board) {
   const entry = column.of(row);
   const cell = make("td", { class: column.task ? undefined : "average" });
   if (!entry) {
@@ -98,24 +96,23 @@ function scoreCell(row, column, place, view, board) {
     return fill(cell, why ? { title: `not scored: it ${why}` } : {}, ["–"]);
   }
   const words = entry.interval ? `95 %: ${between(entry.interval)}` : "no interval";
-  const spread = entry.sd === undefined ? null : ` ± ${number(entry.sd)}`;
+  const spread = entry.sd === undefined ? "" : ` ± ${number(entry.sd)}`;
   const button = make("button", { type: "button", class: "score", title: words }, make("span", { class: "value" }, number(entry.value)));
-  if (spread) button.append(make("small", {}, spread));
+  button.append(make("small", { class: "sd" }, spread));
   if (!view.off.has("bars") && entry.interval) {
-    const [low, high] = entry.interval.map(place);
+    const [low, high] = entry.interval.map((end) => 50 + (50 * (end - entry.value)) / widest);
     const bar = make("span", { class: "interval", "aria-hidden": "true" }, make("i"), make("b"));
     Object.assign(bar.firstChild.style, { left: `${low}%`, width: `${high - low}%` });
-    bar.lastChild.style.left = `${place(entry.value)}%`;
     button.append(bar);
   }
   button.addEventListener("click", () => {
-    const task = column.task ? column.title : "average";
+    const task = column.task ? column.title.replace("· ", "") : "average";
     const made = row.made.map((one) => ({
       ...one,
       command: one.command + (board.sts && one.command.includes(" eval ") ? flags(view) : ""),
-      extra: column.task ? { data: one.data[column.task] } : {},
+      extra: column.task ? [["data", one.data[column.task]]] : [],
     }));
-    open(`${row.of ? row.of + ", " : ""}${row.model}: ${task}`, `${number(entry.value)}${spread || ""} (${words})`, made);
+    open(`${row.of ? row.of + ", " : ""}${row.model}: ${task}`, `${number(entry.value)}${spread} (${words})`, made);
   });
   cell.append(button);
   return cell;
@@ -138,22 +135,22 @@ function nameCell(row, view, redraw) {
       if (!view.open.delete(row)) view.open.add(row);
       redraw((section) => all("button.fold", section).find((one) => one.textContent.startsWith(`${row.model}: `)));
     });
-    cell.append(make("br"), fold);
+    cell.append(fold);
   }
   return cell;
 }
 
-function linesOf(row, columns, places, view, board, redraw) {
+function linesOf(row, columns, widest, view, board, redraw) {
   const rank = pick(row.rank, view);
-  const tied = rank && rank.tied.length ? ranges(rank.tied) : "";
+  const tied = rank && rank.tied.length ? ranges([rank.rank, ...rank.tied].sort((a, b) => a - b)) : "";
   const first = make("td", { class: "rank" }, rank ? `${rank.rank}` : "–");
-  if (tied) first.append(make("small", { title: `noise leaves it equal to rank ${tied}` }, make("span", { class: "hidden" }, "equal to rank "), make("span", { "aria-hidden": "true" }, "≈ "), tied));
-  const cells = (of) => columns.map((column, i) => scoreCell(of, column, places[i], view, board));
+  if (tied) first.append(make("small", { title: `noise leaves ranks ${tied} equal to it` }, make("span", { class: "hidden" }, "not told from ranks "), make("span", { "aria-hidden": "true" }, "≈ "), tied));
+  const cells = (of) => columns.map((column) => scoreCell(of, column, widest, view, board));
   const lines = [make("tr", {}, first, nameCell(row, view, redraw), ...cells(row))];
   const paper = view.off.has("published") ? null : pick(row.published, view);
   if (paper) {
     const name = make("th", { scope: "row", class: "left name" }, make("span", { class: "paper-sign", "aria-hidden": "true" }, "◇ "), `published: ${paper.row}`, make("small", {}, paper.source));
-    lines.push(make("tr", { class: "published" }, make("td", { class: "rank" }), name, ...columns.map((c) => make("td", {}, number(c.theirs(paper))))));
+    lines.push(make("tr", { class: "published" }, make("td", { class: "rank" }), name, ...columns.map((c) => make("td", {}, number(c.theirs(paper)), make("span", { class: "sd" })))));
   }
   if (view.open.has(row))
     for (const seed of row.seeds) {
@@ -179,7 +176,7 @@ function drawBoard(board, view, section, focus) {
   const key = columns.find((c) => c.title === view.sort) || columns[0];
   const rows = sorted(board.rows.filter(fits(board)), key, view);
   section.hidden = rows.length === 0;
-  const places = columns.map((c) => span(rows.flatMap((row) => [c.of(row), ...(view.open.has(row) ? row.seeds.map(c.of) : [])])));
+  const widest = reach(columns.flatMap((c) => rows.flatMap((row) => [c.of(row), ...row.seeds.map(c.of)])));
   const head = make("tr", {}, make("th", { scope: "col", class: "rank" }, make("span", { class: "hidden" }, "rank"), make("span", { "aria-hidden": "true" }, "#")), make("th", { scope: "col", class: "left name" }, "model"));
   for (const column of columns) {
     const order = column === key ? (view.rising ? "ascending" : "descending") : "none";
@@ -192,7 +189,8 @@ function drawBoard(board, view, section, focus) {
     });
     head.append(make("th", { scope: "col", "aria-sort": order }, button));
   }
-  const body = rows.flatMap((row) => linesOf(row, columns, places, view, board, redraw));
+  const body = rows.flatMap((row) => linesOf(row, columns, widest, view, board, redraw));
+  section.querySelector("table").classList.toggle("spread", rows.some((row) => row.seeds.length > 0));
   section.querySelector("table").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
   drawStrips(board, view, rows, columns.filter((c) => !c.title.startsWith("· ")), section);
   const target = focus && focus(section);
@@ -340,7 +338,7 @@ function browse(models, part) {
           draw("line", { class: "ci", x1: `${gold}%`, x2: `${cosine}%`, y1: "50%", y2: "50%" }),
           draw("circle", { class: "seed", cx: `${gold}%`, cy: "50%", r: 3 }), draw("circle", { class: "mean", cx: `${cosine}%`, cy: "50%", r: 3.5 }));
         const sentences = ["left", "right"].map((side) => make("td", { class: "left words", dir: "auto" }, pair[side]));
-        return make("tr", {}, ...sentences, make("td", { class: "ranks" }, ranks), make("td", {}, number(pair.gold, 1)), make("td", {}, number(pair.cosine)));
+        return make("tr", {}, ...sentences, make("td", { class: "ranks" }, ranks), make("td", { "data-label": "gold" }, number(pair.gold, 1)), make("td", { "data-label": "cosine" }, number(pair.cosine)));
       });
     part.querySelector("table").replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
   };
@@ -351,7 +349,8 @@ function browse(models, part) {
     task.value = Math.max(0, titles.indexOf(before));
     show();
   };
-  model.append(...models.map((one, i) => make("option", { value: i }, `${one.model} (${one.place})`)));
+  const alike = (one) => models.filter((other) => other.model === one.model).length > 1;
+  model.append(...models.map((one, i) => make("option", { value: i }, alike(one) ? `${one.model} (${one.place})` : one.model)));
   model.addEventListener("change", offer);
   task.addEventListener("change", show);
   words.addEventListener("input", show);
@@ -359,6 +358,9 @@ function browse(models, part) {
 }
 const worst = read("worst");
 if (worst.length) browse(worst, document.getElementById("pairs"));
+
+// ---- on a narrow screen the figures wait to be asked for
+if (matchMedia("(max-width: 40rem)").matches) for (const strips of all(".strips")) strips.open = false;
 
 // ---- the page itself: dark or light, menus, where one is, print
 const root = document.documentElement;
