@@ -113,10 +113,10 @@ def _grid(fields: Sequence[str], arms: Sequence[str]) -> list[str]:
 
 
 def _set(field: str, value: Any) -> str:
-    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{field}={shown}"
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return f"{field}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _line(command: Sequence[str], options: Sequence[tuple[str, str]]) -> str:
     return shlex.join(["simcse-bench", *command, *(word for option in options for word in option)])
-

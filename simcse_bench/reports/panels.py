@@ -6,7 +6,7 @@ Places on an axis are percentages of its width, so that a figure fits any screen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
     paper = reference["published"] if reference else None
     ours, theirs = start or 0.0, (paper or 0.0) if start is not None else 0.0
     drawn_paper = paper is not None or start is None  # a difference of the paper needs its reference, too
-    rows = []
+    rows: list[dict[str, Any]] = []
     for arm in summary["arms"]:
         dev, apart = arm["dev"], arm.get("difference")
         published = arm["published"]

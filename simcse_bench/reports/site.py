@@ -166,8 +166,8 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
     sweeps: dict[Path, Summary] = {}
     paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
-    for path, drawn in _tried(paths, lambda path: ablation.draw_ablation(path.parent), problems):
-        files |= drawn
+    for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), problems):
+        files |= sweep
         sweeps[path.parent] = ablation.read_summary(path)
     own = [folder for folder in sweeps if not reproduced & set(folder.parents)]  # a reproduction has its own page
     for parent in dict.fromkeys(folder.parent for folder in own):

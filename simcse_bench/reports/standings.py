@@ -203,12 +203,12 @@ def _seed(report: Report) -> int | None:
 
 def _mean_scores(several: Sequence[Scores]) -> dict[str, dict[str, Any]]:
     """Of every metric and aggregation that all have."""
-    first, *others = several
-    return {
-        metric: {how: over_seeds([s[metric][how] for s in several]) for how in by if all(how in o[metric] for o in others)}
-        for metric, by in first.items()
-        if all(metric in o for o in others)
-    }  # fmt: skip
+    drawn: dict[str, dict[str, Any]] = {}
+    for metric, by in several[0].items():
+        for how in by:
+            if all(how in s.get(metric, {}) for s in several):
+                drawn.setdefault(metric, {})[how] = over_seeds([s[metric][how] for s in several])
+    return drawn
 
 
 def _mean_subset(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command beside a number makes it again."""
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -43,9 +44,7 @@ def test_single_tasks_and_rules_that_are_not_the_default(cli):
     assert done.code == 0, done.err
     (path,) = Path("results/tasks").glob("*.json")
     command = eval_command(Report.load(path))
-    assert command == (
-        "simcse-bench eval --model random-words:20 --task mini-probe --split dev --probe fast"
-    )
+    assert command == ("simcse-bench eval --model random-words:20 --task mini-probe --split dev --probe fast")
 
 
 def test_an_ablation_with_arms_of_different_seeds_takes_two_lines():
@@ -75,8 +74,8 @@ def test_every_setting_of_a_saved_sweep_is_in_its_command():
         pytest.skip("no results/ here: this is no checkout")
     summary = read_summary(paths[0])
     words = shlex.split(ablation_command(summary).splitlines()[-1])
-    value = {k: v for k, v in zip(words, words[1:], strict=False) if k in ("--model", "--train", "--preset", "--seeds")}
-    settings = [v for k, v in zip(words, words[1:], strict=False) if k == "--set"]
+    value = {k: v for k, v in itertools.pairwise(words) if k in ("--model", "--train", "--preset", "--seeds")}
+    settings = [v for k, v in itertools.pairwise(words) if k == "--set"]
     settings += [f"{k}={value[f'--{k}']}" for k in ("model", "train")]
     sweep = plan_sweep(named_ablation(summary["name"]), value["--preset"], int(value["--seeds"]), settings, (), Path("x"),
                        RunOptions(Path("x")))  # fmt: skip
@@ -85,7 +84,9 @@ def test_every_setting_of_a_saved_sweep_is_in_its_command():
 
 
 def test_analyses_and_reproductions(cli):
-    done = cli("analyze", "--model", "mini", "--pooling", "mean", "--head", "none", "--task", "mini-sts", "--split", "dev")
+    done = cli(
+        "analyze", "--model", "mini", "--pooling", "mean", "--head", "none", "--task", "mini-sts", "--split", "dev"
+    )
     assert done.code == 0, done.err
     (path,) = Path("results/analysis").glob("*.json")
     assert analyze_command(read_analysis(path)) == (

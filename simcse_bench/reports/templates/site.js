@@ -307,7 +307,7 @@ function filter() {
   document.getElementById("none").hidden = rows + others > 0;
 }
 if (filters) {
-  filters.addEventListener("input", filter);
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, filter); // not all browsers tell input of a choice
   filters.addEventListener("submit", (event) => event.preventDefault());
 }
 filter();
