@@ -70,7 +70,7 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
     return {
         "title": title,
         "rules": ", ".join(rules),
-        "mark": mark.removeprefix(" — "),
+        "mark": mark.lstrip(" —;"),
         "protocol": protocol["name"],
         "language": language(names),
         "embedded": any(name in bundled.TASKS for name in names),
