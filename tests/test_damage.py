@@ -22,7 +22,7 @@ from simcse_bench.experiments import run
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import named_ablation, plan_sweep
 from simcse_bench.experiments.trial import read_trial
-from simcse_bench.reports import ablation, frames, geometry, mteb, reproduction, scores, site
+from simcse_bench.reports import ablation, frames, geometry, mteb, panels, reproduction, scores, site, standings
 from simcse_bench.reports.report import Report, load_pairs, load_worst
 from simcse_bench.training.run import RunOptions
 
@@ -45,19 +45,17 @@ def read_report(path: Path) -> None:
     report = Report.load(path)
     scores.draw_report(report, path)
     scores.score_table(report, "spearman", "wmean", narrow=True)
-    site.board("b", "sts", [report], {})
+    standings.board([standings.Saved("sts/r.json", report)])
     draw_folder(path)
 
 
 def read_pairs(path: Path) -> None:
     named = path.with_name(path.name.replace(".pairs.jsonl", ".json"))
     report = Report.load(named)
-    worst = {report.key: load_worst(named, report)}
+    worst = load_worst(named, report)
     load_pairs(named, report)
-    board = site.board("b", "sts", [report], worst)
-    for row in board["rows"]:
-        for pairs in row["worst"].values():
-            assert all({"gold", "cosine", "left", "right"} <= set(pair) for pair in pairs)
+    for pairs in worst.values():
+        assert all({"gold", "cosine", "left", "right"} <= set(pair) for pair in pairs)
     other = next(p for p in sorted(path.parent.glob("*.json")) if p != named)
     read_data(read_sides([str(named), str(other)], path.parent.parent, "mini"))
 
@@ -87,12 +85,14 @@ def read_summary(path: Path) -> None:
     ablation.read_summary(path)
     ablation.draw_ablation(path.parent)
     ablation.findings_table([ablation.read_summary(path)])
+    panels.ablation_panel("a", "ablations/a", ablation.read_summary(path))
 
 
 def read_analysis(path: Path) -> None:
     analysis = geometry.read_analysis(path)
     geometry.geometry_rows([analysis])
     geometry.draw_geometry(path.parent, [analysis])
+    panels.geometry_panel("g", "analysis", [analysis])
 
 
 def read_record(path: Path) -> None:

@@ -13,4 +13,7 @@ Open ``report`` first: what a saved evaluation holds.
 - ``plots``         SVG and PNG
 - ``page``          one self-contained HTML page
 - ``site``          a results folder drawn anew or checked; its index.html
+- ``standings``     the site's leaderboards as data: seeds, ranks, published rows
+- ``panels``        the site's figures as data: statements, ablations, geometry
+- ``again``         the command that makes a saved number again
 """

@@ -50,7 +50,7 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
         rows += [[f"95 % {word}", *(_number(e[i]) for e in ends)] for i, word in enumerate(("from", "to"))]
     else:
         rows = [[report.model["name"], *scores], ["95 % interval", *map(_interval, columns)]]
-    paper = _published(report, metric, aggregate)
+    paper = published_beside(report, metric, aggregate)
     if paper:
         theirs = [*(paper.scores.get(name) for name in names), paper.average]
         apart = [e["value"] - t if e and t is not None else None for e, t in zip(columns, theirs, strict=True)]
@@ -306,7 +306,8 @@ def report_markdown(report: Report, metric: str, aggregate: str) -> str:
     return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
-def _published(report: Report, metric: str, aggregate: str) -> published.PublishedRow | None:
+def published_beside(report: Report, metric: str, aggregate: str) -> published.PublishedRow | None:
+    """The published row of the same model under the same rules, where there is one."""
     p = report.protocol
     if report.limit or report.model.get("whiten") or p.get("probe", "exact") != "exact":
         return None

@@ -1,4 +1,4 @@
-"""A results folder drawn anew or checked, and its index.html: leaderboards, ablations and geometry on one page."""
+"""A results folder drawn anew or checked, and its index.html: leaderboards, statements, ablations, geometry, pairs."""
 
 from __future__ import annotations
 
@@ -7,114 +7,132 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from simcse_bench import bundled
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import fingerprint
-from simcse_bench.models.identity import marked_name, shown_files, shown_model, shown_settings, shown_usage
-from simcse_bench.reports import ablation, geometry, mteb, page, plots, reproduction, scores
+from simcse_bench.reports import ablation, geometry, mteb, page, panels, reproduction, scores, standings
+from simcse_bench.reports.ablation import Summary
+from simcse_bench.reports.again import reproduce_command
+from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.report import Report, load_worst
-from simcse_bench.reports.scores import board_title
+from simcse_bench.reports.reproduction import Reproduced
+from simcse_bench.reports.standings import Saved
 from simcse_bench.reports.table import Table, machine_facts, to_markdown
 
-Groups = Mapping[str, Sequence[Sequence[Report]]]  # folder -> groups of reports that share a leaderboard
-Worst = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # report's key -> task -> its worst pairs
 T = TypeVar("T")
 _UNDRAWABLE = (ValueError, ArithmeticError, LookupError)  # numbers that matplotlib has no axis for
 
 
-def draw_site(
-    groups: Groups,
-    worst: Worst,
-    summaries: Mapping[str, Path],
-    analyses: Sequence[geometry.Analysis],
-    reproductions: Sequence[str] = (),
-    mteb_boards: Sequence[Table] = (),
-) -> bytes:
-    """The page.
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What the site is drawn from; places are folders below the results folder."""
 
-    Args:
-        groups: see ``Groups``.
-        worst: of the reports that have their pairs beside them.
-        summaries: name -> summary.json of the ablations.
-        analyses: from ``geometry.read_analyses``.
-        reproductions: folders that have a page of their own, to link to.
-        mteb_boards: leaderboards of mteb's own tasks, from ``mteb.mteb_leaderboards``.
-    """
-    boards = [
-        board(f"board{i}-{j}", folder, reports, worst, mark)
-        for i, (folder, group) in enumerate(groups.items())
-        for j, (reports, mark) in enumerate(zip(group, scores.group_marks(group), strict=True))
+    reports: Sequence[Saved]
+    sweeps: Mapping[str, Summary]  # place -> its summary
+    analyses: Mapping[str, Sequence[Analysis]]  # place -> the models analysed there
+    reproductions: Mapping[str, Reproduced]  # place -> its record
+    mteb_boards: Sequence[Table] = ()  # of mteb's own tasks, from ``mteb.mteb_leaderboards``
+
+    def reproduction_of(self, place: str) -> str:
+        """The reproduction that a place lies in, or ""."""
+        return next((r for r in self.reproductions if place.startswith(f"{r}/")), "")
+
+    def command_of(self, place: str) -> str:
+        """The command of the reproduction that a place lies in, or ""."""
+        whole = self.reproduction_of(place)
+        return reproduce_command(self.reproductions[whole]) if whole else ""
+
+
+def draw_site(results: Results) -> bytes:
+    """The page."""
+    boards = standings.boards([dataclasses.replace(s, part_of=results.command_of(s.place)) for s in results.reports])
+    sweeps = {
+        place: panels.ablation_panel(_ident(place), place, summary, results.command_of(place))
+        for place, summary in results.sweeps.items()
+    }
+    shapes = [
+        panels.geometry_panel(_ident(place), place, analyses, results.command_of(place))
+        for place, analyses in results.analyses.items()
+        if analyses
     ]
-    ablations = [_ablation(name, path) for name, path in summaries.items()]
-    findings = ablation.findings_table([ablation.read_summary(path) for path in summaries.values()])
-    shapes = []
-    if analyses:
-        scatter = plots.plot_scatter(geometry.own_names(analyses)) if len(analyses) > 1 else None
-        shapes = [page.section("", scatter, geometry.geometry_table(analyses))]
-    drawn_from = [boards, [p.read_text("utf-8") for p in summaries.values()], analyses, list(reproductions)]
+    papers = [_paper(place, record) for place, record in results.reproductions.items()]
+    findings = _findings(results)
     return page.render_template(
         "site.html",
         boards=boards,
-        findings=[page.section("", None, findings)] if findings.rows else [],
-        ablations=ablations,
+        pairs=_pairs(results.reports),
+        statements=panels.statements(findings) if findings else None,
+        sweeps=_by_source(results, sweeps),
         geometry=shapes,
-        reproductions=reproductions,
-        mteb=[page.section(t.title, None, t) for t in mteb_boards],
-        source=fingerprint([*drawn_from, *(dataclasses.asdict(t) for t in mteb_boards)]),
+        papers=papers,
+        mteb=[page.section(t.title, None, t) for t in results.mteb_boards],
+        made={panel["id"]: panel["made"] for panel in (*sweeps.values(), *shapes, *papers)},
+        notes={"encoder": bundled.ENCODER, "data": bundled.DATA},
+        source=fingerprint(dataclasses.asdict(results)),
         metrics=METRICS,
         aggregates=AGGREGATES,
+        languages=sorted({b["language"] for b in boards}),
+        protocols=sorted({b["protocol"] for b in boards}) + ["mteb's own"] * bool(results.mteb_boards),
     )
 
 
-def board(ident: str, folder: str, reports: Sequence[Report], worst: Worst, mark: str = "") -> dict[str, Any]:
-    """A leaderboard as data for the page's script: every metric, aggregation, subset, provenance and worst pair.
+def _findings(results: Results) -> list[panels.Found]:
+    """The paper's statements: of the reproductions' main tables, and of every sweep."""
+    found: list[panels.Found] = []
+    for place, summary in results.sweeps.items():
+        model, train = summary["model"], summary["train"]
+        if model and train:
+            trained = ablation.shown_training(model["name"], train["name"], [len(a["seeds"]) for a in summary["arms"]])
+            source = panels.Source(trained, model["embedded"], _ident(place))
+            found += [panels.Found(source, summary["title"], f) for f in summary["findings"]]
+    for place, record in results.reproductions.items():
+        trained = f"reproduction, preset {record['preset']}, {record['seeds']} seed" + "s" * (record["seeds"] > 1)
+        source = panels.Source(trained, record["preset"] == "mini", _ident(place))
+        found += [panels.Found(source, "Main table", f) for f in record["statements"]]
+    return sorted(found, key=lambda f: f.title != "Main table")
 
-    ``mark``: from ``scores.group_marks``, for the title.
-    """
-    names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
-    titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
-    kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
-    return {
-        "id": ident,
-        "title": f"{folder}: {board_title(reports)}{mark}",
-        "sts": "sts" in kinds,
-        "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
-        "rows": [_row(r) | {"worst": worst.get(r.key, {})} for r in reports],
-        "worst": any(r.key in worst for r in reports),
+
+def _by_source(results: Results, sweeps: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The panels of each folder of sweeps; those of reproductions after the others, with the reproduction's place."""
+    groups: dict[str, dict[str, Any]] = {}
+    for place, panel in sweeps.items():
+        folder = place.rpartition("/")[0]
+        whole = results.reproduction_of(place)
+        group = groups.setdefault(folder, {"folder": folder, "reproduction": whole, "panels": []})
+        group["panels"].append(panel)
+    return sorted(groups.values(), key=lambda g: (bool(g["reproduction"]), g["folder"]))
+
+
+def _paper(place: str, record: Reproduced) -> dict[str, Any]:
+    facts = {
+        "preset": record["preset"],
+        "seeds": str(record["seeds"]),
+        "suites": ", ".join(record["suites"].values()),
+        "time": f"{sum(record['seconds'].values()) / 60:.0f} min",
+        **machine_facts(record["environment"]),
+        "created": record["created"],
     }
+    made = {"title": record["paper"], "facts": [*facts.items()], "command": reproduce_command(record)}
+    return {"id": _ident(place), "place": place, "embedded": record["preset"] == "mini", "made": made, "record": record}
 
 
-def _row(report: Report) -> dict[str, Any]:
-    model = report.model
-    dtype = str(model.get("dtype", "float32"))
-    settings = shown_usage(model) + f", {dtype}" * (dtype != "float32")
-    return {
-        "model": marked_name(model),
-        "settings": settings + f", first {report.limit}" * bool(report.limit),
-        "scores": {n: t["scores"] for n, t in report.tasks.items()},
-        "subsets": {n: t["subsets"] for n, t in report.tasks.items() if len(t.get("subsets") or {}) > 1},
-        "average": report.average,
-        "provenance": {
-            "model": shown_model(model),
-            "pooling, head": shown_settings(model),
-            "weights": shown_files(model),
-            "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
-            **machine_facts(report.environment),
-            "created": report.created,
-            "evaluation": report.key,
-        },
-        "data": {n: f"{t['n']} rows, {t['data']['fingerprint']}" for n, t in report.tasks.items()},
-    }
+def _pairs(reports: Sequence[Saved]) -> list[dict[str, Any]]:
+    """Of every report that has its pairs beside it: the worst ones, by task."""
+    return [
+        {
+            "model": s.report.model["name"],
+            "place": s.place,
+            "tasks": [{"title": s.report.tasks[n]["title"], "pairs": pairs} for n, pairs in s.worst.items()],
+        }
+        for s in reports
+        if s.worst
+    ]
 
 
-def _ablation(name: str, path: Path) -> dict[str, Any]:
-    summary = ablation.read_summary(path)
-    arms = ablation.ablation_table(summary)
-    return {
-        "id": name.replace("/", "-"), "name": name, "title": summary["title"], "subtitle": arms.title,
-        "reference": summary["reference"], "section": page.section("", ablation.ablation_plot(summary), arms),
-        "provenance": ablation.ablation_provenance(summary),
-    }  # fmt: skip
+def _ident(place: str) -> str:
+    """A place as the id of a part of the page."""
+    return "-".join(part for part in place.split("/") if part != "ablations")
 
 
 def regenerate(results: Path, check: bool = False) -> list[Path]:
@@ -134,6 +152,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for name, group in groups.items():
         texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group))
     worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), problems))
+    saved = [Saved(_place(path, results), r, worst.get(path, {})) for path, r in reports.items()]
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
         drawn, boards, damaged = mteb.draw_mteb_folder(folder)
@@ -144,29 +163,31 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for path, table in _tried(speeds, lambda p: scores.speed_table(scores.read_speed(p)), problems):
         texts[path.with_suffix(".md")] = to_markdown(table)
     files = {path: text.encode() for path, text in texts.items()}
-    summaries = []
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
+    sweeps: dict[Path, Summary] = {}
     paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
     for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), problems):
         files |= sweep
-        summaries += [path] * (not reproduced & set(path.parents))  # a reproduction has its own page
-    for folder in dict.fromkeys(path.parent.parent for path in summaries):
-        statements = ablation.findings_table([ablation.read_summary(p) for p in summaries if p.parent.parent == folder])
+        sweeps[path.parent] = ablation.read_summary(path)
+    own = [folder for folder in sweeps if not reproduced & set(folder.parents)]  # a reproduction has its own page
+    for parent in dict.fromkeys(folder.parent for folder in own):
+        statements = ablation.findings_table([sweeps[folder] for folder in own if folder.parent == parent])
         if statements.rows:
-            files[folder / "findings.md"] = to_markdown(statements).encode()
+            files[parent / "findings.md"] = to_markdown(statements).encode()
     analyses, damaged = geometry.read_analyses(results / "analysis")
     problems += damaged
     if analyses:
         files |= geometry.draw_geometry(results / "analysis", analyses)
-    papers = []
+    analysed = {"analysis": analyses}
+    records: dict[str, Reproduced] = {}
     for folder, paper in _tried(
         sorted(reproduced), lambda folder: reproduction.draw_reproduction(folder, problems), problems
     ):
         files |= paper
-        papers.append(folder.relative_to(results).as_posix())
-    pairs = {reports[path].key: tasks for path, tasks in worst.items() if tasks}
-    shown = {"/".join(p for p in s.parent.relative_to(results).parts if p != "ablations"): s for s in summaries}
-    files[results / "index.html"] = draw_site(groups, pairs, shown, analyses, papers, boards_of_mteb)
+        records[_place(folder, results)] = reproduction.read_reproduction(folder / reproduction.REPRODUCTION_RECORD)
+        analysed[_place(folder / "analysis", results)] = geometry.read_analyses(folder / "analysis")[0]
+    places = {_place(folder, results): summary for folder, summary in sweeps.items()}
+    files[results / "index.html"] = draw_site(Results(saved, places, analysed, records, boards_of_mteb))
     for path, content in files.items():
         try:
             if not check:
@@ -202,6 +223,10 @@ def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
         if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
     ]
     return dict(_tried(paths, Report.load, problems))
+
+
+def _place(path: Path, results: Path) -> str:
+    return path.relative_to(results).as_posix()
 
 
 def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:

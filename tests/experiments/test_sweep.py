@@ -511,6 +511,6 @@ def test_report_finds_the_sweeps_of_folders_below(ablate, cli):
     assert both[0].read_text("utf-8") == both[1].read_text("utf-8")
     page = Path("results/index.html").read_text("utf-8")
     for ident in ("dropout-mini", "other-dropout-mini"):
-        assert page.count(f'<section id="{ident}">') == 1
-        assert page.count(f'href="#{ident}"') == 1
-    assert "(other/dropout-mini)" in page
+        assert page.count(f'<article class="panel" id="{ident}"') == 1
+        assert f'href="#{ident}"' in page
+    assert "in other/ablations" in page

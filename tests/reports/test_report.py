@@ -296,7 +296,7 @@ def test_the_site_and_the_command_keep_them_apart(report, tmp_path, cli):
     page = (tmp_path / "results" / "index.html").read_text("utf-8")
     boards = json.loads(page.split('id="boards">')[1].split("</script>")[0])
     assert [[row["model"] for row in board["rows"]] for board in boards] == [["b"], ["a"], ["c"]]
-    assert "ONLY THE FIRST 5 PAIRS" in boards[2]["title"]
+    assert "ONLY THE FIRST 5 PAIRS" in boards[2]["mark"]
     assert "data of its own: sts12 f" in (tmp_path / "results" / "sts" / "leaderboard.md").read_text("utf-8")
 
 

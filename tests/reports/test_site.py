@@ -1,92 +1,548 @@
-"""results/index.html in a real browser: sorted, switched, opened; nothing is fetched, nothing fails."""
+"""results/index.html: its structure, and in a real browser every control at two widths in both schemes."""
 
+import dataclasses
 import json
+import os
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from simcse_bench import bundled
 from simcse_bench.reports.report import Report
+from simcse_bench.reports.site import Results, draw_site
+from simcse_bench.reports.standings import Saved
+from simcse_bench.reports.table import Table
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
+ENVIRONMENT = {"processor": "p", "cores": 2, "versions": {"torch": "2"}}
+VOID = {"meta", "br", "hr", "input", "link", "img"}
+SIZES = [
+    (1280, "light"),
+    (390, "dark"),
+    pytest.param(1280, "dark", marks=pytest.mark.slow),
+    pytest.param(390, "light", marks=pytest.mark.slow),
+]
+
+
+def entry(value, half=1.0):
+    return {"value": value, "interval": [value - half, value + half]}
+
+
+def scores(value):
+    return {
+        m: {h: entry(value - 10 * i - j) for j, h in enumerate(("all", "mean", "wmean"))}
+        for i, m in enumerate(("spearman", "pearson"))
+    }
+
+
+def report(name, values, suite="sts", protocol="simcse", **model):
+    """``values``: task -> score."""
+    data = {"split": "test", "text": "senteval", "fingerprint": "f"}
+    parts = {
+        n: {"n": 2, "spearman": entry(v - 1), "pearson": entry(v - 2)} for n, v in (("news", 60.0), ("forum", 50.0))
+    }
+    tasks = {t: {"title": t.upper(), "kind": "sts", "n": 5, "scores": scores(v), "subsets": parts, "data": data}
+             for t, v in values.items()}  # fmt: skip
+    return Report(
+        key=f"{name} {suite} {protocol} {model}", suite=suite, limit=None, skipped={}, stats={}, created="2026-01-01",
+        tasks=tasks, average=scores(sum(values.values()) / len(values)), environment=ENVIRONMENT,
+        model={"name": name, "pooling": "cls", "head": "none", "dtype": "float32", **model},
+        protocol={"name": protocol, "text": "senteval", "split": "test"}, seconds={"embedding": 1, "scoring": 1},
+    )  # fmt: skip
+
+
+def arm(name, values, **difference):
+    spread = {"mean": sum(values) / len(values), "sd": 1.0, "values": values}
+    drawn = {"arm": name, "seeds": [42, 43], "dev": spread, "test": spread, "alignment": None, "uniformity": None,
+             "published": 80.0 + len(name), "failed": []}  # fmt: skip
+    return drawn | ({"difference": {"holm": 0.01, "seeds": 2, **difference}} if difference else {})
+
+
+def sweep(embedded=True):
+    verdicts = [("0.1 beats 0.5", "holds", 9.0, (6.0, 12.0)), ("0.5 beats 0.0", "does not hold", -5.0, (-8.0, -2.0)),
+                ("0.1 beats 0.0", "undecided", 0.5, (-1.0, 2.0))]  # fmt: skip
+    return {
+        "schema": 1, "name": "dropout", "preset": "mini", "title": "Dropout probability", "axis": "dropout", "note": "",
+        "reference": "0.1", "source": "SimCSE Table 3",
+        "arms": [arm("0.1", [70.0, 72.0]), arm("a long name of an arm", [60.0, 64.0], value=-9.0, interval=(-12.0, -6.0))],
+        "findings": [{"text": t, "verdict": v, "value": x, "interval": i, "published": 11.4} for t, v, x, i in verdicts],
+        "seconds": 1.0, "model": {"name": "mini", "embedded": embedded},
+        "train": {"name": "t.txt", "rows": 3, "fingerprint": "f"}, "environment": ENVIRONMENT,
+        "dev": {"title": "STS-B", "task": "stsb", "split": "dev", "n": 5, "fingerprint": "f"}, "base": {"model": "mini"},
+    }  # fmt: skip
+
+
+def analysis(name, alignment):
+    bins = [{"gold": (i, i + 1), "n": 5, "quartiles": (0.1 * i, 0.2 * i, 0.3 * i), "counts": [1]} for i in range(5)]
+    return {
+        "schema": 1, "model": {"name": name, "pooling": "cls", "head": "none", "embedded": True}, "spearman": 60.0,
+        "data": {"task": "mini-sts", "splits": [], "pairs": 5, "sentences": 9, "aligned_pairs": 2, "fingerprint": "f"},
+        "alignment": alignment, "uniformity": -2.5, "mean_cosine": 0.3, "effective_rank": 20.0, "dimension": 64,
+        "singular_values": [1.0], "cosines": bins, "by_length": [], "by_overlap": [], "environment": ENVIRONMENT,
+        "created": "2026-01-01", "file": name,
+    }  # fmt: skip
+
+
+PAIRS = [
+    {
+        "gold": 4.5,
+        "cosine": 0.2,
+        "gold_rank": 90.0,
+        "cosine_rank": 10.0,
+        "left": "A guitar.",
+        "right": "An instrument.",
+    },
+    {"gold": 0.5, "cosine": 0.9, "gold_rank": 5.0, "cosine_rank": 95.0, "left": "<b>Not</b> so.", "right": "So."},
+]
+PAPER = {
+    "schema": 1, "paper": "simcse-2021", "preset": "mini", "seeds": 2, "real": False, "created": "2026-01-01",
+    "suites": {"sts": "mini", "transfer": "mini-transfer"}, "seconds": {"Table 3": 60.0}, "environment": ENVIRONMENT,
+    "statements": [{"text": "training helps", "verdict": "holds", "value": 3.0, "interval": (1.0, 5.0), "published": 20.0}],
+}  # fmt: skip
+BEST, WORDS = "sentence-transformers/all-MiniLM-L6-v2", "word-vectors:a-file-with-a-long-name.300d.txt"
+
+
+def example():
+    """Something of all kinds: seeds, a published row, two protocols and languages, embedded and real numbers."""
+    reports = [
+        report(BEST, {"stsb": 82.0, "sickr": 77.0}, max_length=256),
+        report("mine-seed1", {"stsb": 70.0, "sickr": 60.0}, embedded=True),
+        report("mine-seed2", {"stsb": 72.0, "sickr": 62.0}, embedded=True),
+        report(WORDS, {"stsb": 58.0, "sickr": 53.0}),
+        report("a", {"stsb-vi": 60.0}, suite="sts-vi"),
+        report("m", {"stsb": 71.0, "sickr": 66.0}, protocol="mteb"),
+        report("[CLS]", {"mini-sts": 40.0}, suite="mini", embedded=True),
+    ]
+    saved = [Saved(f"x/{i}.json", r) for i, r in enumerate(reports)]
+    saved[0] = dataclasses.replace(saved[0], worst={"stsb": PAIRS, "sickr": PAIRS[:1]})
+    saved[-1] = dataclasses.replace(saved[-1], place="paper/mini/cls.json", worst={"mini-sts": PAIRS[1:]})
+    board = Table("mteb 2's own protocol", ["model", "BIOSSES"], [["one", "80.00"], ["mini (embedded)", "50.00"]], [])
+    sweeps = {"ablations/dropout-mini": sweep(), "paper/ablations/dropout-mini": sweep()}
+    return Results(
+        saved, sweeps, {"paper/analysis": [analysis("[CLS]", 0.3), analysis("x", 0.2)]}, {"paper": PAPER}, [board]
+    )
 
 
 @pytest.fixture
-def site(cli, bert, senteval):
-    for pooling in ("cls", "mean", "first_last"):
+def site(tmp_path):
+    path = tmp_path / "index.html"
+    path.write_bytes(draw_site(example()))
+    return path
+
+
+class Page(HTMLParser):
+    """What the structure of a page is judged by."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.headings, self.images, self.unnamed = [], [], [], [], [], []
+        self.verdicts, self.made, self.closed_wrongly = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        self.ids += [facts[k] for k in ("id",) if k in facts]
+        self.links += [facts[k] for k in ("href",) if k in facts]
+        self.headings += [int(level) for level in "1234" if tag == f"h{level}"]
+        self.made += [facts[k] for k in ("data-made",) if k in facts]
+        inside = {t for t, _ in self.open}
+        if (
+            tag == "svg"
+            and "svg" not in inside
+            and not (facts.get("aria-hidden") or self._hidden() or facts.get("aria-label"))
+        ):
+            self.images.append(facts)
+        if tag in ("select", "input") and "label" not in inside:
+            self.unnamed.append(facts)
+        if "verdict" in (facts.get("class") or "").split():
+            self.verdicts.append([facts["class"], ""])
+        if tag not in VOID:
+            self.open.append((tag, facts))
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop()[0] != tag:
+            self.closed_wrongly.append(tag)
+
+    def handle_data(self, text):
+        if any("verdict" in (facts.get("class") or "").split() for _, facts in self.open):
+            self.verdicts[-1][1] += text
+
+    def _hidden(self):
+        return any(facts.get("aria-hidden") for _, facts in self.open)
+
+
+def test_the_structure_of_the_page(site):
+    text = site.read_text("utf-8")
+    page = Page(text)
+    assert (page.open, page.closed_wrongly) == ([], [])
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link[1:] in page.ids if link.startswith("#") else link == "paper/index.html", link
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert page.images == []  # every figure says what it shows, or is told in words beside it
+    assert page.unnamed == []
+    words = {tuple(text.split(maxsplit=1)): kind.split()[1] for kind, text in page.verdicts}
+    assert words == {("✓", "holds"): "yes", ("✗", "does not hold"): "no", ("?", "undecided"): "open"}
+    assert set(page.made) == json.loads(text.split('id="made">')[1].split("</script>")[0]).keys()
+    for note in (bundled.ENCODER, bundled.DATA):
+        assert text.count(note) == 1  # a badge elsewhere
+    assert "src=" not in text
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "<b>Not" not in text
+
+
+def test_the_same_results_give_the_same_page_and_others_another_source():
+    first = draw_site(example())
+    assert draw_site(example()) == first
+    changed = example()
+    other = dataclasses.replace(changed, reproductions={"paper": {**PAPER, "seeds": 3}})
+    source = [page.split(b'name="source" content="')[1][:16] for page in (first, draw_site(other))]
+    assert source[0] != source[1]
+
+
+def test_of_nothing_there_is_a_page_without_empty_parts():
+    page = Page(draw_site(Results((), {}, {}, {})).decode())
+    assert {link for link in page.links if link.startswith("#")} == {"#top", "#reading"}
+    assert (page.open, page.closed_wrongly) == ([], [])
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_the_command_draws_it_and_knows_when_it_is_stale(cli, bert, senteval):
+    for pooling in ("cls", "mean"):
         done = cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--data-dir", senteval, "--device",
                    "cpu", "--name", f"<b>{pooling}</b>", "-q")  # fmt: skip
         assert done.code == 0, done.err
     assert cli("report", "results").code == 0
-    return Path("results/index.html").resolve()
-
-
-def scores(metric="spearman", aggregate="all"):
-    reports = [Report.load(p) for p in sorted(Path("results/sts").glob("*.json"))]
-    return {r.model["name"]: r.average[metric][aggregate]["value"] for r in reports}
-
-
-def test_the_page_holds_every_number_and_fetches_nothing(site, cli):
-    text = site.read_text("utf-8")
-    content = text.split('id="boards">')[1].split("</script>")[0]
-    (board,) = json.loads(content)
-    assert {len(pairs) for row in board["rows"] for pairs in row["worst"].values()} == {20}
-    assert {row["model"]: row["average"]["spearman"]["all"]["value"] for row in board["rows"]} == scores()
-    assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    ).replace("https://matplotlib.org", "")
+    text = Path("results/index.html").read_text("utf-8")
+    (board,) = json.loads(text.split('id="boards">')[1].split("</script>")[0])
+    reports = [Report.load(p) for p in Path("results/sts").glob("*.json")]
+    assert {row["model"]: row["average"]["spearman"]["all"]["value"] for row in board["rows"]} == {
+        r.model["name"]: r.average["spearman"]["all"]["value"] for r in reports
+    }
+    worst = json.loads(text.split('id="worst">')[1].split("</script>")[0])
+    assert {len(task["pairs"]) for one in worst for task in one["tasks"]} == {20}
     assert "<b>cls" not in text
     assert cli("report", "results", "--check").code == 0
     next(Path("results/sts").glob("*cls*.json")).unlink()
-    done = cli("report", "results", "--check")
-    assert "index.html is stale" in done.err
+    assert "index.html is stale" in cli("report", "results", "--check").err
 
 
-def test_a_reader_sorts_switches_and_opens_a_number(site, browser):
-    browser.get(site.as_uri())
+class Reader:
+    """A reader at the page, in a browser window of some width and scheme."""
 
-    def all_of(selector):
-        return browser.find_elements("css selector", selector)
+    def __init__(self, browser, path, width=1280, scheme="light"):
+        self.browser, self.path = browser, path
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(path.as_uri())
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def one(self, selector):
+        (element,) = self.all(selector)
+        return element
+
+    def press(self, element):
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def shown(self, selector):
+        seen = "[...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())"
+        return self.browser.execute_script(f"return {seen}", selector)
+
+    def texts(self, selector):
+        return [e.text for e in self.shown(selector)]
+
+    def column(self, title):
+        """Model -> what stands in a column of the first leaderboard."""
+        titles = [t.strip(" ▾▴") for t in self.texts("#board0 thead th")]
+        rows = [r.find_elements("css selector", "th, td") for r in self.all("#board0 tbody tr")]
+        return {cells[1].text.splitlines()[-1]: cells[titles.index(title)].text for cells in rows}
+
+    def choose(self, select, value):
+        for option in select.find_elements("css selector", "option"):
+            if option.text == value:
+                option.click()
+
+    def ends(self):
+        """Nothing failed, nothing was fetched."""
+        assert self.browser.get_log("browser") == []
+        requests = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
+        urls = {
+            r["params"]["request"]["url"].partition("#")[0]
+            for r in requests
+            if r["method"] == "Network.requestWillBeSent"
+        }
+        assert urls <= {self.path.as_uri()}
+
+
+def test_a_reader_sorts_and_switches_what_is_shown(site, browser):
+    reader = Reader(browser, site)
 
     def models():
-        return [e.text for e in all_of(".scores tbody th")]
+        return [t.splitlines() for t in reader.texts("#board0 tbody th")]
 
-    def best_first(found):
-        return [m for m, _ in sorted(found.items(), key=lambda item: -item[1])]
+    assert [m[0] for m in models()] == [
+        "sentence-transformers/",
+        "mine embedded",
+        WORDS,
+        "◇ published: GloVe embeddings (avg.) (from SBERT paper)",
+    ]
+    assert [t.splitlines()[0] for t in reader.texts("#board0 tbody td.rank") if t] == ["1", "2", "3"]
+    assert reader.texts("#board0 tbody tr:nth-child(2) td .value") == ["66.00", "71.00", "61.00"]
+    assert reader.texts("#board0 tbody tr:nth-child(2) td .sd")[0].strip() == "± 1.41"
+    assert reader.texts("#board0 tbody tr.published td")[-2:] == ["58.02", "53.76"]
+    # by a task, then rising; the focus stays
+    for expected in (
+        ["sentence-transformers/", "mine embedded", WORDS],
+        [WORDS, "mine embedded", "sentence-transformers/"],
+    ):
+        reader.press(next(b for b in reader.all("#board0 thead button") if b.get_attribute("data-column") == "SICKR"))
+        assert [m[0] for m in models() if "published" not in m[0]] == expected
+        assert browser.switch_to.active_element.get_attribute("data-column") == "SICKR"
+    assert [th.get_attribute("aria-sort") for th in reader.all("#board0 thead th[aria-sort]")] == [
+        "none",
+        "none",
+        "ascending",
+    ]
+    metric, aggregate = reader.all("#board0 select[data-switch]")
+    reader.choose(metric, "pearson")
+    reader.choose(aggregate, "wmean")
+    assert reader.texts("#board0 tbody tr:last-child td .value") == ["67.50", "70.00", "65.00"]  # -10 and -2
+    assert reader.all("#board0 tr.published") == []  # the paper has no pearson
+    reader.choose(metric, "spearman")
+    reader.choose(aggregate, "all")
+    # seeds
+    fold = reader.one("#board0 button.fold")
+    assert (fold.text, fold.get_attribute("aria-expanded")) == ("mine:\n2 seeds ▸", "false")
+    fold.send_keys("\n")  # by keyboard
+    assert reader.texts("#board0 tr.seed th") == ["seed 1", "seed 2"]
+    assert reader.texts("#board0 tr.seed:nth-of-type(n) td.average .value") == ["65.00", "67.00"]
+    assert browser.switch_to.active_element.get_attribute("aria-expanded") == "true"
+    # columns
+    before = len(reader.all("#board0 thead th"))
+    reader.press(reader.one("#board0 .menu summary"))
+    boxes = {b.get_attribute("data-column"): b for b in reader.all("#board0 .choices input")}
+    boxes["subsets"].click()
+    assert len(reader.all("#board0 thead th")) == before + 4
+    boxes["sickr"].click()
+    assert len(reader.all("#board0 thead th")) == before + 1
+    boxes["bars"].click()
+    assert reader.all("#board0 .interval") == []
+    boxes["published"].click()
+    assert reader.all("#board0 tr.published") == []
+    assert "cls" in reader.one("#board0 tbody tr:nth-child(1) th").text
+    boxes["settings"].click()
+    assert reader.texts("#board0 tbody tr th")[0] == WORDS
+    browser.switch_to.active_element.send_keys("\ue00c")  # escape
+    assert not reader.one("#board0 .choices").is_displayed()
+    # a model brought forward in the strip plot
+    legend = reader.all("#board0 .legend button")
+    reader.press(legend[1])
+    assert {g.get_attribute("data-lane") for g in reader.all("#board0 .plot g.on")} == {"1"}
+    reader.press(reader.all("#board0 .legend button")[1])
+    assert reader.all("#board0 .plot g.on") == []
+    reader.ends()
 
-    assert models() == best_first(scores())
-    (button,) = [b for b in all_of(".scores thead button") if b.get_attribute("data-column") == "Avg."]
-    button.click()
-    assert models() == best_first(scores())[::-1]
-    assert browser.switch_to.active_element.get_attribute("data-column") == "Avg."
-    metric, aggregate = all_of("select[data-switch]")
-    metric.send_keys("pearson")
-    aggregate.send_keys("wmean")
-    shown = {m: c.text for m, c in zip(models(), all_of(".scores tbody td:last-child"), strict=True)}
-    assert shown == {m: f"{v:.2f}" for m, v in scores("pearson", "wmean").items()}
-    before = len(all_of(".scores thead th"))
-    all_of("input[type=checkbox]")[0].click()
-    assert len(all_of(".scores thead th")) > before + 15
-    all_of("button.score")[0].send_keys("\n")  # by keyboard
-    box = all_of("dialog")[0]
-    assert box.is_displayed()
-    for expected in ("weights", "versions", "model.safetensors", "95 % interval"):
-        assert expected in box.text
-    box.find_element("css selector", "button").click()
-    assert not box.is_displayed()
-    all_of(".worst summary")[0].click()
-    model, task = all_of(".worst select")
-    assert len(all_of(".worst tbody tr")) == 20
-    task.send_keys("SICK")
-    model.send_keys("<b>mean")
-    assert task.get_attribute("value") == "sickr"
-    shown = [e.text for e in all_of(".worst tbody td.words")]
-    (path,) = Path("results/sts").glob("*mean*.pairs.jsonl")
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    (worst,) = [row["worst"] for row in rows if row.get("task") == "sickr"]
-    assert shown == [pair[side] for pair in worst for side in ("left", "right")]
-    all_of(".worst input")[0].send_keys("Guitar")
-    assert len(all_of(".worst tbody tr")) == sum("guitar" in pair["left"] + pair["right"] for pair in worst)
-    assert browser.get_log("browser") == []
-    requests = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-    urls = {r["params"]["request"]["url"] for r in requests if r["method"] == "Network.requestWillBeSent"}
-    assert urls <= {site.as_uri()}
+
+def test_a_reader_filters(site, browser):
+    reader = Reader(browser, site)
+
+    def boards():
+        return [t.splitlines()[0] for t in reader.texts("#leaderboards .board h3")]
+
+    everything = boards()
+    assert len(everything) == 5
+    text, (language, numbers, protocol) = reader.one("#filters input"), reader.all("#filters select")
+    assert reader.one("#count").text == "8 of 8 rows"
+    text.send_keys("MINI")
+    assert reader.one("#count").text == "2 of 8 rows"  # all-MiniLM, and mini in mteb's table
+    assert boards() == ["STS", "mteb's own tasks"]
+    text.send_keys("nothing of the kind")
+    assert boards() == []
+    assert reader.one("#none").is_displayed()
+    text.clear()
+    text.send_keys(" ", "\ue003")
+    reader.choose(language, "vi")
+    assert boards() == ["STSB-VI"]
+    reader.choose(language, "all")
+    reader.choose(numbers, "embedded")
+    assert boards() == ["STS", "MINI-STS embedded", "mteb's own tasks"]
+    assert reader.texts("#board0 tbody th")[0].startswith("mine")
+    reader.choose(numbers, "real")
+    assert "MINI-STS embedded" not in boards()
+    reader.choose(numbers, "all")
+    reader.choose(protocol, "mteb")
+    assert boards() == ["STS"]
+    reader.choose(protocol, "mteb's own")
+    assert boards() == ["mteb's own tasks"]
+    reader.choose(protocol, "all")
+    assert boards() == everything
+    reader.ends()
+
+
+def test_a_number_opens_what_decided_it_and_its_command_is_copied(site, browser):
+    reader = Reader(browser, site)
+    drawer = reader.one("#drawer")
+    score = reader.one("#board0 tbody tr:nth-child(1) td:nth-of-type(3) button.score")
+    assert score.text == "82.00"
+    score.send_keys("\n")
+    assert "all-MiniLM-L6-v2: STSB" in drawer.text
+    assert "82.00 (95 %: 81.00 to 83.00)" in drawer.text
+    for fact in ("x/0.json", "torch 2", "5 rows, f"):
+        assert fact in drawer.text
+    command = f"simcse-bench eval --model {BEST} --max-length 256 --suite sts"
+    assert reader.one("#drawer pre").text == command
+    browser.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    reader.press(reader.one("#copy"))
+    assert browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])") == command
+    assert reader.one("#copied").text == "copied"
+    browser.switch_to.active_element.send_keys("\ue00c")
+    assert not drawer.is_displayed()
+    # a row of seeds: a command and a list of facts each
+    reader.press(reader.one("#board0 tbody tr:nth-child(2) td.average button.score"))
+    assert "66.00 ± 1.41" in reader.one("#drawer .score").text
+    assert [line.split("--name ")[1] for line in reader.one("#drawer pre").text.splitlines()] == [
+        "mine-seed1 --suite sts", "mine-seed2 --suite sts",
+    ]  # fmt: skip
+    assert reader.texts("#drawer .facts summary") == ["mine-seed1", "mine-seed2"]
+    assert "the folder of the model" in drawer.text
+    reader.press(reader.one("#drawer form button"))
+    # part of a reproduction
+    mini = next(b for b in reader.shown(".board") if b.text.startswith("MINI-STS"))
+    reader.press(mini.find_element("css selector", "button.score"))
+    assert reader.one("#drawer pre").text == "simcse-bench reproduce simcse-2021 --preset mini --seeds 2"
+    reader.press(reader.one("#drawer form button"))
+    reader.press(reader.all("#ablations [data-made]")[0])
+    assert reader.one("#drawer pre").text.startswith("simcse-bench run-ablation dropout --preset mini --seeds 2")
+    reader.ends()
+
+
+def test_a_reader_browses_statements_and_pairs(site, browser):
+    reader = Reader(browser, site)
+    assert reader.texts(".tally") == ["3 ✓ holds", "2 ✗ does not hold", "2 ? undecided"]
+    assert len(reader.shown(".claim li[data-verdict]")) == 7
+    reader.press(reader.one(".tally.yes"))
+    reader.press(reader.one(".tally.no"))
+    assert reader.texts(".claim:not(.axis) p") == ["0.1 beats 0.0"]
+    assert reader.one(".tally.yes").get_attribute("aria-pressed") == "false"
+    reader.press(reader.one(".tally.yes"))
+    assert reader.texts(".claim:not(.axis) p") == ["training helps", "0.1 beats 0.5", "0.1 beats 0.0"]
+    # a link into the folded ablations of the reproduction opens them
+    assert not reader.one("#paper-dropout-mini").is_displayed()
+    reader.press(next(a for a in reader.all(".where a") if a.get_attribute("href").endswith("#paper-dropout-mini")))
+    assert reader.one("#paper-dropout-mini").is_displayed()
+    model, task = reader.all("#pairs select")
+    assert [t.splitlines()[0] for t in reader.texts("#pairs tbody td.words")] == [
+        "A guitar.",
+        "An instrument.",
+        "<b>Not</b> so.",
+        "So.",
+    ]
+    reader.choose(task, "SICKR")
+    assert len(reader.all("#pairs tbody tr")) == 1
+    reader.choose(task, "STSB")
+    reader.one("#pairs input").send_keys("Guitar")
+    assert reader.texts("#pairs tbody td.words") == ["A guitar.", "An instrument."]
+    reader.one("#pairs input").clear()
+    reader.one("#pairs input").send_keys(" ", "\ue003")
+    reader.choose(model, "[CLS]")
+    assert reader.texts("#pairs tbody td.words") == ["<b>Not</b> so.", "So."]
+    reader.ends()
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_every_control_works_at_every_size(site, browser, width, scheme):
+    reader = Reader(browser, site, width, scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    for board in reader.shown(".board"):
+        for score in board.find_elements("css selector", "tbody tr:first-child td:not(.rank)")[:1]:
+            assert score.rect["x"] + score.rect["width"] <= width, "a model's name pushes the scores out"
+    light = reader.one("#scheme").get_attribute("aria-pressed")
+    assert light == str(scheme == "dark").lower()
+    grounds = [browser.execute_script("return getComputedStyle(document.body).backgroundColor")]
+    reader.press(reader.one("#scheme"))
+    grounds.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert grounds == sorted(["rgb(20, 23, 27)", "rgb(255, 255, 255)"], reverse=scheme == "light")
+    browser.refresh()  # the choice is kept
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == grounds[1]
+    reader.press(reader.one("#scheme"))
+    for link in range(len(reader.all(".bar a"))):
+        reader.all(".bar a")[link].click()
+    for summary in reader.shown("main details:not(.menu) > summary")[::-1]:  # the inner ones first
+        reader.press(summary)
+    for summary in reader.all(".strips:not([open]) > summary, .sweeps:not([open]) > summary"):
+        reader.press(summary)  # those that were open
+    kinds = "all('main button').map((b) => b.className + ' in ' + b.closest('[id]').id + b.parentNode.className)"
+    kinds = browser.execute_script(f"return {kinds}")  # one of a kind stands for all
+    for place in sorted(kinds.index(kind) for kind in set(kinds)):
+        button = reader.all("main button")[place]
+        if button.is_displayed():
+            reader.press(button)
+        if reader.shown("#drawer"):
+            assert reader.one("#drawer pre").text.startswith("simcse-bench ")
+            reader.press(reader.one("#drawer form button"))
+    assert len(set(kinds)) > 15
+    for select in reader.all("main select"):
+        for option in select.find_elements("css selector", "option")[::-1]:
+            option.click()
+    for menu in reader.shown(".menu summary"):
+        reader.press(menu)
+        for box in reader.shown(".choices input"):
+            reader.press(box)
+    for box in reader.shown("main input[type=search]"):
+        box.send_keys("a")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    reader.ends()
+
+
+def _axe():
+    places = [os.environ.get("SIMCSE_BENCH_AXE"), Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"]
+    paths = [Path(p) for p in places if p and Path(p).is_file()]
+    if not paths:
+        pytest.skip("no axe-core here: name its axe.min.js in SIMCSE_BENCH_AXE, or npm install axe-core")
+    return paths[0].read_text("utf-8")
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_axe_finds_no_serious_fault(site, browser, width, scheme):
+    axe = _axe()
+    reader = Reader(browser, site, width, scheme)
+    browser.execute_script(axe)
+    told = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html)])))"
+
+    def faults():
+        return [fault for fault in browser.execute_async_script(told) if fault[0] in ("serious", "critical")]
+
+    for summary in reader.all("main details:not([open]):not(.menu) > summary"):
+        reader.press(summary)
+    reader.press(reader.one("#board0 button.fold"))
+    reader.press(reader.one("#board0 .menu summary"))
+    assert faults() == []
+    reader.press(reader.one("#board0 .menu summary"))
+    reader.press(reader.all("#board0 button.score")[0])
+    assert faults() == []
+
+
+def test_print_shows_what_was_folded_and_no_control(site, browser):
+    reader = Reader(browser, site, 720)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert reader.one("#paper-dropout-mini").is_displayed()
+    assert reader.shown(".bar, main select, main input, .menu, button.fold") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 720  # A4 between its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert not reader.one("#paper-dropout-mini").is_displayed()

@@ -1,0 +1,196 @@
+"""The site's figures as data for its template: the paper's statements, ablations as small multiples, geometry.
+
+Places on an axis are percentages of its width, so that a figure fits any screen and its text keeps its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simcse_bench.models.identity import shown_usage
+from simcse_bench.reports import ablation, geometry, page
+from simcse_bench.reports.ablation import FindingResult, Summary
+from simcse_bench.reports.again import ablation_command, analyze_command
+from simcse_bench.reports.geometry import Analysis
+from simcse_bench.reports.table import shown_numbers, shown_spread
+
+# a verdict's class on the page, and its sign: colour is never alone
+VERDICTS = {
+    "holds": ("yes", "✓"),
+    "does not hold": ("no", "✗"),
+    "undecided": ("open", "?"),
+    "not run": ("none", "–"),
+}
+
+_ABSURD = 1e9  # a score or a difference of a damaged file: it gets no place on an axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From ``low`` to ``high``."""
+
+    low: float
+    high: float
+    ticks: Sequence[float]
+
+    @staticmethod
+    def around(values: Iterable[float], *, zero: bool = False) -> Axis:
+        """The axis that holds these values (and 0), with round ticks and a little room at its ends."""
+        within = [v for v in values if abs(v) < _ABSURD] + [0.0] * zero or [0.0]
+        low, high = min(within), max(within)
+        room = 0.04 * (high - low) or 0.5
+        low, high = low - room, high + room
+        step = _round_step((high - low) / 4)
+        first, last = math.ceil(low / step), math.floor(high / step)
+        return Axis(low, high, [round(i * step, 10) for i in range(first, last + 1)])
+
+    def at(self, value: float) -> float:
+        """The place of a value, in percent of the width, two digits."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a statement was tried."""
+
+    trained: str  # what on what, with how many seeds
+    embedded: bool
+    link: str  # id of a part of the page
+
+
+@dataclass(frozen=True)
+class Found:
+    """A statement of the paper with its verdict."""
+
+    source: Source
+    title: str  # of the table that it belongs to
+    result: FindingResult
+
+
+def statements(found: Sequence[Found]) -> dict[str, Any]:
+    """The dashboard: every statement of the paper, grouped by table, with the verdict wherever it was tried."""
+    results = [f.result for f in found]
+    values = [v for r in results for v in (r.get("value"), r.get("published"), *(r.get("interval") or ()))]
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for f in found:
+        result = f.result
+        line = {
+            "source": f.source,
+            "value": result.get("value"),
+            "interval": result.get("interval"),
+            "paper": result.get("published"),
+            "shown": _signed("{:+.2f}", result.get("value")),
+            "between": _signed("{:+.1f} to {:+.1f}", *(result.get("interval") or ())),
+            "shown_paper": _signed("{:+.1f}", result.get("published")),
+            **_verdict(result["verdict"]),
+        }
+        groups.setdefault(f.title, {}).setdefault(result["text"], []).append(line)
+    counts = {name: sum(r["verdict"] == name for r in results) for name in VERDICTS}
+    return {
+        "axis": Axis.around((v for v in values if v is not None), zero=True),
+        "groups": groups,
+        "embedded": all(f.source.embedded for f in found),
+        "counts": [{**_verdict(name), "count": n} for name, n in counts.items() if n],
+    }
+
+
+def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") -> dict[str, Any]:
+    """One of the small multiples: every arm's difference to the reference in points, its seeds, and the paper's.
+
+    Where the reference has not been run, scores stand in place of differences.
+
+    Args:
+        ident: of the panel on the page.
+        place: of the sweep's folder, below the results folder.
+        summary: of the sweep.
+        part_of: the command that makes it, where it is part of a reproduction.
+    """
+    by_name = {arm["arm"]: arm for arm in summary["arms"]}
+    reference = by_name.get(summary["reference"])
+    start = reference["dev"]["mean"] if reference and reference["dev"] else None
+    paper = reference["published"] if reference else None
+    ours, theirs = start or 0.0, (paper or 0.0) if start is not None else 0.0
+    drawn_paper = paper is not None or start is None  # a difference of the paper needs its reference, too
+    rows: list[dict[str, Any]] = []
+    for arm in summary["arms"]:
+        dev, apart = arm["dev"], arm.get("difference")
+        published = arm["published"]
+        rows.append({
+            "arm": arm["arm"],
+            "reference": arm is reference,
+            "shown": shown_spread(dev["mean"], dev["sd"]) if dev else shown_numbers("", None),
+            "difference": _signed("{:+.2f}", apart["value"] if apart else None),
+            "mean": dev["mean"] - ours if dev else None,
+            "interval": apart["interval"] if apart and start is not None else None,
+            "seeds": [v - ours for v in dev["values"]] if dev else [],
+            "paper": published - theirs if published is not None and drawn_paper else None,
+        })  # fmt: skip
+    values = [v for r in rows for v in (r["mean"], r["paper"], *(r["interval"] or ()), *r["seeds"])]
+    table = ablation.ablation_table(summary)
+    model, train, dev_data = summary["model"], summary["train"], summary["dev"]
+    return {
+        "id": ident,
+        "place": place,
+        "title": summary["title"],
+        "source": summary["source"] or "",
+        "setting": f"{model['name']} on {train['name']}" if model and train else "no trial has finished",
+        "measure": f"{dev_data['title']} dev" if dev_data else "",
+        "unit": f"points above {summary['reference']}" if start is not None else "Spearman ×100",
+        "embedded": bool(model and model["embedded"]),
+        "axis": Axis.around((v for v in values if v is not None), zero=start is not None),
+        "rows": rows,
+        "verdicts": [{"text": f["text"], **_verdict(f["verdict"])} for f in summary["findings"]],
+        "table": page.section("", None, table),
+        "reference": summary["reference"],
+        "made": {
+            "title": summary["title"],
+            "facts": [*ablation.ablation_provenance(summary).items(), ("folder", place)],
+            "command": part_of or ablation_command(summary),
+        },
+    }
+
+
+def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of: str = "") -> dict[str, Any]:
+    """Alignment against uniformity, and the cosines by gold score, of the models analysed in one folder.
+
+    ``part_of``: the command that makes them, where they are part of a reproduction.
+    """
+    named = geometry.own_names(analyses)
+    bins = [q for m in named for c in m["cosines"] for q in c["quartiles"]]
+    return {
+        "id": ident,
+        "place": place,
+        "x": Axis.around(m["uniformity"] for m in named),
+        "y": Axis.around(m["alignment"] for m in named),
+        "cosine": Axis.around(bins),
+        "models": [
+            {**m, "name": m["model"]["name"], "settings": shown_usage(m["model"]),
+             "embedded": bool(m["model"].get("embedded"))}
+            for m in named
+        ],
+        "notes": geometry.geometry_table(analyses).notes,
+        "made": {
+            "title": "Geometry",
+            "facts": [*geometry.geometry_provenance(named).items(), ("folder", place)],
+            "command": part_of or "\n".join(dict.fromkeys(map(analyze_command, analyses))),
+        },
+    }  # fmt: skip
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * n for n in (1, 2, 5, 10) if power * n >= least * (1 - 1e-9))
+
+
+def _signed(form: str, *numbers: float | None) -> str:
+    """With a minus, not a hyphen."""
+    return shown_numbers(form, *numbers).replace("-", "−")
+
+
+def _verdict(name: str) -> dict[str, str]:
+    kind, sign = VERDICTS.get(name, ("none", "–"))
+    return {"verdict": name, "kind": kind, "sign": sign}
