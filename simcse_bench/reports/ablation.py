@@ -13,6 +13,7 @@ from simcse_bench import bundled
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
+from simcse_bench.reports.arm_plot import plot_ablation
 from simcse_bench.reports.page import page, section
 from simcse_bench.reports.table import (
     MISSING,
@@ -174,9 +175,9 @@ def read_summary(path: Path) -> Summary:
     return summary
 
 
-def ablation_plot(summary: Summary) -> Figure | None:
-    """The plot; None where no trial has finished."""
-    return plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+def ablation_plot(summary: Summary, titled: bool = True) -> Figure | None:
+    """The plot, with a title or, for a page, without; None where no trial has finished."""
+    return plot_ablation(summary, titled) if any(a["dev"] for a in summary["arms"]) else None
 
 
 def ablation_table(summary: Summary) -> Table:

@@ -111,7 +111,7 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
     drawn_from, analyses = analyses, own_names(analyses)
     tables = [geometry_table(analyses), thirds_table(analyses, "by_length", "words a sentence"),
               thirds_table(analyses, "by_overlap", "share of common words")]  # fmt: skip
-    figures = {f"{m['file']}-cosines": plots.plot_densities(m) for m in analyses}
+    figures = {f"{m['file']}-cosines": plots.plot_densities([m]) for m in analyses}
     figures["spectrum"] = plots.plot_spectrum(analyses)
     if len(analyses) > 1:
         figures["scatter"] = plots.plot_scatter(analyses)

@@ -140,7 +140,7 @@ def _part(folder: Path, record: Reproduced, paper: Paper, part: Part, problems: 
         if analyses:
             yield section(heading, plots.plot_scatter(analyses), geometry.geometry_table(analyses))
             for m in analyses:
-                yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities(m))
+                yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities([m]))
             return
     state = "not run yet" if len(problems) == before else "its file cannot be read"
     yield section(heading, None, Table(state, [part.title], []))
