@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOG_FROM = 5  # times the smallest positive setting: from there on the axis is logarithmic
 _APART = 0.14  # of the numbers' extent: the distance to a setting that has no place among them
-_ASIDE = 6  # points: seeds stand beside their mean, not on its interval
+_ASIDE = 7  # points: seeds stand beside their mean, not on its interval
 _ZERO = "#8a929a"
 
 

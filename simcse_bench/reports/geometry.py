@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, MinLen
 from typing_extensions import TypedDict
@@ -12,12 +12,15 @@ from typing_extensions import TypedDict
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint
-from simcse_bench.models.identity import marked_name
+from simcse_bench.models.identity import marked_name, shown_usage
 from simcse_bench.reports import plots
-from simcse_bench.reports.page import page, section, write_drawn
+from simcse_bench.reports.page import Section, page, section, write_drawn
 from simcse_bench.reports.report import Provenance
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
 from simcse_bench.schema import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NOT_AN_ANALYSIS = "not a model's analysis. Move it away or analyze again with --force."
 
@@ -118,26 +121,44 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
     files = {folder / f"{n}.{f}": plots.render_figure(figure, f) for n, figure in figures.items() for f in plots.FORMS}
     files[folder / "table.md"] = "\n".join(map(to_markdown, tables)).encode()
     files[folder / "table.csv"] = to_csv(geometry_rows(analyses)).encode()
-    sections = [section("", figures.get("scatter"), tables[0])]
-    sections += [
-        section(f"Cosines by gold score: {m['model']['name']}", figures[f"{m['file']}-cosines"]) for m in analyses
-    ]
-    sections += [section("Singular values", figures["spectrum"])]
+    sections = [geometry_section("Alignment and uniformity", analyses, figures.get("scatter"))]
+    sections.append(section("Cosines by gold score", plots.plot_densities(analyses)))
+    sections.append(section("Singular values", figures["spectrum"]))
     sections += [section(table.title, None, table) for table in tables[1:]]
     files[folder / "index.html"] = page(
-        "Geometry of sentence embeddings",
-        tables[0].title,
-        sections,
-        geometry_provenance(analyses),
-        fingerprint(drawn_from),
-    )
+        "Geometry of sentence embeddings", ", ".join(dict.fromkeys(map(_data, analyses))), sections,
+        geometry_provenance(analyses), fingerprint(drawn_from), tried(analyses),
+    )  # fmt: skip
     return files
 
 
+def geometry_section(heading: str, analyses: Sequence[Analysis], scatter: Figure | None) -> Section:
+    """The part of a page with the models' alignment and uniformity, and which model is best at each."""
+    table = geometry_table(analyses)
+    aligned, even = (min(analyses, key=lambda m: m[key]) for key in ("alignment", "uniformity"))
+    best = max(analyses, key=lambda m: m["spearman"])
+    lead = (
+        f"Best score: {best['model']['name']} ({best['spearman']:.2f}); lowest uniformity: {even['model']['name']} "
+        f"({even['uniformity']:.2f}); lowest alignment: {aligned['model']['name']} ({aligned['alignment']:.3f})"
+    )
+    return section(heading, scatter, table, lead=lead if len(analyses) > 1 else "")
+
+
+def tried(analyses: Sequence[Analysis]) -> list[str]:
+    """What of it is embedded, for trying."""
+    models = [bundled.ENCODER] * any(m["model"].get("embedded") for m in analyses)
+    return models + [bundled.DATA] * any(m["data"]["task"] in bundled.TASKS for m in analyses)
+
+
 def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
-    """Those that share a model's name under the names of their files: one model with two poolings."""
+    """Those that share a model's name with what tells them apart: its pooling, or else the name of the file."""
     names = [m["model"]["name"] for m in analyses]
-    own = [m["file"] if "file" in m and names.count(m["model"]["name"]) > 1 else m["model"]["name"] for m in analyses]
+    used = [f"{m['model']['name']}, {shown_usage(m['model'])}" for m in analyses]
+    files = [m.get("file", name) for m, name in zip(analyses, names, strict=True)]
+    own = [
+        name if names.count(name) == 1 else usage if used.count(usage) == 1 else file
+        for name, usage, file in zip(names, used, files, strict=True)
+    ]
     return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
 
 
@@ -155,9 +176,8 @@ def geometry_table(analyses: Sequence[Analysis]) -> Table:
         "Mean cosine: over all pairs of distinct sentences; 0 where directions are even. Effective rank: exp of the "
         "entropy of the centred unit vectors' singular values.",
     ]
-    tried = [bundled.ENCODER] * any(m["model"].get("embedded") for m in analyses)
-    tried += [bundled.DATA] * any(m["data"]["task"] in bundled.TASKS for m in analyses)
-    return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
+    title = "alignment and uniformity" + "".join(f" — {t}" for t in tried(analyses))
+    return Table(title, header, rows, notes)
 
 
 def thirds_table(analyses: Sequence[Analysis], key: Literal["by_length", "by_overlap"], what: str) -> Table:
