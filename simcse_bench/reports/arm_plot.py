@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def plot_ablation(summary: Mapping[str, Any], titled: bool = True) -> Figure:
     with drawing(7.2, height + 0.4 * titled, squeeze=False, **shape) as (figure, grid):
         draw = _by_number if numeric else _by_name
         draw(list(grid.flat), panels, arms, summary)
-        figure.suptitle(literal("\n".join(head)), x=0.01, ha="left", fontsize=10)
+        figure.suptitle(literal("\n".join(map(_wrapped, head))), x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -111,6 +112,11 @@ def places(names: Sequence[str]) -> list[Place]:
     at_all = at | {n: low - apart * (len(before) - i) for i, n in enumerate(before)}
     at_all |= {n: high + apart * (i + 1) for i, n in enumerate(after)}
     return [Place(at_all[n], n in at) for n in names]
+
+
+def _wrapped(text: str) -> str:
+    """A line in several, where it is longer than the figure is wide."""
+    return "\n".join(textwrap.fill(line, 90) for line in text.split("\n"))
 
 
 def _reading(arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -173,7 +179,7 @@ def _by_number(
         )
         aside = _shifted(axes, axes.transData, _ASIDE)
         for place, score, interval, seeds in zip(where, panel.scores, panel.intervals, panel.seeds, strict=True):
-            axes.plot([place.at] * len(seeds), seeds, "o", color=FAINT, markersize=3.2, zorder=2, transform=aside)
+            _seeds(axes, [place.at] * len(seeds), seeds, aside)
             if interval:
                 axes.plot([place.at] * 2, interval, color=panel.colour, linewidth=1.6, alpha=0.5, solid_capstyle="butt")
             if score is not None:
@@ -201,7 +207,7 @@ def _by_name(
     for axes, panel in zip(grid, panels, strict=True):
         aside = _shifted(axes, axes.transData, 0, -_ASIDE)
         for y, (score, interval, seeds) in enumerate(zip(panel.scores, panel.intervals, panel.seeds, strict=True)):
-            axes.plot(seeds, [y] * len(seeds), "o", color=FAINT, markersize=3.2, zorder=2, transform=aside)
+            _seeds(axes, seeds, [y] * len(seeds), aside)
             if interval:
                 axes.plot(interval, [y, y], color=panel.colour, linewidth=1.6, alpha=0.5, solid_capstyle="butt")
             if score is not None:
@@ -221,6 +227,11 @@ def _embolden(labels: Sequence[Any], arms: Sequence[Mapping[str, Any]], summary:
     """The reference's name."""
     for label, arm in zip(labels, arms, strict=True):
         label.set_fontweight("bold" if arm is _reference(arms, summary) else "normal")
+
+
+def _seeds(axes: Axes, x: Sequence[float], y: Sequence[float], aside: Any) -> None:
+    axes.plot(x, y, "o", color=FAINT, markersize=3.2, zorder=2, transform=aside)
+    axes.update_datalim(list(zip(x, y, strict=True)))  # what is moved aside does not set the limits by itself
 
 
 def _mark(axes: Axes, panel: _Panel, x: float, y: float) -> None:

@@ -45,6 +45,16 @@ def test_each_encoder_is_shown_by_its_differences_on_its_own_scale(axis):
     assert [sorted(line.get_ydata() if axis else line.get_xdata()) for line in seeds] == [[-7, -5], [-1, 1], [-4, -2]]
 
 
+@pytest.mark.parametrize("axis", ["dropout", ""])
+def test_no_seed_lies_outside(axis):
+    figure = plot_ablation(summary([arm("0.1", [30.0, 50.0, 10.0]), arm("0.2", [31.0, 29.0])], axis))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = sorted(axes.get_ylim() if axis else axes.get_xlim())
+    assert low < -20
+    assert high > 20
+
+
 def test_without_the_reference_scores_are_shown():
     ours, paper = plot_ablation(summary(ARMS[:1] + ARMS[2:])).axes
     assert marks(ours, OURS, False) == [31.0, 34.0]
@@ -102,5 +112,9 @@ def test_no_room_is_left_empty_on_the_right():
         figure.draw_without_rendering()
         assert max(a.get_position().x1 for a in figure.axes) > 0.97
         x0, x1 = figure.axes[0].get_xlim()
-        furthest = max(max(line.get_xdata()) for line in figure.axes[0].lines if line.get_markersize() == 5.5)
+        furthest = max(
+            max(line.get_xdata())
+            for line in figure.axes[0].lines
+            if len(line.get_xdata()) and line.get_markersize() in (3.2, 5.5)
+        )
         assert (x1 - furthest) / (x1 - x0) < 0.12
