@@ -156,7 +156,7 @@ def draw_ablation(folder: Path) -> dict[Path, bytes]:
             parts,
             facts,
             sha256(path),
-            tried(summary),
+            bundled.caveats(*_embedded(summary)),
             reading_notes([summary]),
         )
     return {folder / name: content for name, content in files.items()}
@@ -240,7 +240,7 @@ def ablation_title(summary: Summary) -> str:
     """What was varied, on which model and data; says where they are the embedded ones."""
     if not summary["dev"]:
         return f"{summary['title']}: no trial has finished"
-    return f"{summary['title']}, {ablation_setting(summary)}" + "".join(f" — {t}" for t in tried(summary))
+    return f"{summary['title']}, {ablation_setting(summary)}" + bundled.badge(*_embedded(summary))
 
 
 def ablation_setting(summary: Summary) -> str:
@@ -251,17 +251,16 @@ def ablation_setting(summary: Summary) -> str:
     return f"{model['name']} trained on {shown_text(train['name'])}, {dev['title']} dev, Spearman ×100"
 
 
-def tried(summary: Summary) -> list[str]:
-    """What of it is embedded, for trying."""
+def _embedded(summary: Summary) -> tuple[bool, bool]:
+    """Whether encoder and data are the embedded ones."""
     model, dev = summary["model"], summary["dev"]
-    return [bundled.ENCODER] * bool(model and model["embedded"]) + [bundled.DATA] * bool(
-        dev and dev["task"] in bundled.TASKS
-    )
+    return bool(model and model["embedded"]), bool(dev and dev["task"] in bundled.TASKS)
 
 
 def ablation_notes(summary: Summary) -> list[str]:
-    """How to read the table, how the paper's statements fare here, what failed."""
-    return reading_notes([summary]) + [shown_statement(f) for f in summary["findings"]] + own_notes(summary)
+    """How to read the table, how the paper's statements fare here, what failed, what is embedded."""
+    statements = [shown_statement(f) for f in summary["findings"]]
+    return reading_notes([summary]) + statements + own_notes(summary) + bundled.caveats(*_embedded(summary))
 
 
 def reading_notes(summaries: Sequence[Summary]) -> list[str]:
@@ -322,8 +321,8 @@ def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]]
         "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
         "The paper's differences are BERT-base's, of one seed."
     )
-    title = "the paper's statements, held against the ablations here" + f" — {bundled.ENCODER}" * mini
-    return Table(title, header, rows, [note])
+    title = "the paper's statements, held against the ablations here" + bundled.badge(mini, False)
+    return Table(title, header, rows, [note, *bundled.caveats(mini, False)])
 
 
 def statement_row(title: str, finding: FindingResult, trained: str) -> list[str]:

@@ -12,10 +12,10 @@ from typing_extensions import TypedDict
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint
-from simcse_bench.models.identity import marked_name, shown_usage
+from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import Section, page, section, write_drawn
-from simcse_bench.reports.report import Provenance
+from simcse_bench.reports.report import Provenance, readable_name
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
 from simcse_bench.schema import read_record
 
@@ -127,7 +127,7 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
     sections += [section(table.title, None, table) for table in tables[1:]]
     files[folder / "index.html"] = page(
         "Geometry of sentence embeddings", ", ".join(dict.fromkeys(map(_data, analyses))), sections,
-        geometry_provenance(analyses), fingerprint(drawn_from), tried(analyses),
+        geometry_provenance(analyses), fingerprint(drawn_from), geometry_caveats(analyses),
     )  # fmt: skip
     return files
 
@@ -141,23 +141,22 @@ def geometry_section(heading: str, analyses: Sequence[Analysis], scatter: Figure
         f"Best score: {best['model']['name']} ({best['spearman']:.2f}); lowest uniformity: {even['model']['name']} "
         f"({even['uniformity']:.2f}); lowest alignment: {aligned['model']['name']} ({aligned['alignment']:.3f})"
     )
-    return section(heading, scatter, table, lead=lead if len(analyses) > 1 else "")
+    notes = [note for note in table.notes if note not in geometry_caveats(analyses)]  # the page says it once
+    return section(heading, scatter, table, notes, lead=lead if len(analyses) > 1 else "")
 
 
-def tried(analyses: Sequence[Analysis]) -> list[str]:
+def geometry_caveats(analyses: Sequence[Analysis]) -> list[str]:
     """What of it is embedded, for trying."""
-    models = [bundled.ENCODER] * any(m["model"].get("embedded") for m in analyses)
-    return models + [bundled.DATA] * any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    data = any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    return bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
 
 
 def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
-    """Those that share a model's name with what tells them apart: its pooling, or else the name of the file."""
+    """Those that share a model's name under the names of their files: one model with two poolings."""
     names = [m["model"]["name"] for m in analyses]
-    used = [f"{m['model']['name']}, {shown_usage(m['model'])}" for m in analyses]
-    files = [m.get("file", name) for m, name in zip(analyses, names, strict=True)]
     own = [
-        name if names.count(name) == 1 else usage if used.count(usage) == 1 else file
-        for name, usage, file in zip(names, used, files, strict=True)
+        readable_name(name, m["file"]) if "file" in m and names.count(name) > 1 else name
+        for m, name in zip(analyses, names, strict=True)
     ]
     return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
 
@@ -176,8 +175,10 @@ def geometry_table(analyses: Sequence[Analysis]) -> Table:
         "Mean cosine: over all pairs of distinct sentences; 0 where directions are even. Effective rank: exp of the "
         "entropy of the centred unit vectors' singular values.",
     ]
-    title = "alignment and uniformity" + "".join(f" — {t}" for t in tried(analyses))
-    return Table(title, header, rows, notes)
+    data = any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    title = "alignment and uniformity" + bundled.badge(all(m["model"].get("embedded") for m in analyses), data)
+    caveats = bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
+    return Table(title, header, rows, [*notes, *caveats])
 
 
 def thirds_table(analyses: Sequence[Analysis], key: Literal["by_length", "by_overlap"], what: str) -> Table:

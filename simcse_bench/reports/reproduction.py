@@ -103,8 +103,8 @@ def draw_reproduction(folder: Path, problems: list[str]) -> dict[Path, bytes]:
     seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
     how = f"Reproduced with preset {record['preset']}, {seeds}"
     said = f"{how}: every table and figure in the paper's order, our numbers beside its own."
-    tried = [bundled.ENCODER, *([] if record["real"] else [bundled.DATA])] if record["preset"] == "mini" else []
-    subtitle = "Every table beside the paper's" + "".join(f" — {t}" for t in tried)
+    embedded = record["preset"] == "mini", record["preset"] == "mini" and not record["real"]
+    subtitle = "Every table beside the paper's" + bundled.badge(*embedded)
     title = f"{paper.title}: reproduced with preset {record['preset']}"
     tables = [statements, *(s.table for s in sections if s.table)]
     text = "\n".join([f"# {title}", "", subtitle, "", *map(to_markdown, tables)])
@@ -112,8 +112,10 @@ def draw_reproduction(folder: Path, problems: list[str]) -> dict[Path, bytes]:
         s if s.table is None or s.table.rows else dataclasses.replace(s, table=None, lead=s.table.title.capitalize())
         for s in sections
     ]
-    reading = [*ablation.reading_notes(list(_summaries(folder, record, []))), *statements.notes]
-    whole = page.page(paper.title, said, shown, _provenance(record), results_fingerprint(folder), tried, reading)
+    reading = [*ablation.reading_notes(list(_summaries(folder, record, []))), statements.notes[0]]
+    whole = page.page(
+        paper.title, said, shown, _provenance(record), results_fingerprint(folder), bundled.caveats(*embedded), reading
+    )
     return {folder / "tables.md": text.encode(), folder / "index.html": whole}
 
 
