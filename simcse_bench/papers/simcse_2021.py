@@ -72,15 +72,15 @@ _SIMCSE = Paper(
         Part("1", "Augmentation of the positive", "ablation", "augmentation"),
         Part("2", "Training objective, one and two encoders", "ablation", "objective"),
         Part("3", "Dropout probability", "ablation", "dropout"),
+        Part("Figure 2", "Alignment and uniformity during training", "trajectory"),
         Part("4", "Supervised data", "ablation", "supervised-data"),
         Part("5", "Semantic textual similarity", "scores", "sts"),
         Part("6", "Pooling and MLP", "ablation", "pooling"),
         Part("7", "Hard negatives and their weight", "ablation", "hard-negatives"),
+        Part("Figure 3", "Alignment, uniformity and score", "geometry"),
         Part("D.1", "Temperature", "ablation", "temperature"),
         Part("D.2", "Masked-language-modelling term", "ablation", "mlm"),
         Part("E.1", "Transfer tasks", "scores", "transfer"),
-        Part("Figure 2", "Alignment and uniformity during training", "trajectory"),
-        Part("Figure 3", "Alignment, uniformity, and cosines by gold score", "geometry"),
     ),
     (
         Line("first-last average", UNSUP, False, "embedding_last", {

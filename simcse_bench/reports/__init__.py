@@ -10,7 +10,8 @@ Open ``report`` first: what a saved evaluation holds.
 - ``geometry``      tables, plots and page of analyses
 - ``mteb``          mteb's scores saved and drawn, apart from the paper's
 - ``reproduction``  every table of a paper beside ours
-- ``plots``         SVG and PNG
+- ``arm_plot``      the plot of an ablation
+- ``plots``         the other plots; SVG and PNG
 - ``page``          one self-contained HTML page
 - ``site``          a results folder drawn anew or checked; its index.html
 - ``standings``     the site's leaderboards as data: seeds, ranks, published rows

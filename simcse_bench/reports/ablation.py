@@ -13,7 +13,8 @@ from simcse_bench import bundled
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
-from simcse_bench.reports.page import page, section
+from simcse_bench.reports.arm_plot import plot_ablation, shown_text
+from simcse_bench.reports.page import Section, Verdict, page, section, shown_tally
 from simcse_bench.reports.table import (
     MISSING,
     Table,
@@ -148,8 +149,16 @@ def draw_ablation(folder: Path) -> dict[Path, bytes]:
     }
     if figure is not None:
         files |= {f"plot.{form}": plots.render_figure(figure, form) for form in plots.FORMS}
-        parts, facts = [section("", figure, table)], ablation_provenance(summary)
-        files["index.html"] = page(summary["title"], table.title, parts, facts, sha256(path), summary["reference"])
+        parts, facts = [ablation_section(summary)], ablation_provenance(summary)
+        files["index.html"] = page(
+            summary["title"],
+            ablation_setting(summary),
+            parts,
+            facts,
+            sha256(path),
+            bundled.caveats(*_embedded(summary)),
+            reading_notes([summary]),
+        )
     return {folder / name: content for name, content in files.items()}
 
 
@@ -174,9 +183,37 @@ def read_summary(path: Path) -> Summary:
     return summary
 
 
-def ablation_plot(summary: Summary) -> Figure | None:
-    """The plot; None where no trial has finished."""
-    return plots.plot_ablation(summary) if any(a["dev"] for a in summary["arms"]) else None
+def ablation_plot(summary: Summary, titled: bool = True) -> Figure | None:
+    """The plot, with a title or, for a page, without; None where no trial has finished."""
+    return plot_ablation(summary, titled) if any(a["dev"] for a in summary["arms"]) else None
+
+
+def ablation_section(summary: Summary, heading: str = "") -> Section:
+    """The part of a page that shows it: what came out, the paper's statements, plot, table."""
+    verdicts = verdicts_of(summary["findings"])
+    lead = shown_tally(verdicts) or _shown_best(summary)
+    if lead and all(len(a["seeds"]) < 2 for a in summary["arms"]):
+        lead += " (one seed: no verdict)" if verdicts else " (one seed)"
+    caption = ablation_setting(summary) if heading else ""
+    figure, table = ablation_plot(summary, titled=False), ablation_table(summary)
+    said = {"lead": lead, "caption": caption, "verdicts": verdicts, "reference": summary["reference"]}
+    return section(heading, figure, table, own_notes(summary), **said)
+
+
+def verdicts_of(findings: Sequence[FindingResult]) -> list[Verdict]:
+    """The paper's statements for a page."""
+    return [Verdict(f["text"], f["verdict"], _numbers(f)) for f in findings]
+
+
+def _shown_best(summary: Summary) -> str:
+    """The best arm, and how many differ from the reference beyond noise."""
+    best = max((a for a in summary["arms"] if a["dev"]), key=lambda a: a["dev"]["mean"], default=None)  # type: ignore[index]
+    others = [a for a in summary["arms"] if a.get("difference")]
+    if best is None or not others:
+        return ""
+    sure = sum(_is_sure(a["difference"]) for a in others)
+    differing = f"{sure} of {len(others)} differ from {summary['reference']} beyond noise"
+    return f"Highest: {best['arm']} ({_spread(best['dev'])}); {differing}"
 
 
 def ablation_table(summary: Summary) -> Table:
@@ -201,32 +238,55 @@ def ablation_table(summary: Summary) -> Table:
 
 def ablation_title(summary: Summary) -> str:
     """What was varied, on which model and data; says where they are the embedded ones."""
+    if not summary["dev"]:
+        return f"{summary['title']}: no trial has finished"
+    return f"{summary['title']}, {ablation_setting(summary)}" + bundled.badge(*_embedded(summary))
+
+
+def ablation_setting(summary: Summary) -> str:
+    """Which model was trained on which text, and what is measured; nothing where no trial has finished."""
     model, dev, train = summary["model"], summary["dev"], summary["train"]
     if not (model and dev and train):
-        return f"{summary['title']}: no trial has finished"
-    parts = [summary["title"], f"{model['name']} trained on {train['name']}", f"{dev['title']} dev, Spearman ×100"]
-    tried = [bundled.ENCODER] * bool(model["embedded"]) + [bundled.DATA] * (dev["task"] in bundled.TASKS)
-    return ", ".join(parts) + "".join(f" — {t}" for t in tried)
+        return ""
+    return f"{model['name']} trained on {shown_text(train['name'])}, {dev['title']} dev, Spearman ×100"
+
+
+def _embedded(summary: Summary) -> tuple[bool, bool]:
+    """Whether encoder and data are the embedded ones."""
+    model, dev = summary["model"], summary["dev"]
+    return bool(model and model["embedded"]), bool(dev and dev["task"] in bundled.TASKS)
 
 
 def ablation_notes(summary: Summary) -> list[str]:
-    """How to read the table, what failed, and how the paper's statements fare here."""
+    """How to read the table, how the paper's statements fare here, what failed, what is embedded."""
+    statements = [shown_statement(f) for f in summary["findings"]]
+    return reading_notes([summary]) + statements + own_notes(summary) + bundled.caveats(*_embedded(summary))
+
+
+def reading_notes(summaries: Sequence[Summary]) -> list[str]:
+    """How to read the tables of these sweeps."""
+    arms = [a for s in summaries for a in s["arms"]]
     notes = [
         "Mean ± standard deviation over seeds. Differences: paired bootstrap over dev pairs and seeds, widened by "
         "Student's t for few seeds; * marks those whose interval leaves out 0 and whose permutation p, corrected by "
         "Holm, is below 0.05. Test scores selected nothing."
     ]
-    if any(len(a["seeds"]) == 1 for a in summary["arms"]):
+    if any(len(a["seeds"]) == 1 for a in arms):
         notes.append(
             "ARMS WITH ONE SEED: their intervals know the dev pairs only. Two seeds of one recipe differ by a point or "
             "more, so no verdict is given; use --seeds 3 or more."
         )
-    if any(a["published"] is not None for a in summary["arms"]):
-        notes.append(f"{summary['source']} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
-    notes += [shown_statement(f) for f in summary["findings"]]
-    notes += [
-        f"{a['arm']}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for a in summary["arms"] for f in a["failed"]
-    ]
+    if any(a["published"] is not None for a in arms):
+        sources = {s["source"] for s in summaries}
+        source = sources.pop() if len(sources) == 1 else "The paper's column"
+        notes.append(f"{source} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
+    return notes
+
+
+def own_notes(summary: Summary) -> list[str]:
+    """What failed, and what else is to be known of this sweep alone."""
+    failed = [(a["arm"], f) for a in summary["arms"] for f in a["failed"]]
+    notes = [f"{arm}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for arm, f in failed]
     return notes + [summary["note"]] * bool(summary["note"])
 
 
@@ -234,9 +294,15 @@ def shown_statement(finding: FindingResult) -> str:
     """One of the paper's statements with its verdict here."""
     if "value" not in finding:
         return f"{finding['text']}: {finding['verdict']}."
+    return f"{finding['text']}: {finding['verdict'].upper()} ({_numbers(finding)})."
+
+
+def _numbers(finding: FindingResult) -> str:
+    """The difference here, its interval, and the paper's difference."""
+    if "value" not in finding:
+        return ""
     numbers = f"{finding['value']:+.2f}" + (f", 95 % {_interval(finding)}" if finding.get("interval") else "")
-    paper = f"; paper {finding['published']:+.1f}" if "published" in finding else ""
-    return f"{finding['text']}: {finding['verdict'].upper()} ({numbers}{paper})."
+    return numbers + (f"; paper {finding['published']:+.1f}" if "published" in finding else "")
 
 
 def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]] = (), mini: bool = False) -> Table:
@@ -255,8 +321,8 @@ def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]]
         "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
         "The paper's differences are BERT-base's, of one seed."
     )
-    title = "the paper's statements, held against the ablations here" + f" — {bundled.ENCODER}" * mini
-    return Table(title, header, rows, [note])
+    title = "the paper's statements, held against the ablations here" + bundled.badge(mini, False)
+    return Table(title, header, rows, [note, *bundled.caveats(mini, False)])
 
 
 def statement_row(title: str, finding: FindingResult, trained: str) -> list[str]:
@@ -317,9 +383,12 @@ def _of_seed(spread: Spread | None, i: int) -> float | str:
 def _difference(difference: Mapping[str, Any] | None) -> str:
     if not difference:
         return MISSING
+    return f"{difference['value']:+.2f}" + " *" * _is_sure(difference)
+
+
+def _is_sure(difference: Mapping[str, Any]) -> bool:
     low, high = difference["interval"] or (0.0, 0.0)
-    sure = (low > 0 or high < 0) and difference["holm"] < SIGNIFICANT and difference["seeds"] > 1
-    return f"{difference['value']:+.2f}" + " *" * sure
+    return bool((low > 0 or high < 0) and difference["holm"] < SIGNIFICANT and difference["seeds"] > 1)
 
 
 def _interval(difference: Mapping[str, Any] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 from annotated_types import Ge, MinLen
 from typing_extensions import TypedDict
@@ -14,10 +14,13 @@ from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint
 from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
-from simcse_bench.reports.page import page, section, write_drawn
-from simcse_bench.reports.report import Provenance
+from simcse_bench.reports.page import Section, page, section, write_drawn
+from simcse_bench.reports.report import Provenance, readable_name
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
 from simcse_bench.schema import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NOT_AN_ANALYSIS = "not a model's analysis. Move it away or analyze again with --force."
 
@@ -111,33 +114,50 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
     drawn_from, analyses = analyses, own_names(analyses)
     tables = [geometry_table(analyses), thirds_table(analyses, "by_length", "words a sentence"),
               thirds_table(analyses, "by_overlap", "share of common words")]  # fmt: skip
-    figures = {f"{m['file']}-cosines": plots.plot_densities(m) for m in analyses}
+    figures = {f"{m['file']}-cosines": plots.plot_densities([m]) for m in analyses}
     figures["spectrum"] = plots.plot_spectrum(analyses)
     if len(analyses) > 1:
         figures["scatter"] = plots.plot_scatter(analyses)
     files = {folder / f"{n}.{f}": plots.render_figure(figure, f) for n, figure in figures.items() for f in plots.FORMS}
     files[folder / "table.md"] = "\n".join(map(to_markdown, tables)).encode()
     files[folder / "table.csv"] = to_csv(geometry_rows(analyses)).encode()
-    sections = [section("", figures.get("scatter"), tables[0])]
-    sections += [
-        section(f"Cosines by gold score: {m['model']['name']}", figures[f"{m['file']}-cosines"]) for m in analyses
-    ]
-    sections += [section("Singular values", figures["spectrum"])]
+    sections = [geometry_section("Alignment and uniformity", analyses, figures.get("scatter"))]
+    sections.append(section("Cosines by gold score", plots.plot_densities(analyses)))
+    sections.append(section("Singular values", figures["spectrum"]))
     sections += [section(table.title, None, table) for table in tables[1:]]
     files[folder / "index.html"] = page(
-        "Geometry of sentence embeddings",
-        tables[0].title,
-        sections,
-        geometry_provenance(analyses),
-        fingerprint(drawn_from),
-    )
+        "Geometry of sentence embeddings", ", ".join(dict.fromkeys(map(_data, analyses))), sections,
+        geometry_provenance(analyses), fingerprint(drawn_from), geometry_caveats(analyses),
+    )  # fmt: skip
     return files
+
+
+def geometry_section(heading: str, analyses: Sequence[Analysis], scatter: Figure | None) -> Section:
+    """The part of a page with the models' alignment and uniformity, and which model is best at each."""
+    table = geometry_table(analyses)
+    aligned, even = (min(analyses, key=lambda m: m[key]) for key in ("alignment", "uniformity"))
+    best = max(analyses, key=lambda m: m["spearman"])
+    lead = (
+        f"Best score: {best['model']['name']} ({best['spearman']:.2f}); lowest uniformity: {even['model']['name']} "
+        f"({even['uniformity']:.2f}); lowest alignment: {aligned['model']['name']} ({aligned['alignment']:.3f})"
+    )
+    notes = [note for note in table.notes if note not in geometry_caveats(analyses)]  # the page says it once
+    return section(heading, scatter, table, notes, lead=lead if len(analyses) > 1 else "")
+
+
+def geometry_caveats(analyses: Sequence[Analysis]) -> list[str]:
+    """What of it is embedded, for trying."""
+    data = any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    return bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
 
 
 def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
     """Those that share a model's name under the names of their files: one model with two poolings."""
     names = [m["model"]["name"] for m in analyses]
-    own = [m["file"] if "file" in m and names.count(m["model"]["name"]) > 1 else m["model"]["name"] for m in analyses]
+    own = [
+        readable_name(name, m["file"]) if "file" in m and names.count(name) > 1 else name
+        for m, name in zip(analyses, names, strict=True)
+    ]
     return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
 
 
@@ -155,9 +175,10 @@ def geometry_table(analyses: Sequence[Analysis]) -> Table:
         "Mean cosine: over all pairs of distinct sentences; 0 where directions are even. Effective rank: exp of the "
         "entropy of the centred unit vectors' singular values.",
     ]
-    tried = [bundled.ENCODER] * any(m["model"].get("embedded") for m in analyses)
-    tried += [bundled.DATA] * any(m["data"]["task"] in bundled.TASKS for m in analyses)
-    return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
+    data = any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    title = "alignment and uniformity" + bundled.badge(all(m["model"].get("embedded") for m in analyses), data)
+    caveats = bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
+    return Table(title, header, rows, [*notes, *caveats])
 
 
 def thirds_table(analyses: Sequence[Analysis], key: Literal["by_length", "by_overlap"], what: str) -> Table:

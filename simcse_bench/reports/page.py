@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,77 @@ TEMPLATES = Path(__file__).parent / "templates"
 _OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta name="source" content="([0-9a-f]{16})">')
 
 
+# a verdict's class on a page, and its sign: colour is never alone
+_VERDICTS = {"holds": ("yes", "✓"), "does not hold": ("no", "✗"), "undecided": ("open", "?"), "not run": ("none", "–")}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A statement of the paper, whether it holds here, and by which numbers."""
+
+    text: str
+    verdict: str
+    numbers: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its class."""
+        return _VERDICTS.get(self.verdict, _VERDICTS["not run"])[0]
+
+    @property
+    def sign(self) -> str:
+        """Of the verdict."""
+        return _VERDICTS.get(self.verdict, _VERDICTS["not run"])[1]
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a plot, a table, or both."""
+    """A part of a page: what it says in a line, the paper's statements, a plot, a table."""
 
     heading: str = ""
     svg: str = ""
     table: Table | None = None
+    caption: str = ""  # what was measured in what
+    lead: str = ""  # what came out
+    verdicts: Sequence[Verdict] = ()
+    notes: Sequence[str] = ()
+    reference: str = ""  # the row to mark
 
     @property
     def left(self) -> set[int]:
         """Columns of the table that hold words."""
         return text_columns(self.table) if self.table else set()
+
+    @property
+    def ident(self) -> str:
+        """Where links to it lead."""
+        return re.sub(r"\W+", "-", self.heading.casefold()).strip("-")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its heading as a number ("Table 3") and a title."""
+        number, colon, title = self.heading.partition(": ")
+        return (number, title) if colon else ("", self.heading)
+
+
+def count_verdicts(verdicts: Sequence[Verdict]) -> list[tuple[int, Verdict]]:
+    """How many of each kind there are, those that hold first."""
+    counts = Counter(v.verdict for v in verdicts)
+    return [(counts[name], Verdict("", name)) for name in _VERDICTS if counts[name]]
+
+
+def shown_tally(verdicts: Sequence[Verdict]) -> str:
+    """Verdicts in a line: ``Of the paper's 4 statements 2 hold, 1 does not hold, 1 is undecided``."""
+    many = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "not run": "were not run"}
+    one = {"undecided": "is undecided", "not run": "was not run"}
+    counts = count_verdicts(verdicts)
+    if len(counts) == 1:
+        n, verdict = counts[0][0], counts[0][1].verdict
+        if n == 1:
+            return f"The paper's statement {one.get(verdict, verdict)}"
+        return f"{'Both' if n == 2 else f'All {n}'} statements of the paper {many[verdict]}"
+    parts = [f"{n} {one.get(v.verdict, v.verdict) if n == 1 else many[v.verdict]}" for n, v in counts]
+    return f"Of the paper's {len(verdicts)} statements {', '.join(parts)}" if parts else ""
 
 
 def render_template(name: str, **values: Any) -> bytes:
@@ -44,10 +104,18 @@ def render_template(name: str, **values: Any) -> bytes:
     return environment.get_template(name).render(values).encode()
 
 
-def section(heading: str = "", figure: Figure | None = None, table: Table | None = None) -> Section:
-    """A section with the figure inline."""
+def section(
+    heading: str = "",
+    figure: Figure | None = None,
+    table: Table | None = None,
+    notes: Sequence[str] | None = None,
+    **more: Any,
+) -> Section:
+    """A section with the figure inline; ``notes``: in place of the table's, ``more``: fields of ``Section``."""
     svg = "" if figure is None else plots.render_figure(figure, "svg").decode()
-    return Section(heading, svg[svg.index("<svg") :] if svg else "", table)
+    if notes is None:
+        notes = table.notes if table else ()
+    return Section(heading, svg[svg.index("<svg") :] if svg else "", table, notes=notes, **more)
 
 
 def page(
@@ -56,11 +124,24 @@ def page(
     sections: Sequence[Section],
     provenance: Mapping[str, str],
     source: str,
-    reference: str = "",
+    tried: Sequence[str] = (),
+    reading: Sequence[str] = (),
 ) -> bytes:
-    """One self-contained HTML page; ``source``: fingerprint of what it is drawn from; ``reference``: row to mark."""
-    facts = {"title": title, "subtitle": subtitle, "provenance": provenance, "source": source, "reference": reference}
-    return render_template("page.html", sections=sections, **facts)
+    """One self-contained HTML page.
+
+    Args:
+        title: its heading.
+        subtitle: what was measured in what.
+        sections: from first to last; the contents list those with a heading.
+        provenance: what decided the numbers.
+        source: fingerprint of what it is drawn from.
+        tried: what of it is embedded, for trying.
+        reading: how to read every table.
+    """
+    counts = count_verdicts([v for s in sections for v in s.verdicts])
+    facts = {"title": title, "subtitle": subtitle, "provenance": provenance, "source": source}
+    facts_of_all = {"tried": tried, "reading": reading, "counts": counts, "tally": count_verdicts}
+    return render_template("page.html", sections=sections, **facts, **facts_of_all)
 
 
 def require_own(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
@@ -94,17 +96,26 @@ def draw_reproduction(folder: Path, problems: list[str]) -> dict[Path, bytes]:
     record = read_reproduction(folder / REPRODUCTION_RECORD)
     paper = PAPERS[record["paper"]]
     told: list[str] = []
-    sections = [section("The paper's statements", None, statements_table(folder, record, told))]
-    for part in paper.parts:
-        sections += _part(folder, record, paper, part, told)
-    problems += dict.fromkeys(told)
+    statements = statements_table(folder, record, told)
+    sections = [s for part in paper.parts for s in _part(folder, record, paper, part, told)]
     sections.append(section("Time", None, _times(record)))
+    problems += dict.fromkeys(told)
+    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
+    how = f"Reproduced with preset {record['preset']}, {seeds}"
+    said = f"{how}: every table and figure in the paper's order, our numbers beside its own."
+    embedded = record["preset"] == "mini", record["preset"] == "mini" and not record["real"]
+    subtitle = "Every table beside the paper's" + bundled.badge(*embedded)
     title = f"{paper.title}: reproduced with preset {record['preset']}"
-    tried = [bundled.ENCODER, *([] if record["real"] else [bundled.DATA])] if record["preset"] == "mini" else []
-    subtitle = "Every table beside the paper's" + "".join(f" — {t}" for t in tried)
-    tables = [s.table for s in sections if s.table]
+    tables = [statements, *(s.table for s in sections if s.table)]
     text = "\n".join([f"# {title}", "", subtitle, "", *map(to_markdown, tables)])
-    whole = page.page(title, subtitle, sections, _provenance(record), results_fingerprint(folder))
+    shown = [
+        s if s.table is None or s.table.rows else dataclasses.replace(s, table=None, lead=s.table.title.capitalize())
+        for s in sections
+    ]
+    reading = [*ablation.reading_notes(list(_summaries(folder, record, []))), statements.notes[0]]
+    whole = page.page(
+        paper.title, said, shown, _provenance(record), results_fingerprint(folder), bundled.caveats(*embedded), reading
+    )
     return {folder / "tables.md": text.encode(), folder / "index.html": whole}
 
 
@@ -122,28 +133,44 @@ def _part(folder: Path, record: Reproduced, paper: Paper, part: Part, problems: 
     if part.kind == "ablation":
         summary = _tried(_summary_path(folder, record, part), ablation.read_summary, problems)
         if summary is not None:
-            yield section(heading, ablation.ablation_plot(summary), ablation.ablation_table(summary))
+            yield ablation.ablation_section(summary, heading)
             return
     elif part.kind == "scores":
-        table = scores_table(folder / record["suites"][part.name], paper, part.name, problems)
-        if table is not None:
-            yield section(heading, None, table)
+        scores = scores_table(folder / record["suites"][part.name], paper, part.name, problems)
+        if scores is not None:
+            table, order = scores
+            first = next(p for p in paper.parts if p.kind == "scores")
+            verdicts = ablation.verdicts_of(record["statements"]) if part == first else []
+            lead = ". ".join(filter(None, [page.shown_tally(verdicts), order]))
+            yield section(heading, None, table, lead=lead, caption=table.title, verdicts=verdicts)
             return
     elif part.kind == "trajectory":
         trajectories = _tried(folder / TRAJECTORIES, read_trajectories, problems)
         if trajectories is not None:
-            yield section(heading, plots.plot_trajectory(trajectories))
+            ends = {name: points[-1] for name, points in trajectories.items()}
+            shown = "; ".join(f"{name} {p['alignment']:.2f} and {p['uniformity']:.2f}" for name, p in ends.items())
+            yield section(
+                heading, plots.plot_trajectory(trajectories), lead=f"Alignment and uniformity at the end: {shown}"
+            )
             return
     elif part.kind == "geometry":
         analyses, damaged = geometry.read_analyses(folder / "analysis")
         problems += damaged
         if analyses:
-            yield section(heading, plots.plot_scatter(analyses), geometry.geometry_table(analyses))
-            for m in analyses:
-                yield section(f"{number}: cosines of {m['model']['name']}", plots.plot_densities(m))
+            yield geometry.geometry_section(heading, analyses, plots.plot_scatter(analyses))
+            yield section(f"{number}: Cosines by gold score", plots.plot_densities(analyses))
             return
     state = "not run yet" if len(problems) == before else "its file cannot be read"
     yield section(heading, None, Table(state, [part.title], []))
+
+
+def _summaries(folder: Path, record: Reproduced, problems: list[str]) -> Iterator[ablation.Summary]:
+    """Of the ablations that are there."""
+    for part in PAPERS[record["paper"]].parts:
+        if part.kind == "ablation":
+            summary = _tried(_summary_path(folder, record, part), ablation.read_summary, problems)
+            if summary is not None:
+                yield summary
 
 
 def _summary_path(folder: Path, record: Reproduced, part: Part) -> Path:
@@ -159,8 +186,10 @@ def _tried(path: Path, read: Callable[[Path], T], problems: list[str]) -> T | No
         return None
 
 
-def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) -> Table | None:
+def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) -> tuple[Table, str] | None:
     """A row per model of the main tables: mean ± SD over seeds of every task, and the paper's average; None: no report.
+
+    With it in words whether the averages are in the paper's order.
 
     Args:
         folder: of the reports.
@@ -180,6 +209,7 @@ def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) ->
     others = [r.model["name"] for r in everyone if comparable(r) != comparable(first)]
     published = {row["model"]: row["avg"] for row in read_table(_PUBLISHED[suite])}
     rows = []
+    averages: dict[str, tuple[float, float]] = {}  # line -> ours, the paper's
     for line in paper.lines:
         own = [r for r in lines[line.name] if comparable(r) == comparable(first)]
         if not own:
@@ -187,13 +217,28 @@ def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) ->
         values = [[_all(r.tasks[n]["scores"], metric) for r in own] for n in first.tasks]
         values.append([_all(r.average, metric) for r in own if r.average and metric in r.average])
         name = (line.published or {}).get(suite)
+        if name and values[-1]:
+            averages[line.name] = (statistics.mean(values[-1]), float(published[name]))
         rows.append([line.name, str(len(own)) if line.trained else MISSING, *(shown_spread(*spread(v)) for v in values),
                      published[name] if name else MISSING])  # fmt: skip
     header = ["model", "seeds", *(task["title"] for task in first.tasks.values()), "Avg.", "paper's Avg., BERT-base"]
     what = "Spearman ×100" if suite == "sts" else "accuracy ×100"
     notes = ["Mean ± standard deviation over seeds. Intervals of every score stand in the reports beside this page."]
     notes += [f"Left out, for other data or another protocol: {', '.join(others)}."] if others else []
-    return Table(f"{what}, {first.suite}", header, rows, notes)
+    return Table(f"{what}, {first.suite}", header, rows, notes), _shown_order(averages)
+
+
+def _shown_order(averages: Mapping[str, tuple[float, float]]) -> str:
+    """Whether averages here are in the paper's order, in words; nothing of fewer than two."""
+    ours, theirs = (sorted(averages, key=lambda n: -averages[n][i]) for i in (0, 1))
+    if len(averages) < 2:
+        return ""
+    order = " > ".join(ours)
+    return (
+        f"Averages in the paper's order: {order}"
+        if ours == theirs
+        else (f"Averages not in the paper's order: {order}; in the paper {' > '.join(theirs)}")
+    )
 
 
 def _all(scores: Mapping[str, Any], metric: str) -> float:
@@ -207,9 +252,7 @@ def statements_table(folder: Path, record: Reproduced, problems: list[str]) -> T
     """
     trained = ablation.shown_training("see the table", "the recipes' text", [record["seeds"]])
     main = [ablation.statement_row("Main table", finding, trained) for finding in record["statements"]]
-    parts = [p for p in PAPERS[record["paper"]].parts if p.kind == "ablation"]
-    read = [_tried(_summary_path(folder, record, part), ablation.read_summary, problems) for part in parts]
-    summaries = [summary for summary in read if summary is not None]
+    summaries = list(_summaries(folder, record, problems))
     return ablation.findings_table(summaries, main, record["preset"] == "mini")
 
 

@@ -176,7 +176,7 @@ def test_a_sweep_leaves_results_table_plot_and_page(ablate, senteval):
         )
     zero_cells = ["0.0", *cells_of(zero, "0.1", tenth)]
     title, header, *body = markdown_cells((FOLDER / "table.md").read_text("utf-8"))
-    assert title == [f"**{content['title']}, tiny-bert trained on text.txt, STS-B dev, Spearman ×100**"]
+    assert title == [f"**{content['title']}, tiny-bert trained on text, STS-B dev, Spearman ×100**"]
     assert header[:6] == ["arm", "dev", "seeds", "difference to 0.1", "95 %", "test"]
     assert header[-1] == "SimCSE Table 3, BERT-base"
     assert [row[:6] for row in body] == [zero_cells, ["0.1", *cells_of(tenth, "0.1", tenth)]]

@@ -8,6 +8,7 @@ from matplotlib import font_manager
 from matplotlib.text import Text
 
 from simcse_bench.reports import plots
+from simcse_bench.reports.arm_plot import plot_ablation
 
 MODELS = [{"model": {"name": name}, "uniformity": -2.0 - i, "alignment": 0.2, "spearman": 70.0 + i}
           for i, name in enumerate(["模型", "โมเดล"])]  # fmt: skip
@@ -137,6 +138,6 @@ def test_dollar_signs_are_no_formula(form):
         assert {t._preprocess_math(t.get_text()) for t in shown} == {(name, False)}
     arm = {"arm": "$1$", "seeds": [1], "dev": {"mean": 1.0, "sd": None, "values": [1.0]}, "published": 2.0}
     summary = {"title": "$t_$", "axis": "$a^$", "source": "$s^$", "arms": [arm], "model": {"name": "$m^$"},
-               "train": {"name": "$x^$"}, "dev": {"title": "$d^$"}}  # fmt: skip
+               "reference": "$1$", "train": {"name": "$x^$"}, "dev": {"title": "$d^$"}}  # fmt: skip
     for axis in ("$a^$", ""):
-        plots.render_figure(plots.plot_ablation(summary | {"axis": axis}), form)
+        plots.render_figure(plot_ablation(summary | {"axis": axis}), form)
