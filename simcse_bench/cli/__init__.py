@@ -8,4 +8,5 @@
 - ``export``       export
 - ``listing``      ls, report, data where / fetch / check; ``lists`` holds the tables they show
 - ``console``      options, notes and tables that they share
+- ``official``     options of SimCSE's scripts and of other tools, answered with ours
 """
