@@ -9,9 +9,20 @@ TEXTS = {"mini-sentences": "sentences.txt", "mini-nli": "nli.csv"}  # training t
 SUITE = "mini"
 TASK = "mini-sts"
 TASKS = (TASK, "mini-probe")
-# stands in the title of every page with its numbers
+# what every page with its numbers says; its titles only ``badge``
 ENCODER = "embedded mini encoder (for trying; its ancestor all-MiniLM-L6-v2 was trained on sentence pairs)"
 DATA = "embedded data (for trying, no benchmark)"
+
+
+def badge(encoder: bool, data: bool) -> str:
+    """What a title says where the encoder, or the data, is the embedded one: "; embedded encoder and data"; else ""."""
+    parts = ["encoder"] * encoder + ["data"] * data
+    return f"; embedded {' and '.join(parts)}" if parts else ""
+
+
+def caveats(encoder: bool, data: bool) -> list[str]:
+    """What notes say of it."""
+    return [f"With the {ENCODER}."] * encoder + [f"On {DATA}."] * data
 
 
 def model_folder() -> Path:

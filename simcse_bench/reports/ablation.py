@@ -205,8 +205,7 @@ def ablation_title(summary: Summary) -> str:
     if not (model and dev and train):
         return f"{summary['title']}: no trial has finished"
     parts = [summary["title"], f"{model['name']} trained on {train['name']}", f"{dev['title']} dev, Spearman ×100"]
-    tried = [bundled.ENCODER] * bool(model["embedded"]) + [bundled.DATA] * (dev["task"] in bundled.TASKS)
-    return ", ".join(parts) + "".join(f" — {t}" for t in tried)
+    return ", ".join(parts) + bundled.badge(bool(model["embedded"]), dev["task"] in bundled.TASKS)
 
 
 def ablation_notes(summary: Summary) -> list[str]:
@@ -227,7 +226,9 @@ def ablation_notes(summary: Summary) -> list[str]:
     notes += [
         f"{a['arm']}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for a in summary["arms"] for f in a["failed"]
     ]
-    return notes + [summary["note"]] * bool(summary["note"])
+    model, dev = summary["model"], summary["dev"]
+    caveats = bundled.caveats(bool(model and model["embedded"]), bool(dev and dev["task"] in bundled.TASKS))
+    return notes + [summary["note"]] * bool(summary["note"]) + caveats
 
 
 def shown_statement(finding: FindingResult) -> str:
@@ -255,8 +256,8 @@ def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]]
         "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
         "The paper's differences are BERT-base's, of one seed."
     )
-    title = "the paper's statements, held against the ablations here" + f" — {bundled.ENCODER}" * mini
-    return Table(title, header, rows, [note])
+    title = "the paper's statements, held against the ablations here" + bundled.badge(mini, False)
+    return Table(title, header, rows, [note, *bundled.caveats(mini, False)])
 
 
 def statement_row(title: str, finding: FindingResult, trained: str) -> list[str]:

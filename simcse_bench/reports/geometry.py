@@ -155,9 +155,10 @@ def geometry_table(analyses: Sequence[Analysis]) -> Table:
         "Mean cosine: over all pairs of distinct sentences; 0 where directions are even. Effective rank: exp of the "
         "entropy of the centred unit vectors' singular values.",
     ]
-    tried = [bundled.ENCODER] * any(m["model"].get("embedded") for m in analyses)
-    tried += [bundled.DATA] * any(m["data"]["task"] in bundled.TASKS for m in analyses)
-    return Table("alignment and uniformity" + "".join(f" — {t}" for t in tried), header, rows, notes)
+    data = any(m["data"]["task"] in bundled.TASKS for m in analyses)
+    title = "alignment and uniformity" + bundled.badge(all(m["model"].get("embedded") for m in analyses), data)
+    caveats = bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
+    return Table(title, header, rows, [*notes, *caveats])
 
 
 def thirds_table(analyses: Sequence[Analysis], key: Literal["by_length", "by_overlap"], what: str) -> Table:
