@@ -270,28 +270,15 @@ def print_reports(reports: list[Report], metric: str, aggregate: str, format: st
 
 def print_table(table: Table, format: str = "table") -> None:
     """Print a table for a terminal (in a file or a pipe, 160 columns wide), or as Markdown or LaTeX."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    from simcse_bench.reports.table import text_columns, to_latex, to_markdown
+    from simcse_bench.reports.table import to_latex, to_markdown
 
     if format != "table":
         typer.echo({"md": to_markdown, "latex": to_latex}[format](table), nl=False)
         return
+    from rich.console import Console
+
+    from simcse_bench.cli import terminal
+
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
-
-    def shown(text: str, style: str = "") -> Text:
-        return Text(_spelled(text, console.encoding), style)
-
-    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    left = text_columns(table)
-    for i, column in enumerate(table.header):
-        drawn.add_column(shown(column), justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
-    for row in table.rows:
-        drawn.add_row(*map(shown, row))
-    console.print(shown(table.title, "bold"))
-    console.print(drawn)
-    for note in table.notes:
-        console.print(shown(note))
+    for part in terminal.draw(table, console.width, lambda text: _spelled(text, console.encoding)):
+        console.print(part)
