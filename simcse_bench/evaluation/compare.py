@@ -23,7 +23,7 @@ from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
-from simcse_bench.reports.report import Report, load_pairs, report_path
+from simcse_bench.reports.report import Report, load_pairs, readable_name, report_path
 from simcse_bench.reports.table import MISSING, Table, shown_numbers
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
                 f"{path} is of another model than {given} ({', '.join(changed)} differ). Evaluate {given} with a "
                 "--name of its own and give that, or give a report's file."
             )
-    return Side(report, load_pairs(path, report), path.stem, path)
+    return Side(report, load_pairs(path, report), readable_name(report.model["name"], path.stem), path)
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Pairs]:

@@ -15,7 +15,7 @@ from simcse_bench.files import Environment, fingerprint
 from simcse_bench.models.identity import marked_name
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import page, section, write_drawn
-from simcse_bench.reports.report import Provenance
+from simcse_bench.reports.report import Provenance, readable_name
 from simcse_bench.reports.table import Table, shown_numbers, to_csv, to_markdown
 from simcse_bench.schema import read_record
 
@@ -137,7 +137,10 @@ def draw_geometry(folder: Path, analyses: Sequence[Analysis]) -> dict[Path, byte
 def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
     """Those that share a model's name under the names of their files: one model with two poolings."""
     names = [m["model"]["name"] for m in analyses]
-    own = [m["file"] if "file" in m and names.count(m["model"]["name"]) > 1 else m["model"]["name"] for m in analyses]
+    own = [
+        readable_name(name, m["file"]) if "file" in m and names.count(name) > 1 else name
+        for m, name in zip(analyses, names, strict=True)
+    ]
     return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
 
 

@@ -267,6 +267,12 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
     return out / folder / f"{file}.json"
 
 
+def readable_name(name: str, file: str) -> str:
+    """A model's name with what its file's name adds to it: "runs/u, mean-none" for runs__u--mean-none."""
+    slug = _slug(name, "model")
+    return ", ".join([name, *file.removeprefix(slug).split("--")[1:]] if file.startswith(slug) else [name])
+
+
 def model_variant(model: Mapping[str, Any]) -> list[str]:
     """What sets a model's use apart from its default one, for the file name."""
     parts = [f"{model['pooling']}-{model['head']}"] if "--" in str(model.get("settings_from")) else []

@@ -205,7 +205,7 @@ def test_two_poolings_of_a_model_stand_side_by_side(cli):
     table = Path("results/analysis/table.md").read_text("utf-8")
     for pooling in ("mean", "cls"):
         assert Path(f"results/analysis/mini--{pooling}-none.json").is_file()
-        assert f"| mini--{pooling}-none (embedded)" in table
+        assert f"| mini, {pooling}-none (embedded)" in table
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

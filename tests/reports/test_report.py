@@ -373,3 +373,18 @@ def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
     assert (done.code, "sperman" in done.err, "xls" in done.err) == (2, True, True)
     done = cli("leaderboard", "nowhere")
     assert (done.code, "nowhere: no reports" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "shown"),
+    [
+        ("runs/u", "runs__u", "runs/u"),
+        ("runs/u", "runs__u--mean-none--bfloat16", "runs/u, mean-none, bfloat16"),
+        ("word-vectors:glove", "word-vectors-glove--whitened", "word-vectors:glove, whitened"),
+        ("runs/u", "renamed-by-hand", "runs/u"),
+    ],
+)
+def test_people_read_the_models_name_not_the_files(name, file, shown):
+    from simcse_bench.reports.report import readable_name
+
+    assert readable_name(name, file) == shown
