@@ -37,7 +37,8 @@ def root(
     """SimCSE: training by the paper's recipes, and evaluation that equals the official one, with intervals.
 
     \b
-    simcse-bench eval --model mini
+    simcse-bench eval mini
+    simcse-bench doctor            # what is here, and what is missing
     simcse-bench COMMAND --help    # every command with examples
     """
 
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "encode": search.encode_command,
     "demo": search.demo_command,
     "ls": listing.list_command,
+    "doctor": listing.doctor_command,
     "report": listing.report_command,
     "schema": listing.schema_command,
 }

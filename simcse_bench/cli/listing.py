@@ -1,4 +1,4 @@
-"""The commands that look: `ls`, `report`, `data where`, `data fetch` and `data check`."""
+"""The commands that look: `ls`, `doctor`, `report`, `data where`, `data fetch` and `data check`."""
 
 from __future__ import annotations
 
@@ -114,6 +114,32 @@ def report_command(
 
     files = regenerate(results, check)
     typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
+
+
+def doctor_command(
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
+    as_json: Annotated[bool, console.output("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look at this machine: torch, threads, kernels, GPU, data, caches, extras; what a missing piece costs.
+
+    Nothing is downloaded or written.
+
+    \b
+    simcse-bench doctor
+    simcse-bench doctor --json
+    """
+    import dataclasses
+    import json
+
+    from simcse_bench.doctor import doctor_table, examine
+
+    findings = examine(console.where_from(data_dir, None, data_revision), out)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=1, ensure_ascii=False))
+    else:
+        console.print_table(doctor_table(findings))
 
 
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
