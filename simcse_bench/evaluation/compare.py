@@ -11,7 +11,7 @@ import numpy as np
 
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import load_task
+from simcse_bench.data.task import known_name, load_suites, load_task
 from simcse_bench.errors import UserError, suggestion
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
 from simcse_bench.evaluation.metrics import correlation, percent_ranks
@@ -50,6 +50,7 @@ def read_sides(given: Sequence[str], results: Path, suite: str = "sts") -> list[
     Raises:
         UserError: what ``read_side`` raises; two of them that are one report.
     """
+    suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
     places = [side.path.resolve() for side in sides]
     for i, place in enumerate(places):
