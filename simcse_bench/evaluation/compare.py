@@ -76,7 +76,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
         path = report_path(results, suite, name)
     if not path.is_file():
         raise UserError(
-            f"{path}: no such report; run `simcse-bench eval --model {given}` first, or give a report's file."
+            f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file."
         )
     report = Report.load(path)
     if folder:
