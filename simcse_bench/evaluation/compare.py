@@ -75,9 +75,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
         name = shown_name(given) if folder else ALIASES.get(given, given)
         path = report_path(results, suite, name)
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file."
-        )
+        raise UserError(f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file.")
     report = Report.load(path)
     if folder:
         there, here = report.model.get("files") or {}, resolve(given, None, "cls", "none").provenance()["files"]
