@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, search, train
+from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, official, search, train
 from simcse_bench.errors import Stopped, UserError, printable
 
 app = typer.Typer(
@@ -36,27 +37,33 @@ def root(
     """SimCSE: training by the paper's recipes, and evaluation that equals the official one, with intervals.
 
     \b
-    simcse-bench eval --model mini
+    simcse-bench eval mini
+    simcse-bench doctor            # what is here, and what is missing
     simcse-bench COMMAND --help    # every command with examples
     """
 
 
-app.command("eval")(evaluate.evaluate_command)
-app.command("train")(train.train_command)
-app.command("run-ablation")(experiments.ablation_command)
-app.command("reproduce")(experiments.reproduce_command)
-app.command("verify")(compare.verify_command)
-app.command("compare")(compare.compare_command)
-app.command("leaderboard")(compare.leaderboard_command)
-app.command("analyze")(compare.analyze_command)
-app.command("export")(export.export_command)
-app.command("index")(search.index_command)
-app.command("search")(search.search_command)
-app.command("encode")(search.encode_command)
-app.command("demo")(search.demo_command)
-app.command("ls")(listing.list_command)
-app.command("report")(listing.report_command)
-app.command("schema")(listing.schema_command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "eval": evaluate.evaluate_command,
+    "train": train.train_command,
+    "run-ablation": experiments.ablation_command,
+    "reproduce": experiments.reproduce_command,
+    "verify": compare.verify_command,
+    "compare": compare.compare_command,
+    "leaderboard": compare.leaderboard_command,
+    "analyze": compare.analyze_command,
+    "export": export.export_command,
+    "index": search.index_command,
+    "search": search.search_command,
+    "encode": search.encode_command,
+    "demo": search.demo_command,
+    "ls": listing.list_command,
+    "doctor": listing.doctor_command,
+    "report": listing.report_command,
+    "schema": listing.schema_command,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=official.Command)(_command)
 
 
 def main() -> None:

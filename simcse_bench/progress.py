@@ -33,26 +33,48 @@ def show_progress(how: str, unit: str = "tokens") -> Iterator[Progress | None]:
     elif how == "plain":
         yield _plain_lines(unit)
     else:
-        with _open_bar("embedding") as (bar, task):
-            start = time.perf_counter()
+        with _open_bar("loading the model") as (bar, task):
+            clock = _Clock()
 
             def update(done: int, total: int) -> None:
-                rate = f"{done / (time.perf_counter() - start):,.0f} {unit}/s"
-                bar.update(task, completed=done, total=total, state=rate)
+                if not clock.started:
+                    bar.start_task(task)
+                rate = clock.rate(done)
+                state = "" if rate is None else f"{rate:,.0f} {unit}/s"
+                bar.update(task, description="embedding", completed=done, total=total, state=state)
 
             yield update
 
 
+class _Clock:
+    """Runs from the first report of progress: what was loaded before, and what was done already, is no work of it."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.before = 0
+
+    def seconds(self) -> float:
+        """Since the first report."""
+        return time.perf_counter() - self.started
+
+    def rate(self, done: int) -> float | None:
+        """Units a second since the first report; None at that."""
+        if not self.started:
+            self.started, self.before = time.perf_counter(), done
+            return None
+        return (done - self.before) / max(self.seconds(), 1e-9)
+
+
 def _plain_lines(unit: str) -> Progress:
-    start, printed = 0.0, 0
+    clock, printed = _Clock(), 0
 
     def update(done: int, total: int) -> None:
-        nonlocal printed, start
-        start = start or time.perf_counter()
+        nonlocal printed
+        clock.rate(done)
         tenth = 10 * done // total
         if tenth > printed:
             printed = tenth
-            seconds = f"{time.perf_counter() - start:.0f} s"
+            seconds = f"{clock.seconds():.0f} s"
             print(f"embedding {10 * tenth} %, {done:,} of {total:,} {unit}, {seconds}", file=sys.stderr, flush=True)
 
     return update
@@ -101,7 +123,7 @@ def _open_bar(label: str, steps: bool = False) -> Iterator[tuple[Any, Any]]:
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     state = TextColumn("{task.fields[state]}", markup=False)
     with Bar(*columns, state, console=Console(stderr=True), transient=not steps) as bar:
-        yield bar, bar.add_task(label, total=None, state="")
+        yield bar, bar.add_task(label, start=steps, total=None, state="")
 
 
 def _dev_line(entry: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import simcse_bench
 
 # lowest first: a module may import from its own room and from those before it
 ORDER = ["errors", "files", "schema", "bundled", "hub", "progress", "data", "models", "papers", "reports", "evaluation", "training",
-         "search", "export", "experiments", "cli", "__main__"]  # fmt: skip
+         "search", "export", "experiments", "doctor", "cli", "__main__"]  # fmt: skip
 APART = ("search", "export", "experiments")  # these do not know each other
 PACKAGE = Path(simcse_bench.__file__).parent
 MODULES = {

@@ -99,7 +99,7 @@ def understood(words):
         vary = [after for word, after in pairs if word == "--vary"]
         grid_ablation(words[1], given.get("--recipe", "mini-unsup"), vary) if vary else named_ablation(words[1])
     if "--suite" in given and not given["--suite"].startswith("mteb:"):
-        assert given["--suite"] in {*load_suites(), "all"}
+        assert set(given["--suite"].split(",")) <= {*load_suites(), "all"}
     if "--to" in given:
         assert set(given["--to"].split("|")) <= set(EXPORT_FORMATS)
 

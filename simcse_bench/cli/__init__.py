@@ -6,6 +6,8 @@
 - ``compare``      compare, verify, leaderboard, analyze
 - ``search``       index, search, encode, demo
 - ``export``       export
-- ``listing``      ls, report, data where / fetch / check; ``lists`` holds the tables they show
-- ``console``      options, notes and tables that they share
+- ``listing``      ls, doctor, report, data where / fetch / check; ``lists`` holds the tables they show
+- ``console``      options, notes and reports that they share
+- ``terminal``     a table in a terminal of any width
+- ``official``     options of SimCSE's scripts and of other tools, answered with ours
 """

@@ -17,10 +17,10 @@ BOARD_FORMATS = ("table", "md", "csv", "latex")
 
 def leaderboard_command(
     results: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("results"),
-    suite: Annotated[str | None, typer.Option(help="Only this folder of reports: sts, transfer, ...")] = None,
-    metric: Annotated[str, typer.Option(help="spearman or pearson.")] = "spearman",
-    aggregate: Annotated[str, typer.Option(help="all, mean or wmean.")] = "all",
-    format: Annotated[str, typer.Option(help="table, md, csv or latex.")] = "table",
+    suite: Annotated[str | None, console.what(help="Only this folder of reports: sts, transfer, ...")] = None,
+    metric: Annotated[str, console.output(metavar="spearman|pearson", help="Which is shown.")] = "spearman",
+    aggregate: Annotated[str, console.output(metavar="all|mean|wmean", help="Shown for tasks with subsets.")] = "all",
+    format: Annotated[str, console.output(metavar="table|md|csv|latex", help="What is printed.")] = "table",
 ) -> None:
     """Print the leaderboards of all saved reports, with intervals and what noise cannot tell apart.
 
@@ -30,7 +30,7 @@ def leaderboard_command(
     simcse-bench leaderboard
     simcse-bench leaderboard --suite transfer --format latex
     """
-    from simcse_bench.data.task import AGGREGATES, METRICS
+    from simcse_bench.data.task import AGGREGATES, METRICS, known_name
     from simcse_bench.reports.scores import leaderboard_rows, narrow_leaderboard
     from simcse_bench.reports.site import read_leaderboards
     from simcse_bench.reports.table import to_csv
@@ -39,8 +39,8 @@ def leaderboard_command(
         metric=(metric, METRICS), aggregation=(aggregate, AGGREGATES), format=(format, BOARD_FORMATS)
     )
     boards, problems = read_leaderboards(results, metric, aggregate)
-    if suite is not None and suite not in boards:
-        raise unknown("folder of reports", suite, boards)
+    if suite is not None and (suite := known_name(asked := suite, boards)) is None:
+        raise unknown("folder of reports", asked, boards)
     shown = [(folder, table) for folder in (boards if suite is None else [suite]) for table in boards[folder]]
     if format == "csv":  # one document, however many leaderboards
         rows = [{"folder": folder} | row for folder, table in shown for row in leaderboard_rows(table)]
@@ -58,12 +58,12 @@ def leaderboard_command(
 
 def compare_command(
     reports: Annotated[list[str], typer.Argument(help="Two or more: names of evaluated models, or report files.")],
-    suite: Annotated[str, typer.Option(help="Suite whose reports are meant by names.")] = "sts",
-    results: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("results"),
-    worst: Annotated[int, typer.Option(help="How many of the pairs seen most differently are shown.")] = 20,
+    suite: Annotated[str, console.what(help="Suite whose reports are meant by names.")] = "sts",
+    results: Annotated[Path, console.where(help="Folder of the reports.")] = Path("results"),
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
+    worst: Annotated[int, console.output(help="How many of the pairs seen most differently are shown.")] = 20,
 ) -> None:
     """Compare evaluated models task by task: is the difference more than noise?
 
@@ -94,12 +94,16 @@ def compare_command(
 
 
 def verify_command(
-    model: Annotated[str, typer.Option(help="Folder, Hub id, or a name from `ls models`.")],
-    as_: Annotated[str | None, typer.Option("--as", help="Model of `ls models` whose numbers it should have.")] = None,
-    protocol: Annotated[str, typer.Option(help="simcse (the paper's) or mteb.")] = "simcse",
+    model: console.ModelWord = None,
+    model_option: console.ModelOption = None,
+    as_: Annotated[str | None, console.what("--as", help="Model of `ls models` whose numbers it should have.")] = None,
+    revision: console.Revision = None,
+    protocol: Annotated[
+        str, console.how(metavar="simcse|mteb", help="The paper's, or raw text and all of SICK-R.")
+    ] = "simcse",
     pooling: console.Pooling = None,
     head: console.Head = None,
-    revision: console.Revision = None,
+    pooler: console.Pooler = None,
     dtype: console.Dtype = "float32",
     device: console.Device = "auto",
     data_dir: console.DataDir = None,
@@ -113,20 +117,22 @@ def verify_command(
     Where it differs, the other poolings and heads are tried from one forward pass.
 
     \b
-    simcse-bench verify --model princeton-nlp/sup-simcse-bert-base-uncased
-    simcse-bench verify --model ./my-copy --as princeton-nlp/unsup-simcse-roberta-base --pooling cls --head none
+    simcse-bench verify princeton-nlp/sup-simcse-bert-base-uncased
+    simcse-bench verify ./my-copy --as princeton-nlp/unsup-simcse-roberta-base --pooling cls --head none
     """
     from simcse_bench.evaluation.compare import verification_table, verify
     from simcse_bench.evaluation.run import EvaluationSettings
     from simcse_bench.progress import show_progress
 
     console.require_choices(progress=(progress, console.PROGRESS))
+    pooling, head = console.named_view(pooling, head, pooler)
     settings = EvaluationSettings(
         protocol=protocol, where=console.where_from(data_dir, None, data_revision), out=out, force=force
     )
+    named = console.one_model(model, model_option)
     with show_progress(progress) as show:
         verification = verify(
-            model, as_, settings, show, silent if progress == "none" else console.aloud,
+            named, as_, settings, show, silent if progress == "none" else console.aloud,
             revision=revision, pooling=pooling, head=head, dtype=dtype, device=device,
         )  # fmt: skip
     console.print_table(verification_table(verification))
@@ -137,16 +143,23 @@ def verify_command(
 
 
 def analyze_command(
-    model: Annotated[list[str] | None, typer.Option(help="Folder, Hub id or catalog name; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="Folders, Hub ids or names from `ls models`.", show_default=False),
+    ] = None,
+    model_option: Annotated[
+        list[str] | None, console.what("--model", "-m", help="MODEL as an option; repeatable.")
+    ] = None,
     run: Annotated[
-        list[Path] | None, typer.Option(help="Run with --track-geometry: its trajectory; repeatable.")
+        list[Path] | None, console.what(help="Run with --track-geometry: its trajectory; repeatable.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="STS task (default: stsb; mini-sts where no data is).")] = None,
+    task: Annotated[str | None, console.what(help="STS task (default: stsb; mini-sts where no data is).")] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="Only this split; repeatable. Default: the whole task.")
+        list[str] | None, console.what(help="Only this split; repeatable. Default: the whole task.")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="Instead of the checkpoints' own; see `ls poolings`.")] = None,
-    head: Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoints' own.")] = None,
+    pooling: console.Pooling = None,
+    head: console.Head = None,
+    pooler: console.Pooler = None,
     prompt: console.Prompt = None,
     prompt_name: console.PromptName = None,
     template: console.Template = None,
@@ -160,28 +173,30 @@ def analyze_command(
     data_revision: console.DataRevision = "main",
     out: console.Results = Path("results"),
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a saved analysis of other weights, settings or data.")
+        bool, console.output("--force", help="Replace a saved analysis of other weights, settings or data.")
     ] = False,
 ) -> None:
     """Alignment, uniformity, cosines by gold score, spectrum and anisotropy of models; tables, plots, one page.
 
     \b
-    simcse-bench analyze --model bert-base-uncased --model princeton-nlp/unsup-simcse-bert-base-uncased
+    simcse-bench analyze bert-base-uncased princeton-nlp/unsup-simcse-bert-base-uncased
     simcse-bench analyze --run runs/a --run runs/b
     """
     from simcse_bench.evaluation.geometry import analyze, read_trajectories
     from simcse_bench.reports import plots
     from simcse_bench.reports.geometry import geometry_table, read_analyses
 
-    if not model and not run:
-        raise UserError("nothing to analyze: give --model, or --run for the trajectory of a training run.")
+    models = list(dict.fromkeys([*(model or ()), *(model_option or ())]))
+    pooling, head = console.named_view(pooling, head, pooler)
+    if not models and not run:
+        raise UserError("nothing to analyze: give a model, or --run for the trajectory of a training run.")
     folder = out / "analysis"
     trajectories = read_trajectories(run or ())
-    if model:
+    if models:
         where = console.where_from(data_dir, tasks_dir, data_revision)
         asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
         analyze(
-            model, task, split or (), out, where, force, pooling=pooling, head=head, dtype=dtype, device=device,
+            models, task, split or (), out, where, force, pooling=pooling, head=head, dtype=dtype, device=device,
             prompt=asked, truncate_dim=truncate_dim, trust_code=trust_remote_code,
         )  # fmt: skip
         analyses, problems = read_analyses(folder)

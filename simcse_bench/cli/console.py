@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import codecs
+import functools
 import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,38 +30,79 @@ _LETTERS = str.maketrans(
      "α": "alpha", "λ": "lambda", "τ": "tau", "ρ": "rho"}
 )  # fmt: skip
 PROGRESS = ("auto", "bar", "plain", "none")
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub).")
+# the groups of --help, in this order
+what = functools.partial(typer.Option, rich_help_panel="What")
+how = functools.partial(typer.Option, rich_help_panel="How")
+where = functools.partial(typer.Option, rich_help_panel="Where")
+output = functools.partial(typer.Option, rich_help_panel="Output")
+_MODEL = "Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words, mteb:NAME."
+
+ModelWord = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
+ModelOption = Annotated[str | None, what("--model", "-m", help="MODEL as an option.")]
+Revision = Annotated[str | None, what(help="Branch, tag or commit of the model on the Hub.")]
+
+Pooling = Annotated[
+    str | None,
+    how(metavar="NAME", help="Instead of the checkpoint's own: see `ls poolings`."),
 ]
-DataRevision = Annotated[str, typer.Option(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
-TasksDir = Annotated[Path | None, typer.Option(help="Folder with task files of your own (see tasks/README.md).")]
-Pooling = Annotated[str | None, typer.Option(help="Instead of the checkpoint's own; see `ls poolings`.")]
-Head = Annotated[str | None, typer.Option(help="none or mlp, instead of the checkpoint's own.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the Hub.")]
-Dtype = Annotated[
-    str, typer.Option(help="auto (float32; bfloat16 where the weights are stored so), float32, bfloat16 or float16.")
+Head = Annotated[
+    str | None,
+    how(metavar="none|mlp", help="Instead of the checkpoint's own."),
 ]
-Prompt = Annotated[str | None, typer.Option(help="Text before every sentence, instead of the model's own prompt.")]
-PromptName = Annotated[str | None, typer.Option(help="One of the model's own prompts.")]
+Pooler = Annotated[
+    str | None,
+    how(
+        metavar="NAME", help="Pooling and head by SimCSE's name: cls, cls_before_pooler, avg, avg_top2, avg_first_last."
+    ),
+]
+MaxLength = Annotated[int | None, how(help="Truncate after so many tokens.")]
+Prompt = Annotated[
+    str | None,
+    how(help="Text before every sentence, instead of the model's own prompt."),
+]
+PromptName = Annotated[str | None, how(help="One of the model's own prompts.")]
 Template = Annotated[
-    str | None, typer.Option(help="Text around {sentence}, for --pooling mask (PromptBERT) or last_token (PromptEOL).")
+    str | None,
+    how(help="Text around {sentence}, for --pooling mask (PromptBERT) or last_token (PromptEOL)."),
 ]
 RemoveBias = Annotated[
-    bool, typer.Option("--remove-template-bias", help="Subtract the template's own vector (PromptBERT).")
+    bool,
+    how("--remove-template-bias", help="Subtract the template's own vector (PromptBERT)."),
 ]
-TruncateDim = Annotated[int | None, typer.Option(help="Only the first dimensions (Matryoshka).")]
+TruncateDim = Annotated[int | None, how(help="Only the first dimensions (Matryoshka).")]
 TrustCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let Python code in the model's folder run. Read it first.")
+    bool,
+    how("--trust-remote-code", help="Let Python code in the model's folder run. Read it first."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-MaxLength = Annotated[int | None, typer.Option(help="Truncate after so many tokens.")]
-Reports = Annotated[Path, typer.Option(help="Folder for the reports.")]
-Results = Annotated[Path, typer.Option(help="Folder for the results.")]
-StartModel = Annotated[str | None, typer.Option(help="Encoder to start from; short for --set model=.")]
-TrainText = Annotated[str | None, typer.Option(help="Training text; short for --set train=.")]
-Again = Annotated[bool, typer.Option("--force", help="Evaluate again, replacing an existing report.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the result.")]
-ProgressKind = Annotated[str, typer.Option(help="auto, bar, plain or none.")]
+Dtype = Annotated[
+    str,
+    how(metavar="auto|float32| bfloat16|float16", help="auto: float32; bfloat16 where the weights are stored so."),
+]
+Device = Annotated[str, how(metavar="auto|cpu|cuda|mps", help="cuda:1: the second GPU.")]
+
+DataDir = Annotated[
+    Path | None,
+    where(help="Folder in SentEval's layout (else $SIMCSE_BENCH_DATA, the cache, the Hub)."),
+]
+DataRevision = Annotated[str, where(help="Revision of princeton-nlp/datasets-for-simcse on the Hub.")]
+TasksDir = Annotated[
+    Path | None,
+    where(help="Folder with task files of your own (see tasks/README.md)."),
+]
+Reports = Annotated[Path, where(help="Folder for the reports.")]
+Results = Annotated[Path, where(help="Folder for the results.")]
+
+StartModel = Annotated[
+    str | None,
+    what("--model", "-m", help="Encoder to start from; short for --set model=."),
+]
+TrainText = Annotated[str | None, what(help="Training text; short for --set train=.")]
+Again = Annotated[bool, output("--force", help="Evaluate again, replacing an existing report.")]
+Quiet = Annotated[bool, output("--quiet", "-q", help="No progress, no notes: only the result.")]
+ProgressKind = Annotated[
+    str,
+    output(metavar="auto|bar|plain|none", help="plain: a line every 10 %; auto: a bar in a terminal."),
+]
 
 
 class _Output(io.FileIO):
@@ -168,6 +210,32 @@ def prompt_from(prompt: str | None, name: str | None, template: str | None, remo
     return PromptOptions(prompt, name, template, remove_bias)
 
 
+def one_model(word: str | None, option: str | None) -> str:
+    """The model of a command, named as its first word or by --model.
+
+    Raises:
+        UserError: none, or two.
+    """
+    if word is not None and option is not None and word != option:
+        raise UserError(f"two models: {word} and --model {option}; give one.")
+    model = word or option
+    if not model:
+        raise UserError("no model: give a folder, a Hub id or a name from `simcse-bench ls models`; `mini` is here.")
+    return model
+
+
+def split_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of a repeatable option, each word of which may hold several separated by commas."""
+    return tuple(name.strip() for word in given or () for name in word.split(",") if name.strip())
+
+
+def named_view(pooling: str | None, head: str | None, pooler: str | None) -> tuple[str | None, str | None]:
+    """Pooling and head from the three options; nothing is loaded for ``--help``."""
+    from simcse_bench.models import catalog
+
+    return catalog.named_view(pooling, head, pooler)
+
+
 def choice_problems(**given: tuple[str, Collection[str]]) -> list[str]:
     """A problem for each value that is not among those known of its kind."""
     return [str(unknown(kind, value, known)) for kind, (value, known) in given.items() if value not in known]
@@ -202,28 +270,15 @@ def print_reports(reports: list[Report], metric: str, aggregate: str, format: st
 
 def print_table(table: Table, format: str = "table") -> None:
     """Print a table for a terminal (in a file or a pipe, 160 columns wide), or as Markdown or LaTeX."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    from simcse_bench.reports.table import text_columns, to_latex, to_markdown
+    from simcse_bench.reports.table import to_latex, to_markdown
 
     if format != "table":
         typer.echo({"md": to_markdown, "latex": to_latex}[format](table), nl=False)
         return
+    from rich.console import Console
+
+    from simcse_bench.cli import terminal
+
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file or a pipe has no width of its own
-
-    def shown(text: str, style: str = "") -> Text:
-        return Text(_spelled(text, console.encoding), style)
-
-    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    left = text_columns(table)
-    for i, column in enumerate(table.header):
-        drawn.add_column(shown(column), justify="left" if i in left else "right", overflow="fold", no_wrap=i == 0)
-    for row in table.rows:
-        drawn.add_row(*map(shown, row))
-    console.print(shown(table.title, "bold"))
-    console.print(drawn)
-    for note in table.notes:
-        console.print(shown(note))
+    for part in terminal.draw(table, console.width, lambda text: _spelled(text, console.encoding)):
+        console.print(part)

@@ -24,32 +24,44 @@ OURS = "for our own tasks only"  # marks options that mteb's tasks decide themse
 
 def evaluate_command(
     context: typer.Context,
-    model: Annotated[
-        str,
-        typer.Option(help="Folder, Hub id, name from `ls models`, word-vectors:FILE, random-words, mteb:NAME."),
-    ],
+    model: console.ModelWord = None,
+    model_option: console.ModelOption = None,
     suite: Annotated[
-        str | None,
-        typer.Option(
-            help="Suite: sts (default), transfer, all (both), sts-ja and other languages, mini, or your own (see "
-            "`ls suites`); mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
+        list[str] | None,
+        console.what(
+            help="sts (default), transfer, all (both), mini, sts-ja and other languages, your own (see `ls suites`); "
+            "several: sts,transfer. mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
         ),
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="Single task instead of a suite; may be repeated."), OURS
+        list[str] | None,
+        console.what(help="Tasks instead of a suite: stsb,sickr; SentEval's and mteb's names too (see `ls tasks`)."),
+        OURS,
     ] = None,
+    split: Annotated[
+        str | None,
+        console.what(metavar="dev|test", help="Default: the protocol's, test."),
+        OURS,
+    ] = None,
+    limit: Annotated[
+        int | None,
+        console.what(help="Only the first N pairs of every subset, to try things out."),
+        OURS,
+    ] = None,
+    revision: console.Revision = None,
     protocol: Annotated[
-        str, typer.Option(help="simcse (the paper's) or mteb (raw text, all of SICK-R)."), OURS
+        str,
+        console.how(metavar="simcse|mteb", help="The paper's, or raw text and all of SICK-R."),
+        OURS,
     ] = "simcse",
     probe: Annotated[
-        str | None, typer.Option(help="Classifier of transfer tasks: exact, fast or sklearn."), OURS
+        str | None,
+        console.how(metavar="exact|fast|sklearn", help="Classifier of transfer tasks."),
+        OURS,
     ] = None,
-    split: Annotated[str | None, typer.Option(help="dev or test (default: the protocol's, test)."), OURS] = None,
-    aggregate: Annotated[str, typer.Option(help="Shown for tasks with subsets: all, mean or wmean."), OURS] = "all",
-    metric: Annotated[str, typer.Option(help="Shown: spearman or pearson."), OURS] = "spearman",
     pooling: console.Pooling = None,
     head: console.Head = None,
-    revision: console.Revision = None,
+    pooler: console.Pooler = None,
     max_length: console.MaxLength = None,
     prompt: console.Prompt = None,
     prompt_name: console.PromptName = None,
@@ -57,45 +69,69 @@ def evaluate_command(
     remove_template_bias: console.RemoveBias = False,
     truncate_dim: console.TruncateDim = None,
     trust_remote_code: console.TrustCode = False,
-    whiten: Annotated[Path | None, typer.Option(help="Fit BERT-whitening on this text, a sentence a line.")] = None,
+    whiten: Annotated[
+        Path | None,
+        console.how(help="Fit BERT-whitening on this text, a sentence a line."),
+    ] = None,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
-    batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch (default: 2048 CPU, 32768 GPU).")] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first N pairs of every subset, to try things out."), OURS
+    batch_tokens: Annotated[
+        int | None,
+        console.how(help="Tokens per batch (default: 2048 CPU, 32768 GPU); decides no score."),
     ] = None,
     tasks_dir: Annotated[console.TasksDir, OURS] = None,
     data_dir: Annotated[console.DataDir, OURS] = None,
     data_revision: Annotated[console.DataRevision, OURS] = "main",
     out: console.Reports = Path("results"),
-    name: Annotated[str | None, typer.Option(help="Name of the model in reports and file names.")] = None,
     mteb_json: Annotated[
-        Path | None, typer.Option(help="With --suite mteb:...: mteb's own result files into this folder.")
+        Path | None,
+        console.where(help="With --suite mteb:...: mteb's own result files into this folder."),
     ] = None,
-    format: Annotated[str, typer.Option(help="What is printed: table, md, csv, latex or json.")] = "table",
+    name: Annotated[
+        str | None,
+        console.output(help="Name of the model in reports and file names."),
+    ] = None,
+    metric: Annotated[
+        str,
+        console.output(metavar="spearman|pearson", help="Which is shown."),
+        OURS,
+    ] = "spearman",
+    aggregate: Annotated[
+        str,
+        console.output(metavar="all|mean|wmean", help="Shown for tasks with subsets."),
+        OURS,
+    ] = "all",
+    format: Annotated[
+        str,
+        console.output(metavar="table|md|csv|latex|json", help="What is printed."),
+    ] = "table",
     force: console.Again = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what would be loaded and why, and where the report would go."),
+        console.output("--dry-run", help="Only say what would be loaded and why, and where the report would go."),
         OURS,
     ] = False,
     quiet: console.Quiet = False,
-    progress: Annotated[str, typer.Option(help="auto, bar, plain (a line every 10 %) or none.")] = "auto",
+    progress: console.ProgressKind = "auto",
 ) -> None:
     """Evaluate a model and print one table beside the published numbers.
 
     \b
-    simcse-bench eval --model princeton-nlp/sup-simcse-bert-base-uncased
-    simcse-bench eval --model runs/mine --pooling cls --head none --dtype bfloat16
-    simcse-bench eval --model Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
-    simcse-bench eval --model runs/mine --suite transfer --probe fast
-    simcse-bench eval --model mteb:Qwen/Qwen3-Embedding-0.6B
-    simcse-bench eval --model word-vectors:glove.840B.300d.txt --aggregate wmean
-    simcse-bench eval --model runs/mine --suite 'mteb:MTEB(eng, v2)'
-    simcse-bench eval --model VoVanPhuc/sup-SimCSE-VietNamese-phobert-base --dry-run
+    simcse-bench eval mini
+    simcse-bench eval princeton-nlp/sup-simcse-bert-base-uncased --suite sts,transfer
+    simcse-bench eval runs/mine --task stsb,sickr --pooler cls_before_pooler
+    simcse-bench eval runs/mine --pooling cls --head none --dtype bfloat16
+    simcse-bench eval Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
+    simcse-bench eval runs/mine --suite transfer --probe fast
+    simcse-bench eval mteb:Qwen/Qwen3-Embedding-0.6B
+    simcse-bench eval word-vectors:glove.840B.300d.txt --aggregate wmean
+    simcse-bench eval runs/mine --suite 'mteb:MTEB(eng, v2)'
+    simcse-bench eval VoVanPhuc/sup-SimCSE-VietNamese-phobert-base --dry-run
     """
     from simcse_bench.data.task import AGGREGATES, METRICS
 
+    named = console.one_model(model, model_option)
+    suites = ",".join(suite or ())
     problems = console.choice_problems(
         aggregation=(aggregate, AGGREGATES), metric=(metric, METRICS), format=(format, PRINT_FORMATS),
         progress=(progress, console.PROGRESS),
@@ -104,22 +140,25 @@ def evaluate_command(
         problems.append("--suite and --task exclude each other; name the suite, or the tasks.")
     if limit is not None and limit < 2:
         problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
-    on_mteb = (suite or "").startswith("mteb:")
+    on_mteb = suites.startswith("mteb:")
+    if "mteb:" in suites[1:] or (on_mteb and len(suite or ()) > 1):
+        problems.append(f"--suite {suites}: tasks of mteb and suites of ours are evaluated one after the other.")
     problems += _mteb_problems(context, on_mteb)
     if problems:
         raise UserError(*problems)
     from simcse_bench.evaluation.run import EvaluationSettings
 
     settings = EvaluationSettings(
-        suite=suite or "", tasks=tuple(task or ()), protocol=protocol, split=split, limit=limit, probe=probe,
+        suite=suites, tasks=console.split_names(task), protocol=protocol, split=split, limit=limit, probe=probe,
         where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
     )  # fmt: skip
+    pooling, head = console.named_view(pooling, head, pooler)
     asked_prompt = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
     if dry_run:
         from simcse_bench.evaluation.dry_run import Asked, describe_evaluation
 
         asked = Asked(
-            model, revision, pooling, head, max_length, whiten, dtype, name, asked_prompt, truncate_dim,
+            named, revision, pooling, head, max_length, whiten, dtype, name, asked_prompt, truncate_dim,
             trust_remote_code,
         )  # fmt: skip
         for table in describe_evaluation(asked, settings):
@@ -128,11 +167,11 @@ def evaluate_command(
     from simcse_bench.models.open import open_model
 
     opened = open_model(
-        model, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name,
+        named, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name,
         asked_prompt, truncate_dim, trust_remote_code,
     )  # fmt: skip
     if on_mteb:
-        _evaluate_on_mteb(opened, str(suite), out, force, mteb_json, format, quiet, progress)
+        _evaluate_on_mteb(opened, suites, out, force, mteb_json, format, quiet, progress)
     else:
         _evaluate(opened, settings, metric, aggregate, format, quiet, progress)
 

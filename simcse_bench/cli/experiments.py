@@ -19,23 +19,29 @@ if TYPE_CHECKING:
 def reproduce_command(
     paper: Annotated[str, typer.Argument(help="simcse-2021.")] = "simcse-2021",
     table: Annotated[
-        list[str] | None, typer.Option(help='Only this table or figure: 3, D.1, "figure 2"; repeatable.')
+        list[str] | None, console.what(help='Only this table or figure: 3, D.1, "figure 2"; repeatable.')
     ] = None,
-    preset: Annotated[str, typer.Option(help="mini (embedded) or paper (BERT-base, from the Hub).")] = "mini",
-    seeds: Annotated[int, typer.Option(help="Seeds of everything that is trained.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is missing and its time; do nothing.")] = False,
-    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
+    preset: Annotated[
+        str, console.what(metavar="mini|paper", help="Embedded encoder and text, or BERT-base from the Hub.")
+    ] = "mini",
+    seeds: Annotated[int, console.what(help="Seeds of everything that is trained.")] = 1,
+    save_every: Annotated[int, console.how(help="Updates between checkpoints.")] = 500,
     device: console.Device = "auto",
-    executor: Annotated[str, typer.Option(help="Of the ablations' arms: local or ray (on a Ray cluster).")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Cluster of --executor ray: host:port, auto.")] = None,
-    cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
+    executor: Annotated[
+        str, console.how(metavar="local|ray", help="Of the ablations' arms; ray: on a cluster.")
+    ] = "local",
+    ray_address: Annotated[str | None, console.how(help="Cluster of --executor ray: host:port, auto.")] = None,
+    cpus_per_arm: Annotated[float | None, console.how(help="With ray: CPUs an arm takes (1).")] = None,
     gpus_per_arm: Annotated[
-        float | None, typer.Option(help="With ray: GPUs an arm takes (1, if there are any).")
+        float | None, console.how(help="With ray: GPUs an arm takes (1, if there are any).")
     ] = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
     out: console.Results = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Folder for the trained models.")] = Path("runs"),
+    runs: Annotated[Path, console.where(help="Folder for the trained models.")] = Path("runs"),
+    dry_run: Annotated[
+        bool, console.output("--dry-run", help="Print what is missing and its time; do nothing.")
+    ] = False,
     quiet: console.Quiet = False,
     progress: console.ProgressKind = "auto",
 ) -> None:
@@ -81,39 +87,40 @@ def ablation_command(
         str | None, typer.Argument(help="An ablation of `ls ablations`; with --vary a name of yours.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="mini (default; embedded) or paper (BERT-base, from the Hub).")
+        str | None,
+        console.what(metavar="mini|paper", help="Embedded encoder and text (default), or BERT-base from the Hub."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of every arm.")] = 1,
+    seeds: Annotated[int, console.what(help="Seeds of every arm.")] = 1,
     vary: Annotated[
-        list[str] | None, typer.Option(help="field=a,b,c; repeatable: a grid instead of a named one.")
+        list[str] | None, console.what(help="field=a,b,c; repeatable: a grid instead of a named one.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe that --vary starts from (mini-unsup).")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeatable.")] = None,
+    recipe: Annotated[str | None, console.what(help="Recipe that --vary starts from (mini-unsup).")] = None,
+    arm: Annotated[list[str] | None, console.what(help="Only this arm; repeatable.")] = None,
     model: console.StartModel = None,
     train: console.TrainText = None,
-    set: Annotated[list[str] | None, typer.Option(help="field=value for all arms, repeatable.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
-    save_every: Annotated[int, typer.Option(help="Updates between checkpoints inside an arm.")] = 500,
+    set: Annotated[list[str] | None, console.how(help="field=value for all arms, repeatable.")] = None,
+    force: Annotated[bool, console.how("--force", help="Train again what is there.")] = False,
+    save_every: Annotated[int, console.how(help="Updates between checkpoints inside an arm.")] = 500,
     device: console.Device = "auto",
-    processes: Annotated[int, typer.Option(help="Processes that train an arm together, on a GPU each.")] = 1,
-    executor: Annotated[str, typer.Option(help="local (one arm after the other) or ray (arms on a Ray cluster).")] = (
-        "local"
-    ),
+    processes: Annotated[int, console.how(help="Processes that train an arm together, on a GPU each.")] = 1,
+    executor: Annotated[
+        str, console.how(metavar="local|ray", help="One arm after the other, or the arms on a Ray cluster.")
+    ] = ("local"),
     ray_address: Annotated[
-        str | None, typer.Option(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
+        str | None, console.how(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
     ] = None,
-    cpus_per_arm: Annotated[float | None, typer.Option(help="With ray: CPUs an arm takes (1).")] = None,
+    cpus_per_arm: Annotated[float | None, console.how(help="With ray: CPUs an arm takes (1).")] = None,
     gpus_per_arm: Annotated[
-        float | None, typer.Option(help="With ray: GPUs an arm takes (one for each process, if there are any).")
+        float | None, console.how(help="With ray: GPUs an arm takes (one for each process, if there are any).")
     ] = None,
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
     out: console.Results = Path("results"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
+    dry_run: Annotated[
+        bool, console.output("--dry-run", help="Print arms, what is there, time and disk; train nothing.")
+    ] = False,
+    quiet: Annotated[bool, console.output("--quiet", "-q", help="No progress, no notes: only the table.")] = False,
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Train and compare the arms of an ablation; the same command goes on after an interruption.

@@ -1,4 +1,4 @@
-"""The commands that look: `ls`, `report`, `data where`, `data fetch` and `data check`."""
+"""The commands that look: `ls`, `doctor`, `report`, `data where`, `data fetch` and `data check`."""
 
 from __future__ import annotations
 
@@ -116,6 +116,32 @@ def report_command(
     typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
 
 
+def doctor_command(
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
+    as_json: Annotated[bool, console.output("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look at this machine: torch, threads, kernels, GPU, data, caches, extras; what a missing piece costs.
+
+    Nothing is downloaded or written.
+
+    \b
+    simcse-bench doctor
+    simcse-bench doctor --json
+    """
+    import dataclasses
+    import json
+
+    from simcse_bench.doctor import doctor_table, examine
+
+    findings = examine(console.where_from(data_dir, None, data_revision), out)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=1, ensure_ascii=False))
+    else:
+        console.print_table(doctor_table(findings))
+
+
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
 
 
@@ -152,8 +178,8 @@ def data_fetch(
 
 @data_app.command("check")
 def data_check(
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Only the tasks of this suite, such as sts-ja.")] = None,
+    task: Annotated[list[str] | None, console.what(help="Only these tasks: stsb,sickr.")] = None,
+    suite: Annotated[list[str] | None, console.what(help="Only the tasks of these suites, such as sts-ja.")] = None,
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
@@ -170,7 +196,8 @@ def data_check(
     from simcse_bench.data.pairs import data_root
     from simcse_bench.data.task import load_suite, load_task, task_names
 
-    chosen = [load_task(name, tasks_dir) for name in task or ()] + (load_suite(suite, tasks_dir) if suite else [])
+    chosen = [load_task(name, tasks_dir) for name in console.split_names(task)]
+    chosen += [one for name in console.split_names(suite) for one in load_suite(name, tasks_dir)]
     tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
     root = data_root(tasks, console.where_from(data_dir, tasks_dir, data_revision))
     table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))

@@ -13,7 +13,7 @@ from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
 from simcse_bench.data.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
-from simcse_bench.models.catalog import HEADS, MODELS, POOLINGS
+from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import (
     AUGMENTATIONS,
@@ -35,14 +35,18 @@ def list_tasks(tasks_dir: Path | None = None) -> Table:
         task = load_task(name, tasks_dir)
         known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
         counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
+        names = [n for n in (task.title, *task.aliases) if n != name]
         scored = "correlation" if task.kind == "sts" else f"accuracy, {task.probe}"
-        rows.append([name, task.title, task.kind, counts, scored])
-    return Table("tasks", ["name", "title", "kind", "rows", "score"], rows)
+        rows.append([name, ", ".join(names) or MISSING, counts, scored])
+    note = "Names are understood in any case, with or without hyphens: STS-B, STSB and STSBenchmark are stsb."
+    return Table("tasks", ["name", "also", "rows", "score"], rows, [note])
 
 
 def list_suites(tasks_dir: Path | None = None) -> Table:
     """Every suite with its tasks."""
-    return Table("suites", ["name", "tasks"], [[n, ", ".join(t)] for n, t in load_suites(tasks_dir).items()])
+    rows = [[name, ", ".join(tasks)] for name, tasks in load_suites(tasks_dir).items()]
+    note = "all (SimCSE's full): sts and transfer. Several at once: --suite sts,transfer."
+    return Table("suites", ["name", "tasks"], rows, [note])
 
 
 def list_models() -> Table:
@@ -59,7 +63,11 @@ def list_models() -> Table:
 def list_poolings() -> Table:
     """Poolings and heads."""
     rows = [["--pooling", k, v] for k, v in POOLINGS.items()] + [["--head", k, v] for k, v in HEADS.items()]
-    return Table("poolings and heads", ["option", "value", "meaning"], rows)
+    rows += [["--pooler", k, f"--pooling {pooling} --head {head}"] for k, (pooling, head) in POOLERS.items()]
+    note = (
+        "--pooler: SimCSE evaluation.py's names of a pooling and a head; all but cls are understood by --pooling too."
+    )
+    return Table("poolings and heads", ["option", "value", "meaning"], rows, [note])
 
 
 def list_protocols() -> Table:

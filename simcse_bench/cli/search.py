@@ -16,19 +16,23 @@ if TYPE_CHECKING:
 
 EXAMPLES = 1000  # embedded sentences that `demo` takes without a corpus, as many as the official demo
 LENGTH = 128  # simcse.MAX_LENGTH, which is not loaded for --help
-Model = Annotated[str, typer.Option(help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")]
-MaxLength = Annotated[int, typer.Option(help="Truncate after so many tokens (the model's own limit holds too).")]
-Column = Annotated[str | None, typer.Option(help="Column of the sentences, where the file has several.")]
+Model = Annotated[
+    str, console.what("--model", "-m", help="Folder, Hub id, a name from `ls models`, or word-vectors:FILE.")
+]
+MaxLength = Annotated[int, console.how(help="Truncate after so many tokens (the model's own limit holds too).")]
+Column = Annotated[str | None, console.what(help="Column of the sentences, where the file has several.")]
 _FILE = "Sentences: .txt, .csv, .tsv, .jsonl (each also .gz), .parquet, or mini-sentences."
 
 
 def index_command(
+    *,
     file: Annotated[str, typer.Argument(help=_FILE)],
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    revision: console.Revision = None,
+    column: Column = None,
     pooling: console.Pooling = None,
     head: console.Head = None,
-    revision: console.Revision = None,
+    pooler: console.Pooler = None,
     max_length: MaxLength = LENGTH,
     prompt: console.Prompt = None,
     prompt_name: console.PromptName = None,
@@ -37,8 +41,8 @@ def index_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
-    column: Column = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
+    out: Annotated[Path, console.where(help="Folder of the index.")],
+    force: Annotated[bool, console.output("--force", help="Replace an index that is there.")] = False,
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Embed a file's sentences, and save them with their vectors for `search` and `demo`.
@@ -54,6 +58,7 @@ def index_command(
     console.require_choices(progress=(progress, console.PROGRESS))
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
+    pooling, head = console.named_view(pooling, head, pooler)
     made = SimCSE(
         model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
         prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
@@ -70,11 +75,11 @@ def index_command(
 def search_command(
     index: Annotated[Path, typer.Argument(help="Folder that `index` has made.")],
     query: Annotated[list[str], typer.Argument(help="One sentence or several.")],
-    top_k: Annotated[int, typer.Option(help="At most so many for each.")] = 5,
-    threshold: Annotated[float, typer.Option(help="Only those with at least this cosine.")] = 0.6,
-    model: Annotated[str | None, typer.Option(help="The index's model, where it has moved.")] = None,
+    top_k: Annotated[int, console.what(help="At most so many for each.")] = 5,
+    threshold: Annotated[float, console.what(help="Only those with at least this cosine.")] = 0.6,
+    model: Annotated[str | None, console.what("--model", "-m", help="The index's model, where it has moved.")] = None,
     device: console.Device = "auto",
-    format: Annotated[str, typer.Option(help="What is printed: table or json.")] = "table",
+    format: Annotated[str, console.output(metavar="table|json", help="What is printed.")] = "table",
 ) -> None:
     """Find the sentences of an index that are nearest to a sentence.
 
@@ -101,12 +106,14 @@ def search_command(
 
 
 def encode_command(
+    *,
     file: Annotated[str, typer.Argument(help=_FILE)],
     model: Model,
-    out: Annotated[Path, typer.Option(help="vectors.npy, or .parquet with row numbers and sentences.")],
+    revision: console.Revision = None,
+    column: Column = None,
     pooling: console.Pooling = None,
     head: console.Head = None,
-    revision: console.Revision = None,
+    pooler: console.Pooler = None,
     max_length: MaxLength = LENGTH,
     prompt: console.Prompt = None,
     prompt_name: console.PromptName = None,
@@ -115,9 +122,9 @@ def encode_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
-    column: Column = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Not scaled to length 1.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    out: Annotated[Path, console.where(help="vectors.npy, or .parquet with row numbers and sentences.")],
+    raw: Annotated[bool, console.output("--raw", help="Not scaled to length 1.")] = False,
+    force: Annotated[bool, console.output("--force", help="Replace what is there.")] = False,
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Embed a file's sentences, however many, into a file of vectors. The same command goes on after a kill.
@@ -131,6 +138,7 @@ def encode_command(
 
     console.require_choices(progress=(progress, console.PROGRESS))
     require_target(out, force)
+    pooling, head = console.named_view(pooling, head, pooler)
     opened = SimCSE(
         model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
         prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
@@ -143,12 +151,17 @@ def encode_command(
 
 
 def demo_command(
-    model: Annotated[str | None, typer.Option(help="As for `index`; with --index its own is taken.")] = None,
-    corpus: Annotated[str | None, typer.Option(help=f"{_FILE} Without: the first 1,000 of mini-sentences.")] = None,
-    index: Annotated[Path | None, typer.Option(help="Folder that `index` has made, instead of --corpus.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="As for `index`; with --index its own is taken.")
+    ] = None,
+    model_option: console.ModelOption = None,
+    corpus: Annotated[str | None, console.what(help=f"{_FILE} Without: the first 1,000 of mini-sentences.")] = None,
+    index: Annotated[Path | None, console.what(help="Folder that `index` has made, instead of --corpus.")] = None,
+    revision: console.Revision = None,
+    column: Column = None,
     pooling: console.Pooling = None,
     head: console.Head = None,
-    revision: console.Revision = None,
+    pooler: console.Pooler = None,
     max_length: MaxLength = LENGTH,
     prompt: console.Prompt = None,
     prompt_name: console.PromptName = None,
@@ -157,17 +170,16 @@ def demo_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
-    column: Column = None,
-    port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8888,
+    port: Annotated[int, console.where(help="Port; 0: any free one.")] = 8888,
     host: Annotated[
-        str, typer.Option(help="Address to answer at; 0.0.0.0: for whoever reaches this machine.")
+        str, console.where(help="Address to answer at; 0.0.0.0: for whoever reaches this machine.")
     ] = "127.0.0.1",
     progress: console.ProgressKind = "auto",
 ) -> None:
     """Serve a page on this machine: search over a corpus, and the similarity of two sentences.
 
     \b
-    simcse-bench demo --model mini
+    simcse-bench demo mini
     simcse-bench demo --index my-index --port 9000
     """
     from simcse_bench.data.corpus import read_sentences
@@ -177,22 +189,24 @@ def demo_command(
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
+    pooling, head = console.named_view(pooling, head, pooler)
     own = corpus, pooling, head, revision, prompt, prompt_name, template, truncate_dim
     if index is not None and any(value is not None for value in own):
         raise UserError(
             "--index has its own corpus and model settings; leave --corpus, --pooling, --prompt and the like."
         )
-    if index is None and model is None:
-        raise UserError("no model: give --model (`--model mini` ships with simcse-bench), or --index.")
+    if index is None and model is None and model_option is None:
+        raise UserError("no model: give one (`mini` ships with simcse-bench), or --index.")
+    named = console.one_model(model, model_option) if model or model_option else None
     with demo.take_port(host, port) as server:
         if index is not None:
-            name, opened = shown_name(str(index)), _open_index(index, model, device)
+            name, opened = shown_name(str(index)), _open_index(index, named, device)
         else:
             name = corpus or "mini-sentences"
             sentences, blank = read_sentences(name, column)
             sentences = sentences if corpus else sentences[:EXAMPLES]
             opened = SimCSE(
-                str(model), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
+                str(named), device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
                 prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
                 trust_code=trust_remote_code,
             )  # fmt: skip

@@ -14,21 +14,26 @@ from simcse_bench.progress import silent
 
 
 def train_command(
-    out: Annotated[Path, typer.Option(help="Folder of the run: the model, train.json, log.jsonl.")],
-    recipe: Annotated[str | None, typer.Option(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
+    *,
+    recipe: Annotated[str | None, console.what(help="Settings of the paper or small ones; see `ls recipes`.")] = None,
     model: console.StartModel = None,
     train: console.TrainText = None,
-    set: Annotated[list[str] | None, typer.Option(help="field=value, repeatable; see `ls settings`.")] = None,
-    track_geometry: Annotated[int | None, typer.Option(help="Record alignment and uniformity every N updates.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start anew over another run in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
-    save_every: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 500,
-    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, trackio, ...; repeatable.")] = None,
+    set: Annotated[list[str] | None, console.how(help="field=value, repeatable; see `ls settings`.")] = None,
+    resume: Annotated[bool, console.how("--resume", help="Go on from the run's last checkpoint, if any.")] = False,
+    force: Annotated[bool, console.how("--force", help="Start anew over another run in the folder.")] = False,
+    save_every: Annotated[int, console.how(help="Updates between checkpoints.")] = 500,
     device: console.Device = "auto",
+    out: Annotated[Path, console.where(help="Folder of the run: the model, train.json, log.jsonl.")],
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
+    track_geometry: Annotated[
+        int | None, console.output(help="Record alignment and uniformity every N updates.")
+    ] = None,
+    dry_run: Annotated[bool, console.output("--dry-run", help="Print steps, memory and time; train nothing.")] = False,
+    tracker: Annotated[
+        list[str] | None, console.output(metavar="tensorboard|wandb| trackio|...", help="Repeatable.")
+    ] = None,
     quiet: console.Quiet = False,
     progress: console.ProgressKind = "auto",
 ) -> None:
@@ -75,4 +80,4 @@ def train_command(
         typer.echo(f"{out}: weights of step {kept['step']} of {record['steps']}, {score}")
         if not quiet:
             done = "already there" if record.get("existing") else f"{record['sentences_per_second']:.0f} sentences/s"
-            typer.echo(f"{done}; evaluate with: simcse-bench eval --model {out}", err=True)
+            typer.echo(f"{done}; evaluate with: simcse-bench eval {out}", err=True)

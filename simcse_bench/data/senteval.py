@@ -242,4 +242,7 @@ def _download(revision: str, force: bool) -> Path:
 
 
 def _nothing_found(what: str) -> str:
-    return f"{what}. Set {ENV_DATA} (or --data-dir) to a folder with the data:\n{LAYOUT}"
+    return (
+        f"{what}. Set {ENV_DATA} (or --data-dir) to a folder with the data (`simcse-bench doctor` says what is here):\n"
+        f"{LAYOUT}"
+    )

@@ -6,9 +6,12 @@ A task is one YAML file in ``tasks/`` (its file name is its name; fields in ``ta
 from __future__ import annotations
 
 import codecs
+import contextlib
+import itertools
+import re
 import reprlib
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,7 @@ class Task:
     labels: tuple[str, ...] = ()
     probe: str = ""
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
+    aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
 
     def source(self, variant: str) -> tuple[str, Source]:
         """The variant that is truly read, and its source.
@@ -119,20 +123,65 @@ def load_suites(tasks_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 
 def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
-    """The tasks of a suite, in the order of the paper's columns."""
+    """The tasks of a suite, in the order of the paper's columns; its name in any spelling of ``same_name``."""
     suites = load_suites(tasks_dir)
-    if name not in suites:
+    known = known_name(name, suites)
+    if known is None:
         raise unknown("suite", name, suites)
-    return [load_task(t, tasks_dir) for t in suites[name]]
+    return [load_task(t, tasks_dir) for t in suites[known]]
 
 
 def load_task(name: str, tasks_dir: str | Path | None = None) -> Task:
-    """Read ``<name>.yaml`` from the user's folder, else from the built-in ones."""
-    for folder in _folders(tasks_dir):
-        path = next((p for p in folder.glob("*.yaml") if p.stem == name != "suites"), None)
-        if path is not None:
-            return parse_task(name, _read_yaml(path), path)
-    raise unknown("task", name, task_names(tasks_dir))
+    """Read the task of this name, in any spelling of ``same_name``, or of this alias.
+
+    The user's folder comes before the built-in tasks, a file's exact name before both.
+    """
+    path = _task_file(name, tasks_dir)
+    if path is not None:
+        return parse_task(path.stem, _read_yaml(path), path)
+    paths = _task_files(tasks_dir)
+    error = unknown("task", name, [*task_names(tasks_dir), *(a for p in paths for a in _aliases(p))])
+    raise UserError(f"{error} A task of mteb's own: --suite mteb:NAME.")
+
+
+def same_name(name: str) -> str:
+    """What all spellings of a name share: STS-B, STSB and sts_b are one task."""
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def known_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is meant: the same, else the same in another spelling; None where there is none."""
+    names = list(known)
+    return name if name in names else next((n for n in names if same_name(n) == same_name(name)), None)
+
+
+def task_name(name: str, tasks_dir: str | Path | None = None) -> str:
+    """The name of the task that a name means; the name itself where there is none."""
+    path = _task_file(name, tasks_dir)
+    return path.stem if path else name
+
+
+def _task_file(name: str, tasks_dir: str | Path | None) -> Path | None:
+    """The task's file: of this name, of this name spelt otherwise, of this alias."""
+    paths, wanted = _task_files(tasks_dir), same_name(name)
+    kinds = (
+        (p for p in paths if p.stem == name),
+        (p for p in paths if same_name(p.stem) == wanted),
+        (p for p in paths if wanted in map(same_name, _aliases(p))),
+    )
+    return next(itertools.chain(*kinds), None)
+
+
+def _aliases(path: Path) -> list[str]:
+    """The aliases in a task's file; none of one that cannot be read, which is told when it is named."""
+    with contextlib.suppress(UserError):
+        aliases = _read_yaml(path).get("aliases")
+        return [str(alias) for alias in aliases] if isinstance(aliases, list) else []
+    return []
+
+
+def _task_files(tasks_dir: str | Path | None) -> list[Path]:
+    return [p for folder in _folders(tasks_dir) for p in sorted(folder.glob("*.yaml")) if p.stem != "suites"]
 
 
 def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
@@ -141,7 +190,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     Raises:
         UserError: every problem of the file at once.
     """
-    known = {"title", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
+    known = {"title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
     problems = [str(unknown("field", _named(f), sorted(known))) for f in fields if f not in known]
     problems += _type_problems(fields, {"title": str, "reference": str})
     kind = fields.get("kind", "sts")
@@ -170,6 +219,10 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
             f"'test: {{test: }}'; found {_shown(splits)}."
         )
         splits = {}
+    aliases = fields.get("aliases", [])
+    if not _are_names(aliases):
+        problems.append(f"aliases: expected a list of other names, each a text of its own, found {_shown(aliases)}.")
+        aliases = []
     labels, probe = fields.get("labels") or [], fields.get("probe")
     if not _are_names(labels) or (kind == "transfer" and len(labels) < 2):
         problems.append(f"labels: expected a list of at least two, each a text of its own, found {_shown(labels)}.")
@@ -192,6 +245,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         labels=tuple(str(label) for label in labels),
         probe=str(probe or ""),
         folder=path.parent,
+        aliases=tuple(str(alias) for alias in aliases),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import load_task
+from simcse_bench.data.task import known_name, load_suites, load_task
 from simcse_bench.errors import UserError, suggestion
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
 from simcse_bench.evaluation.metrics import correlation, percent_ranks
@@ -23,7 +23,7 @@ from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
-from simcse_bench.reports.report import Report, load_pairs, report_path
+from simcse_bench.reports.report import Report, load_pairs, readable_name, report_path
 from simcse_bench.reports.table import MISSING, Table, shown_numbers
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def read_sides(given: Sequence[str], results: Path, suite: str = "sts") -> list[
     Raises:
         UserError: what ``read_side`` raises; two of them that are one report.
     """
+    suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
     places = [side.path.resolve() for side in sides]
     for i, place in enumerate(places):
@@ -74,9 +75,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
         name = shown_name(given) if folder else ALIASES.get(given, given)
         path = report_path(results, suite, name)
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such report; run `simcse-bench eval --model {given}` first, or give a report's file."
-        )
+        raise UserError(f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file.")
     report = Report.load(path)
     if folder:
         there, here = report.model.get("files") or {}, resolve(given, None, "cls", "none").provenance()["files"]
@@ -86,7 +85,7 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
                 f"{path} is of another model than {given} ({', '.join(changed)} differ). Evaluate {given} with a "
                 "--name of its own and give that, or give a report's file."
             )
-    return Side(report, load_pairs(path, report), path.stem, path)
+    return Side(report, load_pairs(path, report), readable_name(report.model["name"], path.stem), path)
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Pairs]:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from simcse_bench import bundled
 from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import load_task
+from simcse_bench.data.task import load_task, task_name
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import embed_once
 from simcse_bench.evaluation.metrics import Floats, correlation, unit
@@ -189,7 +189,7 @@ def analyze(
     require_own(Path(out) / "analysis" / "index.html")
     opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
     suites = {default_suite(m.provenance, where) for m in opened}
-    name = task or (bundled.TASK if suites == {bundled.SUITE} else "stsb")
+    name = task_name(task or (bundled.TASK if suites == {bundled.SUITE} else "stsb"), where.tasks_dir)
     pairs = read_whole(name, splits, where)
     places: dict[Path, Model] = {}
     for model in opened:

@@ -10,7 +10,16 @@ from typing import Any
 from simcse_bench import bundled
 from simcse_bench.data.pairs import data_folder
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
-from simcse_bench.data.task import PROBE_NAMES, EvalProtocol, Task, load_suite, load_task, named_protocol
+from simcse_bench.data.task import (
+    PROBE_NAMES,
+    EvalProtocol,
+    Task,
+    known_name,
+    load_suite,
+    load_suites,
+    load_task,
+    named_protocol,
+)
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluation.evaluate import Data, existing_report, protocol_fields, read_all, save_whole, score_all
 from simcse_bench.files import require_writable
@@ -24,7 +33,7 @@ from simcse_bench.reports.scores import write_report_tables
 class EvaluationSettings:
     """What to evaluate on, and where the report goes."""
 
-    suite: str = "sts"  # empty: the single tasks below
+    suite: str = "sts"  # one, or several separated by commas; empty: the single tasks below
     tasks: tuple[str, ...] = ()
     protocol: str = "simcse"
     split: str | None = None
@@ -62,15 +71,36 @@ def default_suite(model: Mapping[str, Any], where: DataSource = ANYWHERE) -> str
 
 
 def each_suite(settings: EvaluationSettings) -> list[EvaluationSettings]:
-    """Suite ``all`` as the two it stands for; a probe belongs to transfer tasks."""
-    if settings.suite != "all":
+    """A setting for each suite that is named, ``all`` as the two it stands for; a probe belongs to transfer tasks.
+
+    Raises:
+        UserError: an unknown suite.
+    """
+    if not settings.suite:
         return [settings]
-    return [replace(settings, suite="sts", probe=None), replace(settings, suite="transfer")]
+    both = dict.fromkeys(("all", "full"), ("sts", "transfer"))  # SimCSE evaluation.py's word: full
+    suites = {**both, **{name: (name,) for name in load_suites(settings.where.tasks_dir)}}
+    names: dict[str, bool] = {}  # and whether a probe applies
+    problems = []
+    for asked in filter(None, map(str.strip, settings.suite.split(","))):
+        known = known_name(asked, suites)
+        if known is None:
+            problems.append(str(unknown("suite", asked, suites)))
+            continue
+        for name in suites[known]:
+            names[name] = any(task.kind == "transfer" for task in load_suite(name, settings.where.tasks_dir))
+    if problems or not names:
+        raise UserError(*(problems or [f"--suite {settings.suite!r}: names no suite."]))
+    everywhere = not any(names.values())  # then the probe is an error
+    return [
+        replace(settings, suite=n, probe=settings.probe if takes or everywhere else None) for n, takes in names.items()
+    ]
 
 
 def destination(model: Mapping[str, Any], settings: EvaluationSettings) -> tuple[list[Task], EvalProtocol, Path]:
     """The tasks and the protocol of an evaluation, and where its report goes; ``model`` is its provenance."""
     tasks = _tasks(settings)
+    settings = replace(settings, tasks=tuple(task.name for task in tasks))
     protocol = _protocol(settings, tasks)
     variant = _variant(model, protocol_fields(protocol, tasks), settings)
     return tasks, protocol, report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
@@ -142,7 +172,7 @@ def _tasks(settings: EvaluationSettings) -> list[Task]:
             problems += error.problems
     if problems:
         raise UserError(*problems)
-    return tasks
+    return list({task.name: task for task in tasks}.values())
 
 
 def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: EvaluationSettings) -> str:

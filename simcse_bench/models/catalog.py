@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simcse_bench.errors import unknown
+from simcse_bench.errors import UserError, unknown
 
 POOLINGS = {
     "cls": "last layer at [CLS] (SimCSE evaluation.py: cls_before_pooler; with --head mlp: cls)",
@@ -142,6 +142,29 @@ def pooling_parts(pooling: str) -> list[str]:
         if part not in POOLINGS:
             raise unknown("pooling", part, POOLINGS)
     return parts
+
+
+def named_view(pooling: str | None, head: str | None, pooler: str | None = None) -> tuple[str | None, str | None]:
+    """Pooling and head under our names; ``pooler``, or a pooling of its name only, is one of ``POOLERS``.
+
+    ``cls`` is a pooling of ours too, and stays one: the checkpoint says whether its head goes with it.
+
+    Raises:
+        UserError: an unknown pooler; a pooling or a head that contradicts it.
+    """
+    if pooler is not None and pooler not in POOLERS:
+        raise unknown("pooler", pooler, POOLERS)
+    name = pooler or (pooling if pooling in POOLERS and pooling not in POOLINGS else None)
+    if name is None:
+        return pooling, head
+    means = POOLERS[name]
+    option = f"--pooler {name}" if pooler else f"--pooling {name}"
+    other = f"--pooling {pooling}" if pooling not in (None, name, means[0]) else ""
+    other = f"--head {head}" if head not in (None, means[1]) else other
+    if other:
+        ours = f"--pooling {means[0]} --head {means[1]}"
+        raise UserError(f"{option} is SimCSE's name for {ours}, which contradicts {other}; leave one of them out.")
+    return means
 
 
 def needs_all_layers(pooling: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from simcse_bench import bundled, hub
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import read_json, sha256, shown_name
-from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec, pooling_parts
+from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec, named_view, pooling_parts
 from simcse_bench.models.modules import MODULES_FILE, Modules, read_modules
 from simcse_bench.models.prompts import NO_PROMPT, NO_WISH, SLOT, Prompt, PromptOptions, choose_prompt
 from simcse_bench.models.weights import SETTINGS_FILE, tensor_names, weight_files
@@ -124,14 +124,16 @@ def resolve(
     With ``scratch``, a model that is not in the Hub cache is not downloaded: only its small settings files are, into
     that folder; ``files`` then says nothing of its weights.
 
-    Pooling and head come from the arguments, else the catalog (by name), else the checkpoint's ``simcse_bench.json``
-    (written by our trainer), else its ``modules.json``; a Normalize module there is followed unless ``pooling`` is
-    given (it changes transfer scores, never cosines). A model's default prompt is used unless ``prompt`` says another.
+    Pooling and head come from the arguments (SimCSE's names too: ``catalog.named_view``), else the catalog (by name),
+    else the checkpoint's ``simcse_bench.json`` (written by our trainer), else its ``modules.json``; a Normalize module
+    there is followed unless ``pooling`` is given (it changes transfer scores, never cosines). A model's default prompt
+    is used unless ``prompt`` says another.
     ``trust_code`` lets Python code in the folder run.
 
     Raises:
         UserError: unknown names, missing files, or a checkpoint that does not say its pooling: never a guess.
     """
+    pooling, head = named_view(pooling, head)
     if pooling is not None:
         pooling_parts(pooling)
     if head is not None and head not in HEADS:
@@ -174,6 +176,7 @@ def resolve(
 def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:
     """What the catalog alone says of a model whose files are out of reach; its pooling may be left open."""
     reason = "catalog" if spec.pooling else "its modules.json"
+    pooling, head = named_view(pooling, head)
     return _override(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
 
 

@@ -231,7 +231,7 @@ def embed_in_batches(
         batch_tokens, slack: see ``plan_batches``; the budget is halved where memory runs out.
         stats: gets sentences, tokens, batches and halvings.
         device: for the message.
-        progress: told (tokens done, tokens in all).
+        progress: told (tokens done, tokens in all), first with nothing done.
 
     Raises:
         UserError: one row alone does not fit into memory.
@@ -241,6 +241,8 @@ def embed_in_batches(
     todo = np.arange(len(sizes))
     budget, done = batch_tokens, 0
     stats |= {"sentences": len(sizes), "tokens": int(sizes.sum()), "batches": 0, "halvings": 0}
+    if progress and len(todo):
+        progress(0, stats["tokens"])  # its clock starts here
     while len(todo):
         finished = np.zeros(len(sizes), dtype=bool)
         try:

@@ -317,7 +317,8 @@ def torch_device(device: str) -> Any:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"--device {device}: not available ({first_line(error)}). Known: auto, cpu, cuda, mps."
+            f"--device {device}: not available ({first_line(error)}). Known: auto, cpu, cuda, mps; "
+            "`simcse-bench doctor` says what is here."
         ) from error
     return chosen
 

@@ -176,7 +176,7 @@ def _data_mark(group: Sequence[MtebReport], reports: Sequence[MtebReport]) -> st
     """Revisions of the data that other reports have in another one."""
     own = {n: task["data"]["revision"] for n, task in group[0].tasks.items()}
     different = [n for n, r in own.items() if any(o.tasks[n]["data"]["revision"] != r for o in reports if n in o.tasks)]
-    return f" — data of its own: {', '.join(f'{n} @ {own[n]}' for n in different)}" if different else ""
+    return f"; data of its own: {', '.join(f'{n} @ {own[n]}' for n in different)}" if different else ""
 
 
 def _leaderboard(reports: Sequence[MtebReport], mark: str) -> Table:
@@ -188,18 +188,19 @@ def _leaderboard(reports: Sequence[MtebReport], mark: str) -> Table:
         rows.append([*settings, *(f"{s:.2f}" for s in scores)])
     counts = {n: len(task["parts"]) for n, task in reports[0].tasks.items()}
     labels = [n if count == 1 else f"{n} ({count} parts)" for n, count in counts.items()]
-    return Table(_title(reports) + mark, ["model", "pooling", "dtype", *labels, *averages], rows, [_APART])
+    notes = [_APART, *bundled.caveats(any(r.model.get("embedded") for r in reports), False)]
+    return Table(_title(reports) + mark, ["model", "pooling", "dtype", *labels, *averages], rows, notes)
 
 
 def _title(reports: Sequence[MtebReport]) -> str:
     first = reports[0]
     what = f"{first.benchmark}, " if first.benchmark else ""
-    tried = f" — (embedded): {bundled.ENCODER}" if any(r.model.get("embedded") for r in reports) else ""
-    return f"{what}mteb {first.mteb['version']}'s own protocol, main scores ×100{tried}"
+    badge = bundled.badge(all(r.model.get("embedded") for r in reports), False)
+    return f"{what}mteb {first.mteb['version']}'s own protocol, main scores ×100{badge}"
 
 
 def _notes(report: MtebReport) -> list[str]:
-    notes = [_APART]
+    notes = [_APART, *bundled.caveats(bool(report.model.get("embedded")), False)]
     if not report.averages and len(report.tasks) > 1:
         notes.append("No average: tasks of different types have none outside a benchmark of mteb.")
     if not report.benchmark:

@@ -41,7 +41,8 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
     ``narrow`` fits a terminal of 80 columns: short labels, and the interval's ends in two rows.
     """
     names = [*report.tasks, *report.skipped]
-    columns = [_entry(report, name, metric, aggregate) for name in (*names, None)]
+    averaged = [None] if len(names) > 1 else []  # of one task it would say the score again
+    columns = [_entry(report, name, metric, aggregate) for name in (*names, *averaged)]
     titles = [report.tasks[n]["title"] if n in report.tasks else n.upper() for n in names]
     scores = [_value(e) for e in columns]
     if narrow:
@@ -52,14 +53,14 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
         rows = [[report.model["name"], *scores], ["95 % interval", *map(_interval, columns)]]
     paper = published_beside(report, metric, aggregate)
     if paper:
-        theirs = [*(paper.scores.get(name) for name in names), paper.average]
+        theirs = [paper.average if name is None else paper.scores.get(name) for name in (*names, *averaged)]
         apart = [e["value"] - t if e and t is not None else None for e, t in zip(columns, theirs, strict=True)]
         rows.append(["published" if narrow else f"published ({paper.source})", *map(_number, theirs)])
         rows.append(["difference", *(_number(value, sign=True) for value in apart)])
-    title = board_title([report], metric, aggregate).replace("(embedded): ", "")
+    title = board_title([report], metric, aggregate)
     if report.limit:
-        title += f" — ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
-    return Table(title, ["", *titles, "Avg."], rows, _notes(report, paper))
+        title += f"; ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
+    return Table(title, ["", *titles, *["Avg."] * len(averaged)], rows, [*_notes(report, paper), *_caveats([report])])
 
 
 def subset_table(report: Report, metric: str) -> Table:
@@ -122,7 +123,7 @@ def group_marks(groups: Sequence[Sequence[Report]]) -> list[str]:
             parts.append(f"ONLY THE FIRST {group[0].limit} PAIRS OF EVERY SUBSET")
         if different:
             parts.append(f"data of its own: {', '.join(f'{name} {dict(data)[name]}' for name in different)}")
-        marks.append("".join(f" — {part}" for part in parts))
+        marks.append("".join(f"; {part}" for part in parts))
     return marks
 
 
@@ -133,6 +134,7 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
+    averaged = [None] if len(names) > 1 else []
 
     def rank(report: Report) -> tuple[float, str, str]:
         average = _entry(report, None, metric, aggregate)
@@ -142,21 +144,22 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
     ordered = sorted(reports, key=rank)
     averages = [_entry(r, None, metric, aggregate) for r in ordered]
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
-        scores = [*(_value(_entry(r, n, metric, aggregate)) for n in names), _value(average), _interval(average)]
+        scores = [_value(_entry(r, n, metric, aggregate)) for n in (*names, *averaged)] + [_interval(average)]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
         dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
         rows.append([marked_name(r.model), shown_usage(r.model), dtype, *scores])
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and not reports[0].limit and any(r.model["name"].startswith("word-vectors:") for r in reports):
-        scores = [*(_number(baseline.scores.get(n)) for n in names), _number(baseline.average), *[MISSING] * 3]
+        theirs = [baseline.average if n is None else baseline.scores.get(n) for n in (*names, *averaged)]
+        scores = [*map(_number, theirs), *[MISSING] * 3]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
-    columns = [*(titles.get(n, n) for n in names), "Avg.", "95 % interval", "rank", "like rank"]
+    columns = [*(titles.get(n, n) for n in names), *["Avg."] * len(averaged), "95 % interval", "rank", "tied with"]
     note = (
-        "Like rank: averages whose difference the intervals cannot tell from 0, taken as independent. "
+        "Tied with (ranks): averages whose difference the intervals cannot tell from 0, taken as independent. "
         "That is cautious, for the pairs are the same: `simcse-bench compare` sees smaller differences. "
         "Seeds are not considered."
     )
-    notes = [note] if len(ordered) > 1 else []
+    notes = ([note] if len(ordered) > 1 else []) + _caveats(reports)
     title = board_title(reports, metric, aggregate) + mark
     return Table(title, ["model", "pooling", "dtype", *columns], rows, notes)
 
@@ -208,9 +211,16 @@ def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = ""
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
-    tried = [f"(embedded): {bundled.ENCODER}"] * any(r.model.get("embedded") for r in reports)
-    tried += [bundled.DATA] * any(name in bundled.TASKS for name in reports[0].tasks)
-    return ", ".join(parts) + "".join(f" — {t}" for t in tried)
+    badge = bundled.badge(all(r.model.get("embedded") for r in reports), _on_embedded_data(reports))
+    return ", ".join(parts) + badge
+
+
+def _caveats(reports: Sequence[Report]) -> list[str]:
+    return bundled.caveats(any(r.model.get("embedded") for r in reports), _on_embedded_data(reports))
+
+
+def _on_embedded_data(reports: Sequence[Report]) -> bool:
+    return any(name in bundled.TASKS for name in reports[0].tasks)
 
 
 class Timing(TypedDict):

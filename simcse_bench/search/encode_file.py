@@ -277,6 +277,8 @@ def _embed(
     data = part / _ARRAY
     if not state.done:
         write_json(part / _STATE, asdict(state), None)
+    if progress:
+        progress(state.done, total)
     with data.open("r+b" if state.done else "wb") as stream:
         if state.done:
             stream.truncate(_header(stream, total, state.dimension) + 4 * state.done * state.dimension)

@@ -11,9 +11,10 @@ from typing import Any, get_type_hints
 
 from simcse_bench import bundled
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
+from simcse_bench.data.task import task_name
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import fingerprint
-from simcse_bench.models.catalog import DTYPES, POOLINGS
+from simcse_bench.models.catalog import DTYPES, POOLERS, POOLINGS
 from simcse_bench.models.prompts import NO_PROMPT, SLOT, Prompt
 from simcse_bench.schema import read_record
 
@@ -74,6 +75,22 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 5e-4},
     "mini-sup": _SUP | _MINI | {"train": "mini-nli", "learning_rate": 3e-4, "max_steps": 150},
 }
+# other names of fields: SimCSE train.py's flags, and what people type
+OTHER_NAMES = {
+    "model_name_or_path": "model", "model_revision": "revision", "train_file": "train", "dataset_name": "train",
+    "max_seq_length": "max_length", "max_len": "max_length",
+    "bs": "batch_size", "batch": "batch_size", "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation", "grad_accum": "accumulation",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "epoch": "epochs", "steps": "max_steps",
+    "lr": "learning_rate", "wd": "weight_decay", "warmup": "warmup_steps", "num_warmup_steps": "warmup_steps",
+    "temp": "temperature", "tau": "temperature",
+    "sim": "similarity", "alpha": "hard_negative_weight",
+    "pooler": "pooling", "pooler_type": "pooling", "mlp_only_train": "mlp", "head": "mlp",
+    "hidden_dropout_prob": "hidden_dropout", "attention_probs_dropout_prob": "attention_dropout",
+    "lambda": "mlm_weight", "fp16": "dtype", "bf16": "dtype", "precision": "dtype",
+    "eval_steps": "eval_every", "metric_for_best_model": "eval_task",
+    "random_seed": "seed", "gradcache": "cached_gradients", "lora_r": "lora_rank",
+}  # fmt: skip
 _CHOICES: Mapping[str, Sequence[str] | Mapping[str, str]] = {
     "pooling": POOLINGS,
     "mlp": MLPS,
@@ -165,15 +182,14 @@ class TrainConfig:
         return fingerprint(dataclasses.asdict(self))
 
     def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
-        """Each "auto" replaced by what it stands for on this machine: of ``eval_task`` and ``dtype``."""
-        changes = {}
-        if self.eval_task == "auto":
-            changes["eval_task"] = "stsb" if is_configured(where) else bundled.TASK
-        if self.dtype == "auto":
+        """``eval_task`` by its own name; each "auto", of it and of ``dtype``, replaced by what it means on this machine."""
+        asked = ("stsb" if is_configured(where) else bundled.TASK) if self.eval_task == "auto" else self.eval_task
+        dtype = self.dtype
+        if dtype == "auto":
             from simcse_bench.models.cpu_kernels import multiplies_in_bfloat16
 
-            changes["dtype"] = "bfloat16" if multiplies_in_bfloat16() else "float32"
-        return dataclasses.replace(self, **changes)
+            dtype = "bfloat16" if multiplies_in_bfloat16() else "float32"
+        return dataclasses.replace(self, eval_task=task_name(asked, where.tasks_dir), dtype=dtype)
 
     def check(self) -> TrainConfig:
         """Self, where every value is possible; else a UserError with all problems."""
@@ -187,6 +203,9 @@ class TrainConfig:
             for name, (wanted, valid) in _RANGES.items()
             if not valid(getattr(self, name)) and not (getattr(self, name) is None and name.endswith("dropout"))
         ]
+        if self.pooling in POOLERS and self.pooling not in POOLINGS:
+            pooling, _ = POOLERS[self.pooling]
+            problems.append(f"{self.pooling} is SimCSE's name for pooling={pooling} with mlp=none; set these two.")
         if self.objective != "self" and self.augmentation != "none":
             problems.append("objective and augmentation exclude each other; set one of them.")
         if self.same_mask != "no" and (self.makes_positives or self.encoders == 2):
@@ -288,7 +307,8 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
         if not equals:
             problems.append(f"--set {shown}: expected field=value.")
         elif names[0] not in hints:
-            near = suggestion(name, [*hints, "dropout"])
+            other = named_field(name)
+            near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, "dropout"])
             problems.append(f"--set {shown}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
         else:
             try:
@@ -298,6 +318,12 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
     if problems:
         raise UserError(*problems)
     return dataclasses.replace(config, **changes).check()
+
+
+def named_field(name: str) -> str:
+    """The field that another tool's or a short name stands for, or a field's own in another spelling; "" for none."""
+    name = name.replace("-", "_").lower()
+    return name if name in (*TrainConfig.__dataclass_fields__, "dropout") else OTHER_NAMES.get(name, "")
 
 
 def fields_of(name: str) -> list[str]:

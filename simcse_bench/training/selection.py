@@ -84,4 +84,4 @@ def read_split(name: str, split: str, where: DataSource = ANYWHERE) -> Dev:
     """A split of a task; a transfer task's is scored by the fast probe, as in SimCSE trainers.py."""
     task = load_task(name, where.tasks_dir)
     protocol = replace(SIMCSE, split=split, task_splits={}, probe="fast", resamples=100)
-    return Dev(task, read_all([task], protocol, data_folder([task], where))[0][name], protocol)
+    return Dev(task, read_all([task], protocol, data_folder([task], where))[0][task.name], protocol)

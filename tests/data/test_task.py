@@ -4,7 +4,7 @@ import re
 import pytest
 
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import MTEB, load_suite, load_suites, load_task, task_names
+from simcse_bench.data.task import MTEB, load_suite, load_suites, load_task, same_name, task_name, task_names
 from simcse_bench.errors import UserError
 
 
@@ -43,6 +43,49 @@ def test_unknown_names_suggest():
         load_suite("stss")
     with pytest.raises(UserError, match="unknown task 'suites'"):  # a file of that name exists, but is no task
         load_task("suites")
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("STSBenchmark", "stsb"), ("STSB", "stsb"), ("STS-B", "stsb"), ("sts_b", "stsb"), ("STS-B de", "stsb-de"),
+        ("SICKRelatedness", "sickr"), ("SICK-R", "sickr"), ("sick-r", "sickr"), ("STS12", "sts12"), ("STS16", "sts16"),
+        ("MRPC", "mrpc"), ("SST2", "sst2"), ("SST-2", "sst2"), ("SUBJ", "subj"), ("TREC", "trec"), ("KorSTS", "korsts"),
+    ],
+)  # fmt: skip
+def test_sentevals_mtebs_and_the_papers_names(name, task):
+    assert load_task(name).name == task_name(name) == task
+
+
+def test_names_of_other_data_are_no_aliases():
+    for name in ("STSBenchmark.v2", "STSBenchmarkMultilingualSTS", "STSBenchmark-VN", "SICK-E"):
+        with pytest.raises(UserError, match="unknown task"):
+            load_task(name)
+    assert task_name("STSBenchmark.v2") == "STSBenchmark.v2"
+    with pytest.raises(UserError, match=r"did you mean 'STSBenchmark'.*--suite mteb:NAME"):
+        load_task("STSBenchmrk")
+
+
+def test_no_two_tasks_share_a_name():
+    tasks = [load_task(name) for name in task_names()]
+    spellings = [name for task in tasks for name in {same_name(n) for n in (task.name, task.title, *task.aliases)}]
+    assert len(spellings) == len(set(spellings)) > len(tasks)
+
+
+def test_suites_in_any_spelling():
+    assert load_suite("STS") == load_suite("sts")
+    assert load_suite("STS_JA") == load_suite("sts-ja")
+
+
+def test_a_users_task_may_have_aliases_and_comes_first(tasks_dir):
+    own = tasks_dir / "own.yaml"
+    own.write_text("aliases: [Mine, STSBenchmark]\n" + own.read_text())
+    (tasks_dir / "broken.yaml").write_text("aliases: [: [")  # is told when it is named
+    assert load_task("MINE", tasks_dir).name == load_task("stsbenchmark", tasks_dir).name == "own"
+    assert load_task("stsb", tasks_dir).name == "stsb"
+    own.write_text("aliases: mine\n" + own.read_text().partition("\n")[2])
+    with pytest.raises(UserError, match=r"own\.yaml: aliases: expected a list of other names"):
+        load_task("own", tasks_dir)
 
 
 def test_a_users_folder_adds_tasks_and_suites(tasks_dir):

@@ -151,7 +151,7 @@ def test_pairs_of_another_number_are_told(cli, reports, senteval):
     "args, said",
     [
         (["one"], "name at least two"),
-        (["one", "nobody"], "simcse-bench eval --model nobody"),
+        (["one", "nobody"], "simcse-bench eval nobody"),
         (["one", "two", "--worst", "-1"], "--worst -1"),
     ],
 )

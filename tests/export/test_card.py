@@ -55,7 +55,7 @@ def test_the_scores_are_those_of_the_reports_of_these_weights(cli, model, bert, 
     card, done = export()
     assert card.data.eval_results is None
     assert "No evaluation of these weights was at hand" in card.text
-    assert "no scores in results; evaluate with `simcse-bench eval --model model`" in done.err
+    assert "no scores in results; evaluate with `simcse-bench eval model`" in done.err
     evaluate(cli, model, "--task", "stsb", "--task", "sickr", data=senteval)
     evaluate(cli, model, "--suite", "mini-transfer")
     # none of these is of the exported embeddings: another pooling, other weights, other dtype, the first pairs only

@@ -192,16 +192,39 @@ def test_a_report_with_damaged_insides_does_not_stop_the_others(report, tmp_path
 
 def test_score_table_known_answer(report):
     table = scores.score_table(report, "spearman", "all")
-    assert table.header == ["", "STS12", "Avg."]
+    assert table.header == ["", "STS12"]  # an average of one task would be its score again
     assert table.rows == [
-        ["princeton-nlp/sup-simcse-bert-base-uncased", "75.30", "75.30"],
-        ["95 % interval", "74.3–76.3", "74.3–76.3"],
-        ["published (SimCSE Table 5)", "75.30", "81.57"],
-        ["difference", "+0.00", "-6.27"],
+        ["princeton-nlp/sup-simcse-bert-base-uncased", "75.30"],
+        ["95 % interval", "74.3–76.3"],
+        ["published (SimCSE Table 5)", "75.30"],
+        ["difference", "+0.00"],
     ]
-    assert scores.score_table(report, "spearman", "wmean").rows[0][1:] == ["55.30", "55.30"]
+    assert scores.score_table(report, "spearman", "wmean").rows[0][1:] == ["55.30"]
     narrow = scores.score_table(report, "spearman", "all", narrow=True)
     assert [row[0] for row in narrow.rows] == ["score", "95 % from", "95 % to", "published", "difference"]
+
+
+def test_two_tasks_have_an_average(report):
+    both = dataclasses.replace(report, tasks=report.tasks | {"sts13": report.tasks["sts12"] | {"title": "STS13"}})
+    table = scores.score_table(both, "spearman", "all")
+    assert table.header == ["", "STS12", "STS13", "Avg."]
+    assert table.rows[0][1:] == ["75.30", "75.30", "75.30"]
+    assert table.rows[2][1:] == ["75.30", "84.67", "81.57"]
+    (board,) = scores.leaderboards([[both]])
+    assert board.header[3:] == ["STS12", "STS13", "Avg.", "95 % interval", "rank", "tied with"]
+    (alone,) = scores.leaderboards([[report]])
+    assert alone.header[3:] == ["STS12", "95 % interval", "rank", "tied with"]
+    assert alone.rows[0][3:] == ["75.30", "74.3–76.3", "1", "–"]
+
+
+def test_titles_say_briefly_what_is_embedded(report):
+    inside = dataclasses.replace(report, model=report.model | {"embedded": True})
+    (both,) = scores.leaderboards([[inside]])
+    assert both.title.endswith("; embedded encoder")
+    assert any(note.startswith("With the embedded mini encoder (for trying") for note in both.notes)
+    (mixed,) = scores.leaderboards([[inside, report]])
+    assert "embedded" not in mixed.title  # the rows say which
+    assert any(note.startswith("With the embedded") for note in mixed.notes)
 
 
 def test_no_published_row_beside_another_pooling_or_a_part_of_the_data(report):
@@ -231,8 +254,8 @@ def test_markdown_csv_and_latex(report):
     assert len({len(line) for line in lines[2:8]}) == 1
     assert lines[4].startswith("| princeton-nlp/sup-simcse-bert-base-uncased |")
     latex = to_latex(table)
-    assert r"95 \% interval & 74.3--76.3 & 74.3--76.3 \\" in latex
-    assert r"\begin{tabular}{lrr}" in latex
+    assert r"95 \% interval & 74.3--76.3 \\" in latex
+    assert r"\begin{tabular}{lr}" in latex
     rows = scores.score_rows(report)
     assert len(rows) == 2 * (3 + 2 + 3)  # metrics x (aggregates + subsets + averages)
     assert {"task": "sts12", "subset": "b", "metric": "pearson", "value": 70.0}.items() <= rows[9].items()
@@ -277,11 +300,11 @@ def test_reports_on_other_data_do_not_share_a_leaderboard(report):
     ]
     boards = scores.leaderboards(scores.grouped(reports))
     assert [[row[0] for row in board.rows] for board in boards] == [["b"], ["a", "c"], ["d"]]
-    assert [board.title.partition(" — ")[2] for board in boards] == [
+    assert [board.title.partition("; ")[2] for board in boards] == [
         "data of its own: sts12 e", "data of its own: sts12 f", "ONLY THE FIRST 5 PAIRS OF EVERY SUBSET",
     ]  # fmt: skip
     alone = scores.leaderboards(scores.grouped(reports[::2]))
-    assert [board.title.partition(" — ")[2] for board in alone] == [""]
+    assert [board.title.partition("; ")[2] for board in alone] == [""]
 
 
 def test_the_site_and_the_command_keep_them_apart(report, tmp_path, cli):
@@ -305,7 +328,7 @@ def test_the_papers_glove_row_stands_beside_word_vectors(report):
         report, model=report.model | {"name": "word-vectors:x", "pooling": "mean of word vectors"}
     )
     rows = [row for row in scores.leaderboard([report, words]).rows if row[0].startswith("published: GloVe")]
-    assert [row[3:5] for row in rows] == [["55.14", "61.32"]]
+    assert [row[3] for row in rows] == ["55.14"]
     assert not any(row[0].startswith("published") for row in scores.leaderboard([report]).rows)
     dev = dataclasses.replace(words, protocol=words.protocol | {"split": "dev"})
     assert len(scores.leaderboard([dev]).rows) == 1
@@ -342,7 +365,7 @@ def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
     header, _, *rows = [[c.strip() for c in line.split("|")[1:-1]] for line in done.out.splitlines() if "|" in line]
     assert [row[header.index("rank")] for row in rows] == ["1", "2"]
     assert {row[0] for row in rows} == {"cls", "mean"}
-    assert "like rank" in cli("leaderboard").out
+    assert "tied with" in cli("leaderboard").out
     assert "sts: spearman" in cli("leaderboard", "--suite", "sts").out
     done = cli("leaderboard", "--suite", "stss")
     assert (done.code, "did you mean 'sts'" in done.err) == (2, True)
@@ -350,3 +373,18 @@ def test_the_leaderboard_is_printed_with_ranks(cli, bert, senteval):
     assert (done.code, "sperman" in done.err, "xls" in done.err) == (2, True, True)
     done = cli("leaderboard", "nowhere")
     assert (done.code, "nowhere: no reports" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "shown"),
+    [
+        ("runs/u", "runs__u", "runs/u"),
+        ("runs/u", "runs__u--mean-none--bfloat16", "runs/u, mean-none, bfloat16"),
+        ("word-vectors:glove", "word-vectors-glove--whitened", "word-vectors:glove, whitened"),
+        ("runs/u", "renamed-by-hand", "runs/u"),
+    ],
+)
+def test_people_read_the_models_name_not_the_files(name, file, shown):
+    from simcse_bench.reports.report import readable_name
+
+    assert readable_name(name, file) == shown

@@ -296,7 +296,7 @@ def test_data_comes_from_the_hub_once(bert, tmp_path, monkeypatch):
         ("mteb:STS22.v2[eng]", (), "did you mean 'en'?"),
         ("mteb:STS22.v2,STS22.v2[en]", (), "chosen twice"),
         ("mteb:CIFAR10", (), "'CIFAR10' (ImageClassification) needs image; our encoders take text only"),
-        ("mteb:BIOSSES", ("--aggregate", "wmean", "--limit", 5), "--aggregate, --limit: not with --suite mteb:"),
+        ("mteb:BIOSSES", ("--aggregate", "wmean", "--limit", 5), "--limit, --aggregate: not with --suite mteb:"),
         ("mteb:BIOSSES", ("--protocol", "simcse"), "--protocol: not with"),
         ("mteb:BIOSSES", ("--mteb-json", "results/x"), "lies in the folder of our own reports"),
         ("sts", ("--mteb-json", "x"), "for --suite mteb:... only"),
