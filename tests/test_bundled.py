@@ -76,7 +76,9 @@ def test_word_overlap_tells_something_but_not_all():
 
 
 def test_the_minimal_pairs_fool_word_overlap():
-    lines = [line.split("\t") for path in DATA.glob("minimal-pairs/*.tsv") for line in path.read_text("utf-8").splitlines()]
+    lines = [
+        line.split("\t") for path in DATA.glob("minimal-pairs/*.tsv") for line in path.read_text("utf-8").splitlines()
+    ]
     assert {"negation", "roles", "number", "tense", "part-whole", "sense", "paraphrase"} <= {line[4] for line in lines}
     read = [read_pairs(load_task("mini-minimal-pairs"), split, "senteval", None) for split in ("dev", "test")]
     assert sum(len(r.gold) for r in read) == len(lines) == 922

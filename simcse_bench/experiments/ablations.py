@@ -138,7 +138,7 @@ _ALL = (
             Finding("dropout alone beats the next sentence", "unsup simcse", "next sentence"),
             Finding("one encoder beats two", "unsup simcse", "unsup simcse, two encoders"),
         ),
-        note="Next sentences need text in document order; neither wiki1m nor mini-sentences is.",
+        note="Next sentences need text in document order: mini-sentences is, wiki1m is not.",
     ),
     Ablation(
         "hard-negatives",

@@ -35,18 +35,20 @@ def supported(dtype: torch.dtype) -> bool:
 
 
 def multiplies_in_bfloat16() -> bool:
-    """Whether the GPU, or without one the processor, has bfloat16 products of its own.
-
-    Without them torch emulates the type: training takes 3 times as long as in float32 (Intel Ice Lake).
-    """
+    """Whether the GPU, or without one the processor, has bfloat16 products of its own."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return processor_multiplies_in_bfloat16()
+
+
+def processor_multiplies_in_bfloat16() -> bool:
+    """Without bfloat16 products torch emulates them: training takes 3 times as long as in float32 (Intel Ice Lake)."""
     if not supported(torch.bfloat16):
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True  # mkldnn's own answer is about emulation on x86 only
+        return True  # on x86 alone oneDNN's own answer counts the emulation
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check() for check in checks if check)
+    return any(bool(check()) for check in checks if check)
 
 
 def _multiply(

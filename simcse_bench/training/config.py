@@ -52,9 +52,9 @@ _SUP = {"train": "nli", "epochs": 3.0, "mlp": "always", "batch_size": 512, "dtyp
 _UNSUP = {"train": "wiki1m", "epochs": 1.0, "mlp": "train_only", "batch_size": 64, "dtype": "auto"}
 _ROBERTA = "FacebookAI/roberta"
 _BERT = "google-bert/bert"
-# The embedded encoder (bundled.py): steps and rate at which dropout's effect shows; see results/embedded/README.md.
-# One dev score, at the end: the best of several would hide it.
-_MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_steps": 300, "max_length": 16, "batch_size": 64}
+# The embedded encoder (bundled.py): few updates at a high rate, from which dropout's effect shows in seconds; see
+# results/embedded/README.md. One dev score, at the end: the best of several would hide it.
+_MINI = {"model": "mini", "eval_task": "auto", "eval_every": 1000, "max_length": 24, "batch_size": 64}
 _LORA = {"lora_rank": 64, "lora_targets": ("q_proj", "v_proj"), "learning_rate": 5e-4, "batch_size": 256,
          "cached_gradients": True, "mlp": "none"}  # fmt: skip
 _EOL = _LORA | {"template": 'This sentence : "{sentence}" means in one word:"', "pooling": "last_token",
@@ -72,7 +72,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "unsup-prompteol-lora": _UNSUP | _EOL | {"model": "facebook/opt-1.3b"},
     "sup-prompteol-lora": _SUP | _EOL | {"model": "facebook/opt-1.3b", "epochs": 1.0},
     "sup-qwen3-lora": _SUP | _LORA | {"model": "Qwen/Qwen3-0.6B", "pooling": "last_token", "epochs": 1.0},
-    "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 5e-4},
+    "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 3e-4, "max_steps": 30},
     "mini-sup": _SUP | _MINI | {"train": "mini-nli", "learning_rate": 3e-4, "max_steps": 150},
 }
 # other names of fields: SimCSE train.py's flags, and what people type
@@ -182,7 +182,7 @@ class TrainConfig:
         return fingerprint(dataclasses.asdict(self))
 
     def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
-        """``eval_task`` by its own name; each "auto", of it and of ``dtype``, replaced by what it means on this machine."""
+        """``eval_task`` by its own name, and each "auto" (its own, ``dtype``'s) replaced by what it means here."""
         asked = ("stsb" if is_configured(where) else bundled.TASK) if self.eval_task == "auto" else self.eval_task
         dtype = self.dtype
         if dtype == "auto":
