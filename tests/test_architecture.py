@@ -44,7 +44,7 @@ def room(module):
 
 def test_every_module_has_a_room():
     assert {room(module) for module in MODULES} == set(ORDER)
-    assert len(MODULES) <= 100
+    assert len(MODULES) <= 110
 
 
 def test_imports_point_one_way():
@@ -91,6 +91,7 @@ def test_tasks_are_found_inside_the_package_or_beside_it():
 
 
 WHOLE = {
+    "cli/test_help",
     "search/test_damage",
     "evaluation/test_real_data",
     "evaluation/mteb/test_oracle",

@@ -105,9 +105,9 @@ def test_sentences_vary_in_length_form_and_beginning():
     lines = bundled.text_file("mini-sentences").read_text("utf-8").splitlines()
     words = [len(line.split()) for line in lines]
     assert min(words) <= 3
-    assert np.percentile(words, 95) >= 28
+    assert np.percentile(words, 95) >= 25
     assert 15 < np.mean(words) < 20
-    assert sum(line.endswith("?") for line in lines) > 200
+    assert sum(line.endswith("?") for line in lines) > 100
     # a pattern with its words exchanged shows as many sentences that begin alike
     begun = Counter(tuple(plain(line).split()[:4]) for line in lines)
     assert begun.most_common(1)[0][1] / len(lines) < 0.002
