@@ -76,7 +76,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "unsup-prompteol-lora": _UNSUP | _EOL | {"model": "facebook/opt-1.3b"},
     "sup-prompteol-lora": _SUP | _EOL | {"model": "facebook/opt-1.3b", "epochs": 1.0},
     "sup-qwen3-lora": _SUP | _LORA | {"model": "Qwen/Qwen3-0.6B", "pooling": "last_token", "epochs": 1.0},
-    "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 3e-4, "max_steps": 30},
+    "mini-unsup": _UNSUP | _MINI | {"train": "mini-sentences", "learning_rate": 4e-4, "max_steps": 20},
     "mini-sup": _SUP | _MINI | _MINI_SUP,
 }
 # other names of fields: SimCSE train.py's flags, and what people type
