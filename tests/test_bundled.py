@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from simcse_bench import bundled
+from simcse_bench import bundled, evaluate, open_model
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import read_pairs
@@ -247,6 +247,39 @@ def test_resume_finds_the_run_of_an_automatic_dev_task(cli):
     done = cli(*args, "--resume")
     assert done.code == 0, done.err
     assert "already there" in done.err
+
+
+@pytest.mark.slow
+def test_the_first_training_improves_on_the_encoders_own_best_pooling(cli):
+    """What the README promises: about three points on the test split; 1.5 allows for another processor's rounding."""
+    assert cli("train", "--recipe", "mini-unsup", "--out", "runs/unsup", "--device", "cpu").code == 0
+    scores = []
+    for model in ("mini", "runs/unsup"):
+        assert cli("eval", model, "--device", "cpu", "--suite", "mini").code == 0
+    for path in ("results/mini/mini.json", "results/mini/runs__unsup.json"):
+        scores.append(json.loads(Path(path).read_text())["average"]["spearman"]["all"]["value"])
+    own = [open_model("mini", pooling=p, head="none", device="cpu").load() for p in ("mean", "first_last")]
+    tried = [evaluate(e, [load_task("mini-sts")]).average["spearman"]["all"]["value"] for e in own]
+    assert scores[0] > max(tried)  # cls is its best pooling
+    assert scores[1] > scores[0] + 1.5
+
+
+SWEEP = Path(__file__).parent.parent / "results" / "embedded" / "simcse-2021-mini" / "ablations" / "dropout-mini"
+
+
+@pytest.mark.skipif(not SWEEP.is_dir(), reason="the committed results are in the repository only")
+def test_the_committed_curve_of_dropout_has_the_papers_form():
+    by_arm = {}
+    for path in SWEEP.glob("*--seed*.json"):
+        trial = json.loads(path.read_text("utf-8"))
+        by_arm.setdefault(trial["arm"], {})[trial["seed"]] = trial["dev"]["score"]
+    mean = {arm: np.mean(list(seeds.values())) for arm, seeds in by_arm.items()}
+    assert all(len(seeds) >= 3 for seeds in by_arm.values())
+    peak = max(mean, key=mean.get)
+    assert peak in ("0.05", "0.1", "0.15", "0.2")
+    spread = max(np.std(list(seeds.values()), ddof=1) for seeds in by_arm.values())
+    for arm in ("0.0", "0.5", "fixed 0.1"):
+        assert mean["0.1"] - mean[arm] > spread, arm
 
 
 @pytest.mark.slow
