@@ -8,7 +8,7 @@ MODEL = "mini"
 TEXTS = {"mini-sentences": "sentences.txt", "mini-nli": "nli.csv"}  # training text in tasks/mini
 SUITE = "mini"
 TASK = "mini-sts"
-TASKS = (TASK, "mini-probe")
+TASKS = (TASK, "mini-minimal-pairs", "mini-probe")
 # what every page with its numbers says; its titles only ``badge``
 ENCODER = "embedded mini encoder (for trying; its ancestor all-MiniLM-L6-v2 was trained on sentence pairs)"
 DATA = "embedded data (for trying, no benchmark)"

@@ -5,11 +5,13 @@ Places on an axis are percentages of its width, so that a figure fits any screen
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simcse_bench import bundled
 from simcse_bench.models.identity import shown_usage
 from simcse_bench.reports import ablation, geometry, page
 from simcse_bench.reports.ablation import FindingResult, Summary
@@ -130,6 +132,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
         })  # fmt: skip
     values = [v for r in rows for v in (r["mean"], r["paper"], *(r["interval"] or ()), *r["seeds"])]
     table = ablation.ablation_table(summary)
+    table = dataclasses.replace(table, notes=_own(table.notes))
     model, train, dev_data = summary["model"], summary["train"], summary["dev"]
     return {
         "id": ident,
@@ -171,7 +174,7 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
              "embedded": bool(m["model"].get("embedded"))}
             for m in named
         ],
-        "notes": geometry.geometry_table(analyses).notes,
+        "notes": _own(geometry.geometry_table(analyses).notes),
         "made": {
             "title": "Geometry",
             "facts": [*geometry.geometry_provenance(named).items(), ("folder", place)],
@@ -194,3 +197,8 @@ def _signed(form: str, *numbers: float | None) -> str:
 def _verdict(name: str) -> dict[str, str]:
     kind, sign = VERDICTS.get(name, ("none", "–"))
     return {"verdict": name, "kind": kind, "sign": sign}
+
+
+def _own(notes: Sequence[str]) -> list[str]:
+    """A table's notes without those on what is embedded: the site explains its badge once."""
+    return [note for note in notes if note not in bundled.caveats(True, True)]

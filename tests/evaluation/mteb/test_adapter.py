@@ -130,7 +130,7 @@ def test_progress_is_shown_around_every_pass(bert):
     model.show_pass = show_pass
     for texts in (["the dog ."], ["a cat .", "a man plays ."]):
         model.encode([{"text": texts}])
-    assert seen == ["open", (5, 5), "open", (6, 11), (11, 11)]
+    assert seen == ["open", (0, 5), (5, 5), "open", (0, 11), (6, 11), (11, 11)]
 
 
 def test_retrieval_finds_the_same_sentence(bert):
