@@ -18,7 +18,7 @@ _LATEX = {
     "|": r"\textbar{}",
 }  # fmt: skip
 # what Markdown would not show as it stands: marks that open or close something, tags, entities, links
-_MARKDOWN = re.compile(r"[\\|<`]|\*(?=\S)|(?<=\S)\*|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)|(?<=\])\(")
+_MARKDOWN = re.compile(r"[\\|<`]|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=~)|&(?=#?\w+;)|(?<=\])\(")
 _BREAK = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simcse_bench.reports.table import Table, one_line, to_csv, to_latex, to_markdown
 
 NASTY = [
-    "$x$ and $y$", "[/b]", "[b]x[/b]", "a|b", r"a\|b", r"C:\new", "<b>x</b>", "&lt;", "`code`", "**x**", "_x_", "~~x~~",
+    "$x$ and $y$", "[/b]", "[b]x[/b]", "a|b", r"a\|b", r"C:\new", "<b>x</b>", "&lt;", "`code`", "**x**", "_x_", "__0__", "~~x~~",
     "[x](http://y)", "{a}^b~c", "--pooling", "[CLS]", "# x", "100 %", "a\nb", "a\r\nb", "x\u2028y",
 ]  # fmt: skip
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(lambda s: s == s.strip())
