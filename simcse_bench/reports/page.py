@@ -23,7 +23,7 @@ _OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta na
 
 
 # a verdict's class on a page, and its sign: colour is never alone
-_VERDICTS = {"holds": ("yes", "✓"), "does not hold": ("no", "✗"), "undecided": ("open", "?"), "not run": ("none", "–")}
+VERDICTS = {"holds": ("yes", "✓"), "does not hold": ("no", "✗"), "undecided": ("open", "?"), "not run": ("none", "–")}
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Verdict:
     @property
     def kind(self) -> str:
         """Its class."""
-        return _VERDICTS.get(self.verdict, _VERDICTS["not run"])[0]
+        return VERDICTS.get(self.verdict, VERDICTS["not run"])[0]
 
     @property
     def sign(self) -> str:
         """Of the verdict."""
-        return _VERDICTS.get(self.verdict, _VERDICTS["not run"])[1]
+        return VERDICTS.get(self.verdict, VERDICTS["not run"])[1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Section:
 def count_verdicts(verdicts: Sequence[Verdict]) -> list[tuple[int, Verdict]]:
     """How many of each kind there are, those that hold first."""
     counts = Counter(v.verdict for v in verdicts)
-    return [(counts[name], Verdict("", name)) for name in _VERDICTS if counts[name]]
+    return [(counts[name], Verdict("", name)) for name in VERDICTS if counts[name]]
 
 
 def shown_tally(verdicts: Sequence[Verdict]) -> str:

@@ -19,14 +19,6 @@ from simcse_bench.reports.again import ablation_command, analyze_command
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.table import shown_numbers, shown_spread
 
-# a verdict's class on the page, and its sign: colour is never alone
-VERDICTS = {
-    "holds": ("yes", "✓"),
-    "does not hold": ("no", "✗"),
-    "undecided": ("open", "?"),
-    "not run": ("none", "–"),
-}
-
 _ABSURD = 1e9  # a score or a difference of a damaged file: it gets no place on an axis
 
 
@@ -90,7 +82,7 @@ def statements(found: Sequence[Found]) -> dict[str, Any]:
             **_verdict(result["verdict"]),
         }
         groups.setdefault(f.title, {}).setdefault(result["text"], []).append(line)
-    counts = {name: sum(r["verdict"] == name for r in results) for name in VERDICTS}
+    counts = {name: sum(r["verdict"] == name for r in results) for name in page.VERDICTS}
     return {
         "axis": Axis.around((v for v in values if v is not None), zero=True),
         "groups": groups,
@@ -195,7 +187,7 @@ def _signed(form: str, *numbers: float | None) -> str:
 
 
 def _verdict(name: str) -> dict[str, str]:
-    kind, sign = VERDICTS.get(name, ("none", "–"))
+    kind, sign = page.VERDICTS.get(name, ("none", "–"))
     return {"verdict": name, "kind": kind, "sign": sign}
 
 
