@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench.data.text_formats import TEXT_FORMATS, suffix_of
-from simcse_bench.reports.plots import FAINT, OURS, PAPER, drawing, is_number, literal, shown_range
+from simcse_bench.reports.plots import FAINT, OURS, PAPER, drawing, is_number, literal, short_name, shown_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,7 +193,7 @@ def _by_number(
         for left, right in itertools.pairwise(order):
             if where[left].joined != where[right].joined:
                 _break(axes, (where[left].at + where[right].at) / 2)
-    grid[-1].set_xlabel(literal(summary["axis"]))
+    grid[-1].set_xlabel(short_name(summary["axis"]))
     extent = where[order[-1]].at - where[order[0]].at
     grid[-1].set_xticks(
         [where[i].at for i in order], _staggered([(where[i].at, arms[i]["arm"]) for i in order], extent)
@@ -218,7 +218,7 @@ def _by_name(
         axes.set_xlabel(panel.label, fontsize=9)
         axes.margins(x=0.12)
         axes.tick_params(left=False)
-    grid[0].set_yticks(range(len(arms)), [literal(a["arm"]) for a in arms])
+    grid[0].set_yticks(range(len(arms)), [short_name(a["arm"]) for a in arms])
     grid[0].set_ylim(len(arms) - 0.4, -0.6)
     _embolden(grid[0].get_yticklabels(), arms, summary)
 
@@ -267,5 +267,5 @@ def _staggered(ticks: Sequence[tuple[float, str]], extent: float) -> list[str]:
         x = (at - ticks[0][0]) / (extent or 1.0) * width
         line = next((i for i, end in enumerate(ends) if x - len(name) / 2 > end + 1), len(ends) - 1)
         ends[line] = x + len(name) / 2
-        names.append("\n" * line + literal(name))
+        names.append("\n" * line + short_name(name))
     return names

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMS = ("svg", "png")
+MOST_LETTERS = 40  # of a name in a plot
 OWN = "DejaVu Sans"  # the font that ships with matplotlib
 _PREFERRED = ("sans", "gothic", "hei")  # in the name of a plain face, before serif and decorative ones
 OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
@@ -114,7 +115,7 @@ def plot_spectrum(models: Sequence[Mapping[str, Any]]) -> Figure:
     with drawing(6.4, 3.8) as (figure, axes):
         for analysis, ((colour, _), style) in zip(models, itertools.cycle(_STYLES), strict=False):
             values = [v for v in analysis["singular_values"] if v > 1e-4]
-            label = literal(f"{analysis['model']['name']} (effective rank {analysis['effective_rank']:.0f})")
+            label = f"{short_name(analysis['model']['name'])} (effective rank {analysis['effective_rank']:.0f})"
             axes.plot(range(1, len(values) + 1), values, style, color=colour, linewidth=1.5, label=label)
         axes.set(yscale="log", xlabel="singular value", ylabel="relative to the largest")
         axes.margins(x=0.02)
@@ -137,6 +138,11 @@ def literal(words: str) -> str:
     return words.replace("$", r"\$")
 
 
+def short_name(name: str) -> str:
+    """A name for a plot: of a very long one, which would leave no room for the plot itself, the start and the end."""
+    return literal(name if len(name) <= MOST_LETTERS else f"{name[:28]}…{name[-11:]}")
+
+
 def shown_range(counts: Sequence[int]) -> str:
     """The smallest and the largest of sorted numbers, or the one there is."""
     return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
@@ -154,7 +160,7 @@ def _names(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
     ordered = sorted(points, key=lambda p: p[1])
     texts = [
         axes.annotate(
-            literal(name), (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
+            short_name(name), (x, y), xytext=(7, 0), textcoords="offset points", color=colour, va="center",
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
         for x, y, name, colour in ordered
