@@ -68,6 +68,7 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Entry point: a UserError is printed without a traceback and exits with 2; what cannot be printed, with 1."""
+    console.yield_shared_cores()
     print_problem = console.prepare_streams()
     code = 1
     try:

@@ -128,6 +128,8 @@ def _processor() -> Iterator[Finding]:
     here = (
         f"{processor()}, {torch.backends.cpu.get_cpu_capability()}; cores for this process: {cores}, threads: {threads}"
     )
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
+        here += "; they sleep while they wait for each other (a core is in use by others, or OMP_WAIT_POLICY says so)"
     if threads < cores and set_by:
         cost = f"OMP_NUM_THREADS={set_by} leaves {cores - threads} of {cores} cores idle"
         yield Finding("processor", OK, here, cost, "unset OMP_NUM_THREADS")

@@ -15,6 +15,7 @@ from torch import nn
 from simcse_bench.errors import UserError
 from simcse_bench.models.agreement import fill_id, forward_options, padded
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
+from simcse_bench.models.first_token import first_token_only
 from simcse_bench.models.prompts import NO_PROMPT, Prompt, mask_places, prefix_length, template_ids, tokenize
 from simcse_bench.progress import Progress
 
@@ -121,6 +122,7 @@ class TransformerEncoder:
     prompt: Prompt = NO_PROMPT
     normalize: bool = False
     truncate_dim: int | None = None  # only so many values of every vector, after all else
+    first_token: bool = False  # the model is prepared for ``first_token_only``
     padding: bool = True  # False: the architecture looks at padding, so only sentences of one length share a batch
     batch_tokens: int = 0  # of a batch, padding included; 0: as suits the device
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -171,7 +173,11 @@ class TransformerEncoder:
         input_ids, mask = padded(ids, fill_id(self.tokenizer))
         input_ids, mask = input_ids.to(self.device), None if mask is None else mask.to(self.device)
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
-        output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options)
+        first = self.first_token and not self.skip and all(pooling == "cls" for pooling, _ in views)
+        with first_token_only(first):
+            output = self.model(
+                input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options
+            )
         layers = output.hidden_states if all_layers else (output.last_hidden_state,)
         at = None
         if any("mask" in pooling_parts(pooling) for pooling, _ in views):

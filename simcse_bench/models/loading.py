@@ -18,6 +18,7 @@ from simcse_bench.models.agreement import Probe, probe, run_of
 from simcse_bench.models.catalog import DTYPES, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
+from simcse_bench.models.first_token import prepare_first_token
 from simcse_bench.models.weights import DAMAGED, dense_head, mlp_head
 from simcse_bench.progress import Progress
 
@@ -203,6 +204,7 @@ def load_encoder(
     if fast and not _quickened(model, expected):
         fast, model = False, load_backbone(checkpoint, torch_dtype).model.eval()
         notes.append(f"{checkpoint.name}: without our faster layers, which change this architecture's vectors.")
+    first_token = checkpoint.spec.pooling == "cls" and prepare_first_token(model, run_of(model), expected)
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
         mlp = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)
@@ -225,6 +227,7 @@ def load_encoder(
         normalize=checkpoint.normalize,
         truncate_dim=checkpoint.truncate_dim,
         batch_tokens=batch_tokens or 0,
+        first_token=first_token,
         padding=not expected.padding_moves,
         provenance={
             **checkpoint.provenance(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from simcse_bench.models.agreement import fill_id, forward_options, padded, prob
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
+from simcse_bench.models.first_token import first_token_only, prepare_first_token
 from simcse_bench.models.loading import Backbone, follows_attention, length_limit, load_backbone, load_config
 from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.models.weights import mlp_head, tensor_names
@@ -73,6 +75,7 @@ class SentenceModel(nn.Module):
             if config.gradient_checkpointing:
                 newer = getattr(each, "activation_checkpointing_enable", None)  # its name in later transformers 5
                 (newer or each.gradient_checkpointing_enable)({"use_reentrant": False})
+        self.first_token = False  # the encoders are prepared for ``first_token_only``
         self.limit = length_limit(model, self.tokenizer)
         self.options = forward_options(model)
         self.to(device)
@@ -98,7 +101,8 @@ class SentenceModel(nn.Module):
 
     def embed_chunk(self, sentences: Sequence[Ids], encoder: int = 0, words: Words | None = None) -> Tensor:
         """Vectors (n, d) of sentences that are padded to the longest of them."""
-        layers, mask = self._hidden_states(sentences, encoder, words)
+        with first_token_only(self.first_token):
+            layers, mask = self._hidden_states(sentences, encoder, words)
         at = None
         if "mask" in pooling_parts(self.config.pooling):
             at = torch.tensor(mask_places(self.tokenizer, sentences), device=self.device)
@@ -129,12 +133,13 @@ class SentenceModel(nn.Module):
             view,
             self.limit,
             prompt=prompt_of(self.config),
+            first_token=self.first_token,
             padding=self.padding,
         )
 
-    def token_states(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Last hidden states (B, L, h) of the anchors' encoder, as it is trained; see ``agreement``."""
-        return self._run(ids, mask, 0, None).last_hidden_state  # type: ignore[no-any-return]
+    def token_states(self, ids: Tensor, mask: Tensor | None, encoder: int = 0) -> Tensor:
+        """Last hidden states (B, L, h) of an encoder as it is trained; see ``agreement``."""
+        return self._run(ids, mask, encoder, None).last_hidden_state  # type: ignore[no-any-return]
 
     def dropout(self) -> dict[str, float | None]:
         """The dropout probabilities in use: of hidden states and of attention."""
@@ -201,6 +206,13 @@ def load_model(
         model = SentenceModel(start() if number else backbone, config, device, fast, by_words)
         model.padding = not expected.padding_moves
         if expected.agrees(model.eval().token_states):
+            # checkpointed layers are computed once more in the backward pass, when nothing says for which tokens
+            if config.pooling == "cls" and not config.gradient_checkpointing:
+                ready = [
+                    prepare_first_token(each, partial(model.token_states, encoder=n), expected)
+                    for n, each in enumerate(model.encoders)
+                ]
+                model.first_token = all(ready)
             drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
             return model.train(), (*["mlp"] * drawn, *["lora"] * bool(config.lora_rank), *backbone.random)
     raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")

@@ -37,7 +37,7 @@ def test_every_pooling_equals_a_direct_computation(bert, slack):
     found = encoder.encode_views(texts, [(p, "none") for p in PLAIN_POOLINGS] + [("cls", "mlp")])
     for vectors, pooling in zip(found, [*PLAIN_POOLINGS, "pooler"], strict=True):
         np.testing.assert_allclose(vectors, direct(bert, texts, pooling), atol=1e-5)
-    np.testing.assert_array_equal(encoder.encode(texts), found[-1])  # one pass or several: the same
+    np.testing.assert_allclose(encoder.encode(texts), found[-1], atol=1e-5)  # its last layer for [CLS] alone
 
 
 def test_pool_ignores_padding():

@@ -286,7 +286,8 @@ def test_attention_dropout_reaches_the_attention(bert, monkeypatch):
     model, seen = sentence_model(bert, hidden_dropout=0.0, attention_dropout=0.2), []
     monkeypatch.setattr("simcse_bench.models.cpu_kernels._dropout", lambda x, p: seen.append((tuple(x.shape), p)) or x)
     model.embed([[2, 8, 9, 3]])
-    assert seen == [((1, 4, 4, 4), 0.2)] * 3
+    last = (1, 4, 1, 4), 0.2  # for the first token alone
+    assert seen == [((1, 4, 4, 4), 0.2)] * 2 + [last]
 
 
 def test_embeddings_come_back_in_the_order_given(bert):
