@@ -128,7 +128,7 @@ def yield_shared_cores() -> None:
     one: 25.4 s, asleep 13.4; on idle cores 6.9, asleep 8.4, so there they spin as ever. What the user has set stays.
     Call it before torch is imported.
     """
-    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"} & os.environ.keys() or not sys.platform == "linux":
+    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"} & os.environ.keys() or sys.platform != "linux":
         return
     with suppress(OSError, ValueError):
         ours, there = len(os.sched_getaffinity(0)), os.cpu_count() or 1
