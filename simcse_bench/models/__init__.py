@@ -15,6 +15,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``library``      other forms of sentence-transformers, embedded by the library itself
 - ``own``          an object of the user's own: its vectors as ours, its fingerprints
 - ``mteb_model``   mteb:NAME, loaded and prompted by mteb's registry
+- ``first_token``  the last layer for [CLS] alone
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
 - ``baselines``    word vectors, given or random; BERT-whitening
 - ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read

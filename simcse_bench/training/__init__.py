@@ -9,6 +9,7 @@ Open ``run`` first (names -> a model folder), then ``train`` (the loop).
 - ``augment``     Tables 1 and 2: crop, deletion, synonyms, MLM; next sentence
 - ``model``       encoder, pooling, MLP: token ids -> vectors with gradients
 - ``losses``      the paper's losses as pure functions
+- ``methods/``    SimCSE's successors: what each changes in its step
 - ``gradients``   loss and gradients of one batch, plain or cached
 - ``processes``   one process or several: gathering, averaging
 - ``together``    one run trained by several processes of this machine

@@ -17,6 +17,7 @@ from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLERS, POOLINGS
 from simcse_bench.models.prompts import NO_PROMPT, SLOT, Prompt
 from simcse_bench.schema import read_record
+from simcse_bench.training.methods.known import METHODS, complete_settings, method_class, setting_problems, settings_of
 
 MLPS = {
     "train_only": "in training, not at test (unsupervised SimCSE: mlp_only_train)",
@@ -166,6 +167,12 @@ class TrainConfig:
     augmentation_rate: float = _set(0.1, "k of crop and word deletion; share of tokens for mlm")
     augmentation_file: str = _set("", "synonym: a file of word<TAB>synonyms; mlm: the language model; none: model")
 
+    method: str = _set("simcse", "what is changed in SimCSE's step: see `ls methods`")
+    method_settings: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "the method's own settings, each set by its name"}
+    )
+    matryoshka: tuple[int, ...] = _set((), "also the loss of the vectors' first so many values, of equal weight")
+
     eval_task: str = _set(
         "stsb", "task whose dev score selects the best weights; auto: stsb where its data is, else mini-sts"
     )
@@ -181,9 +188,19 @@ class TrainConfig:
         """How often each sentence of a row is embedded: a lone one twice, to be its own positive, but not a copy."""
         return 2 if columns == 1 and self.same_mask != "copy" else 1
 
+    def decisive(self) -> dict[str, Any]:
+        """All fields by name; those that came later (``_LATER``) only where they say something.
+
+        So runs and trials from before them stay what they are.
+        """
+        default = TrainConfig()
+        content = dataclasses.asdict(self)
+        silent = {name for name in _LATER if content[name] == getattr(default, name)}
+        return {name: value for name, value in content.items() if name not in silent}
+
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over all fields."""
-        return fingerprint(dataclasses.asdict(self))
+        """First 16 hex digits of the SHA-256 over the decisive fields."""
+        return fingerprint(self.decisive())
 
     def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
         """``eval_task`` by its own name, and each "auto" (its own, ``dtype``'s) replaced by what it means here."""
@@ -193,7 +210,12 @@ class TrainConfig:
             from simcse_bench.models.cpu_kernels import multiplies_in_bfloat16
 
             dtype = "bfloat16" if multiplies_in_bfloat16() else "float32"
-        return dataclasses.replace(self, eval_task=task_name(asked, where.tasks_dir), dtype=dtype)
+        return dataclasses.replace(
+            self,
+            eval_task=task_name(asked, where.tasks_dir),
+            dtype=dtype,
+            method_settings=complete_settings(self.method, self.method_settings),
+        )
 
     def check(self) -> TrainConfig:
         """Self, where every value is possible; else a UserError with all problems."""
@@ -224,11 +246,19 @@ class TrainConfig:
             problems.append("pooling mask: needs a template with the mask token in it.")
         if self.lora_rank and self.mlm_weight:
             problems.append("mlm_weight: not with lora_rank; the language model's head would stay as it is.")
+        if self.method not in METHODS:
+            problems.append(str(unknown("method", self.method, METHODS)))
+        elif not problems and (self.method != "simcse" or self.method_settings):  # the plain one needs no torch here
+            problems = setting_problems(self.method, self.method_settings) + method_class(self.method).problems(self)
+        if any(not _is(n, Integral) or n < 1 for n in self.matryoshka):
+            problems.append(f"matryoshka {self.matryoshka!r:.60}: expected whole numbers above 0, such as 64,128.")
         if problems:
             raise UserError(*problems)
         return self
 
 
+# fields that came after runs and trials that people have
+_LATER = ("method", "method_settings", "matryoshka")
 _Range = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
 _MOST_ROWS = 2**31 - 1  # of rows, updates or tokens: more than any run can have
 _LARGEST = 3.4e38  # of float32, in which the weights are
@@ -301,15 +331,25 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
 
     ``dropout=p`` stands for both dropout fields, ``none`` for None; columns are separated by commas.
     """
-    hints = get_type_hints(TrainConfig)
+    hints = {k: v for k, v in get_type_hints(TrainConfig).items() if k != "method_settings"}
     changes: dict[str, Any] = {}
     problems: list[str] = []
+    method = _method_of(config, settings)
+    own = settings_of(method) if method in METHODS else {}
+    chosen = dict(config.method_settings) if method == config.method else {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         names = fields_of(name)
         shown = setting if setting.isprintable() and len(setting) <= 80 else f"{setting!r:.80}"
         if not equals:
             problems.append(f"--set {shown}: expected field=value.")
+        elif name in own:
+            try:
+                chosen[name] = _parsed(text, type(own[name]))
+            except ValueError as error:
+                problems.append(f"--set {shown}: {error}.")
+        elif names[0] not in hints and any(name in settings_of(other) for other in METHODS):
+            problems += [f"--set {problem}" for problem in setting_problems(method, {name: text})]
         elif names[0] not in hints:
             other = named_field(name)
             near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, "dropout"])
@@ -321,7 +361,13 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
                 problems.append(f"--set {shown}: {error}.")
     if problems:
         raise UserError(*problems)
-    return dataclasses.replace(config, **changes).check()
+    return dataclasses.replace(config, **changes, method_settings=chosen).check()
+
+
+def _method_of(config: TrainConfig, settings: Sequence[str]) -> str:
+    """The method that settings are for: the last one named among them, or the config's."""
+    named = [text.strip() for name, _, text in (s.partition("=") for s in settings) if name.strip() == "method"]
+    return named[-1] if named else config.method
 
 
 def named_field(name: str) -> str:
@@ -342,12 +388,14 @@ def read_config(path: Path) -> TrainConfig:
         UserError: it cannot be read, is of another version, or holds what no setting can be.
     """
     otherwise = "not the settings of a run. Start a new one with --force or another --out."
-    other = set(read_record(path, dict[str, Any], otherwise)) ^ {f.name for f in fields(TrainConfig)}
+    there, known = set(read_record(path, dict[str, Any], otherwise)), {f.name for f in fields(TrainConfig)}
+    other = there ^ known - (set(_LATER) - there)
     if other:
         shown = ", ".join(sorted(other)[:8])
         raise UserError(f"{path}: made by another version of simcse-bench (fields: {shown}); start a new run.")
     config = read_record(path, TrainConfig, otherwise)
-    return dataclasses.replace(config, columns=tuple(config.columns), lora_targets=tuple(config.lora_targets)).check()
+    lists: Any = {name: tuple(getattr(config, name)) for name in ("columns", "lora_targets", "matryoshka")}
+    return dataclasses.replace(config, **lists).check()
 
 
 def _parsed(text: str, hint: Any) -> Any:
@@ -358,7 +406,8 @@ def _parsed(text: str, hint: Any) -> Any:
             return None
         kinds.remove(type(None))
     if getattr(hint, "__origin__", None) is tuple:
-        return () if text.lower() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+        parts = [] if text.lower() == "none" else [part.strip() for part in text.split(",") if part.strip()]
+        return tuple(_parsed(part, kinds[0]) for part in parts)
     kind = kinds[0]
     if kind is bool:
         if text.lower() not in ("true", "false", "yes", "no", "1", "0"):

@@ -164,7 +164,7 @@ class RunFolder:
     def intend(self, config: TrainConfig) -> None:
         """Write down the settings that ``config`` gives back until the run is finished."""
         # beside the checkpoints and removed with them: these settings may hold paths of the machine
-        write_json(self.path / "checkpoints" / _CONFIG, asdict(config))
+        write_json(self.path / "checkpoints" / _CONFIG, config.decisive())
 
     def write_record(self, content: Mapping[str, Any]) -> None:
         """Write train.json."""
@@ -286,8 +286,8 @@ class RunFolder:
         """Put a checkpoint's weights into the model."""
         kept = load_file(self.checkpoints()[step] / _WEIGHTS)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(kept[name])
+            for name, tensor in _tensors(model).items():
+                tensor.copy_(kept[name])
 
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints and what killed commands have left."""
@@ -312,11 +312,16 @@ def shown_config(config: TrainConfig) -> dict[str, Any]:
     """The settings without the machine's own paths."""
     paths = ("model", "train", "augmentation_file")
     shown = {k: shown_name(getattr(config, k)) if getattr(config, k) else "" for k in paths}
-    return asdict(config) | shown
+    return config.decisive() | shown
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters, and the buffers of the method: a queue, say. An encoder's own never change."""
+    return dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n.startswith("method.")}
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(model).items()}
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simcse_bench.models.prompts import Ids
-from simcse_bench.training.config import TrainConfig
-from simcse_bench.training.losses import IGNORED, contrastive_loss, mask_tokens
+from simcse_bench.training.losses import IGNORED, mask_tokens
+from simcse_bench.training.methods.simcse import BatchRows, Gather, Pass
 from simcse_bench.training.model import SentenceModel
 from simcse_bench.training.processes import Processes, gather
 
-BatchRows = Sequence[
-    Sequence[Ids]
-]  # of one batch: 1 sentence (its own positive), 2 (+ positive) or 3 (+ hard negative)
 
-
-def backward(model: SentenceModel, rows: BatchRows, processes: Processes, seed: int, scale: float = 1.0) -> Tensor:
+def backward(
+    model: SentenceModel,
+    rows: BatchRows,
+    processes: Processes,
+    seed: int,
+    scale: float = 1.0,
+    common: int = 0,
+    texts: Sequence[str] = (),
+) -> Tensor:
     """Add the gradients of ``scale`` times the loss of a batch to the parameters; gives the loss, a scalar.
 
     With ``cached_gradients`` the embeddings are computed without a graph first, the loss is differentiated down to
@@ -29,73 +36,109 @@ def backward(model: SentenceModel, rows: BatchRows, processes: Processes, seed: 
         model: in training mode.
         rows: this process's rows.
         processes: embeddings are gathered across them.
-        seed: of the tokens masked for the language-model term; dropout draws from torch's global generators.
+        seed: of what this process draws: the tokens masked for the language-model term, a method's positives; dropout
+            draws from torch's global generators.
         scale: of the gradients: 1 / accumulation, and the loss scale of float16.
+        common: seed of what all processes draw alike: a method's noise.
+        texts: of the rows, where the method needs them.
     """
-    config = model.config
-    anchors = [row[0] for row in rows]
-    others = [row[k] for k in range(1, len(rows[0])) for row in rows]
-    if config.views(len(rows[0])) == 2:
-        others = anchors
-    alone = config.encoders == 2 or config.same_mask == "replay"
-    passes = [(anchors, 0), (others, config.encoders - 1)] if alone else [([*anchors, *others], 0)]
+    config, method = model.config, model.method
+
+    def everywhere(part: Tensor) -> Tensor:
+        return gather(part, config.gather, processes)
+
+    method.begin(model, rows, texts, everywhere)
+    passes = method.passes(rows, np.random.default_rng(seed))
+    batch = _Batch(model, rows, everywhere, common, seed)
     if config.cached_gradients:
-        loss = _cached(model, passes, len(anchors), processes, scale)
+        loss = _cached(batch, passes, scale)
     else:
         with _autocast(model):
             parts = []
             start = _random_state(model.device)
-            for sentences, encoder in passes:
+            for each in passes:
                 if config.same_mask == "replay":
                     _set_random_state(start, model.device)
-                parts.append(model.embed(sentences, encoder))
-        loss = _contrast(config, torch.cat(parts), len(anchors), processes)
+                with _dropout(model, each.dropout):
+                    parts.append(model.embed(each.sentences, each.encoder))
+        loss = batch.loss(torch.cat(parts))
         if not config.mlm_weight:
             torch.autograd.backward(scale * loss)
     if config.mlm_weight:
-        loss = _with_mlm(model, [*anchors, *others], loss, seed, scale)
+        anchors = [row[0] for row in rows]
+        others = [row[k] for k in range(1, len(rows[0])) for row in rows]
+        sentences = [*anchors, *(anchors if config.views(len(rows[0])) == 2 else others)]
+        loss = _with_mlm(model, sentences, loss, seed, scale)
+    batch.end()
     return loss.detach()
 
 
-def _contrast(config: TrainConfig, vectors: Tensor, n: int, processes: Processes) -> Tensor:
-    """The loss over all processes' rows, from this one's vectors: n anchors, then n positives, then n negatives."""
-    parts = [gather(part, config.gather, processes) for part in torch.split(vectors, n)]
-    return contrastive_loss(
-        parts[0],
-        parts[1] if len(parts) > 1 else parts[0],  # same_mask copy: z2 = z1
-        parts[2] if len(parts) > 2 else None,
-        kind=config.similarity,
-        temperature=config.temperature,
-        hard_negative_weight=config.hard_negative_weight,
-        symmetric=config.symmetric,
-    )
+@dataclass
+class _Batch:
+    """A batch on its way from vectors to the loss."""
+
+    model: SentenceModel
+    rows: BatchRows
+    everywhere: Gather
+    common: int
+    seed: int
+    parts: Sequence[Tensor] = ()
+
+    def loss(self, vectors: Tensor) -> Tensor:
+        """The loss over all processes' rows, from this one's vectors: n anchors, then n positives, then the others."""
+        model, method = self.model, self.model.method
+        own = torch.split(vectors, len(self.rows))
+        self.parts = [self.everywhere(part) for part in own]
+        loss = method.loss(self.parts, self._random())
+        for width in model.config.matryoshka:  # Kusupati et al. 2022, Eq. 1, c = 1
+            loss = loss + method.loss([part[:, :width] for part in self.parts], self._random())
+        term = method.term(model, self.rows, own, self.seed)
+        return loss if term is None else loss + term
+
+    def end(self) -> None:
+        """What the method does after the gradients."""
+        self.model.method.end([part.detach() for part in self.parts], self._random())
+
+    def _random(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.common)
 
 
-def _cached(
-    model: SentenceModel, passes: Sequence[tuple[Sequence[Ids], int]], n: int, processes: Processes, scale: float
-) -> Tensor:
-    device = model.device
-    chunks: list[tuple[list[Ids], int, list[int], tuple[Tensor, ...]]] = []  # sentences, encoder, rows, random state
+@contextmanager
+def _dropout(model: SentenceModel, wanted: bool) -> Iterator[None]:
+    """The model in training mode, or for a while without dropout."""
+    if not wanted:
+        model.eval()
+    try:
+        yield
+    finally:
+        if not wanted:
+            model.train()
+
+
+def _cached(batch: _Batch, passes: Sequence[Pass], scale: float) -> Tensor:
+    model, device = batch.model, batch.model.device
+    chunks: list[tuple[Pass, list[int], tuple[Tensor, ...]]] = []  # sentences, their rows, random state
     parts: list[Tensor] = []
     offset, start = 0, _random_state(device)
     # autocast keeps the weights it has cast: those of a pass without graph must not serve one with a graph
     with torch.no_grad(), _autocast(model):
-        for sentences, encoder in passes:
+        for each in passes:
             if model.config.same_mask == "replay":
                 _set_random_state(start, device)
-            for chunk in model.chunks(sentences):
-                chosen = [sentences[i] for i in chunk]
-                chunks.append((chosen, encoder, [offset + i for i in chunk], _random_state(device)))
-                parts.append(model.embed_chunk(chosen, encoder))
-            offset += len(sentences)
-    order = torch.tensor([i for _, _, rows, _ in chunks for i in rows], device=device)
+            for chunk in model.chunks(each.sentences):
+                part = each._replace(sentences=[each.sentences[i] for i in chunk])
+                chunks.append((part, [offset + i for i in chunk], _random_state(device)))
+                with _dropout(model, part.dropout):
+                    parts.append(model.embed_chunk(part.sentences, part.encoder))
+            offset += len(each.sentences)
+    order = torch.tensor([i for _, rows, _ in chunks for i in rows], device=device)
     vectors = torch.cat(parts)[order.argsort()].requires_grad_()
-    loss = _contrast(model.config, vectors, n, processes)
+    loss = batch.loss(vectors)
     torch.autograd.backward(scale * loss)
-    for chosen, encoder, rows, state in chunks:
+    for part, rows, state in chunks:
         _set_random_state(state, device)
-        with _autocast(model):
-            again = model.embed_chunk(chosen, encoder)
+        with _autocast(model), _dropout(model, part.dropout):
+            again = model.embed_chunk(part.sentences, part.encoder)
         torch.autograd.backward(again, vectors.grad[rows])  # type: ignore[index]
     return loss.detach()
 

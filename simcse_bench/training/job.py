@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -80,10 +79,22 @@ class Job:
 
     def rows(self, batch: int) -> list[tuple[list[int], ...]]:
         """This process's token ids of a batch of the run: every epoch has an order of its own."""
+        return [self.data.row(i) for i in self._numbers(batch)]
+
+    def texts(self, batch: int) -> list[str]:
+        """The same rows' first texts."""
+        return [self._texts[i] for i in self._numbers(batch)]
+
+    @functools.cached_property
+    def _texts(self) -> list[str]:
+        """First texts of the rows that are kept, see ``tokenise``."""
+        return [row[0] for row in self.corpus.rows() if all(text.strip() for text in row)]
+
+    def _numbers(self, batch: int) -> list[int]:
         epoch, place = divmod(batch, self.batches)
         order = _order(len(self.data), self.config.seed, epoch)
         chosen = order[place * self.config.batch_size : (place + 1) * self.config.batch_size]
-        return [self.data.row(int(i)) for i in chosen[self.processes.share(len(chosen))]]
+        return [int(i) for i in chosen[self.processes.share(len(chosen))]]
 
     def describe(self) -> dict[str, Any]:
         """What decides the weights, for the record; without the machine's own paths."""
@@ -111,7 +122,7 @@ class Job:
         ``processes``: instead of the present number of them.
         """
         # names of places do not count, what they hold does
-        settings = dataclasses.asdict(self.config) | {"model": "", "train": ""}
+        settings = self.config.decisive() | {"model": "", "train": ""}
         content = [settings, self.data.fingerprint, self.checkpoint.provenance()["files"],
                    self.dev.describe() if self.dev else None, processes or self.processes.count]  # fmt: skip
         return fingerprint(content)

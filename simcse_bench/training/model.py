@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,6 +26,8 @@ from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.models.weights import mlp_head, tensor_names
 from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.losses import IGNORED
+from simcse_bench.training.methods.known import method_class
+from simcse_bench.training.methods.simcse import SimCSE
 
 _HIDDEN = ("hidden_dropout_prob", "dropout", "mlp_dropout")  # names in transformers' configs
 _ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
@@ -48,14 +51,15 @@ class SentenceModel(nn.Module):
         self.by_words, self.fill, self.padding = by_words, fill_id(backbone.tokenizer), True
         model = backbone.model
         self.encoders = nn.ModuleList([model, *[copy.deepcopy(model) for _ in range(config.encoders - 1)]])
+        self.width = width = model.config.hidden_size * len(pooling_parts(config.pooling))  # of the vectors
         self.mlp: nn.Sequential | None = None
         if config.mlp != "none":
-            width = model.config.hidden_size * len(pooling_parts(config.pooling))
             # drawn anew even where the checkpoint has a pooler, as SimCSE does (models.py, cl_init); see `load_model`
             dense = nn.Linear(width, width)
             nn.init.normal_(dense.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(dense.bias)
             self.mlp = nn.Sequential(dense, nn.Tanh())
+        self.method = SimCSE(dataclasses.replace(config, method_settings={}), self)  # until `load_model` makes its own
         self.lm_head: nn.Module | None = None
         if backbone.lm is not None:
             self.lm_head = getattr(backbone.lm, "cls", None) or getattr(backbone.lm, "lm_head", None)
@@ -108,6 +112,15 @@ class SentenceModel(nn.Module):
             at = torch.tensor(mask_places(self.tokenizer, sentences), device=self.device)
         vectors = pool(layers, mask, self.config.pooling, at=at)
         return vectors if self.mlp is None else self.mlp(vectors)
+
+    @torch.no_grad()
+    def still(self, sentences: Sequence[Ids], encoder: int = 0) -> Tensor:
+        """Vectors (n, d) without dropout and without gradients."""
+        self.eval()
+        try:
+            return self.embed(sentences, encoder)
+        finally:
+            self.train()
 
     def mlm_losses(self, sentences: Sequence[Ids], labels: Sequence[Ids]) -> Iterator[Tensor]:
         """Chunk by chunk, the summed cross-entropy of the tokens whose label is not ``losses.IGNORED``."""
@@ -213,6 +226,14 @@ def load_model(
                     for n, each in enumerate(model.encoders)
                 ]
                 model.first_token = all(ready)
+            model.method = method_class(config.method)(config, model).to(device)
+            if fast and device.type == "cpu":
+                cpu_kernels.replace_layers(model.method)
+            width = expected.alone[0].shape[-1] * len(pooling_parts(config.pooling))
+            if any(n >= width for n in config.matryoshka):
+                raise UserError(
+                    f"matryoshka {max(config.matryoshka)}: {checkpoint.name}'s vectors have {width} values."
+                )
             drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
             return model.train(), (*["mlp"] * drawn, *["lora"] * bool(config.lora_rank), *backbone.random)
     raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")

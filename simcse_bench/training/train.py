@@ -160,12 +160,15 @@ class Run:
             seed = _seed(config.seed, step, part, job.processes.rank)
             torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
             scale = float(self.scaler.get_scale()) / config.accumulation
-            loss = backward(self.model, rows, job.processes, seed % 2**63, scale)
+            common = _seed(config.seed, step, part) % 2**63
+            texts = job.texts(number) if self.model.method.texts else ()
+            loss = backward(self.model, rows, job.processes, seed % 2**63, scale, common, texts)
             views = config.views(len(rows[0]))
             self.state.sentences += views * len(rows) * len(rows[0])
             self.state.tokens += views * sum(len(s) for row in rows for s in row)
         rate = learning_rate(config, step, job.steps)
         norm = apply_update(self.model, self.optimizer, self.scaler, config, step, rate, job.processes)
+        self.model.method.updated(self.model)
         self.state.step += 1
         self.pending.append((self.state.step, loss, norm))
         if self.model.device.type == "cpu":

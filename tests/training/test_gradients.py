@@ -222,7 +222,7 @@ def recorded(monkeypatch, model, rows):
         seen.append((anchors.detach(), positives.detach()))
         return (anchors - positives).square().sum()
 
-    monkeypatch.setattr("simcse_bench.training.gradients.contrastive_loss", record)
+    monkeypatch.setattr("simcse_bench.training.methods.simcse.contrastive_loss", record)
     step(model, rows)
     return seen[0]
 
