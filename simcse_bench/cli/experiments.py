@@ -98,7 +98,7 @@ def ablation_command(
     arm: Annotated[list[str] | None, console.what(help="Only this arm; repeatable.")] = None,
     model: console.StartModel = None,
     train: console.TrainText = None,
-    set: Annotated[list[str] | None, console.how(help="field=value for all arms, repeatable.")] = None,
+    set: Annotated[list[str] | None, console.how(help="field=value for all arms, ARM:field=value for one.")] = None,
     force: Annotated[bool, console.how("--force", help="Train again what is there.")] = False,
     save_every: Annotated[int, console.how(help="Updates between checkpoints inside an arm.")] = 500,
     device: console.Device = "auto",
@@ -129,6 +129,7 @@ def ablation_command(
     simcse-bench run-ablation dropout --seeds 3
     simcse-bench run-ablation temperature --preset paper --device cuda
     simcse-bench run-ablation mine --vary learning_rate=1e-4,3e-4 --vary batch_size=32,64
+    simcse-bench run-ablation methods --seeds 3 --set esimcse:queue=5
     simcse-bench run-ablation pooling --preset paper --executor ray --ray-address head:6379 --gpus-per-arm 1
     """
     import dataclasses

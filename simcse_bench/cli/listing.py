@@ -13,7 +13,10 @@ from simcse_bench.errors import UserError, unknown
 
 def list_command(
     what: Annotated[
-        str, typer.Argument(help="tasks, suites, models, poolings, protocols, recipes, settings, ablations or schemas")
+        str,
+        typer.Argument(
+            help="tasks, suites, models, poolings, protocols, recipes, methods, settings, ablations or schemas"
+        ),
     ] = "tasks",
     tasks_dir: console.TasksDir = None,
 ) -> None:
@@ -37,6 +40,7 @@ def list_command(
         "poolings": lists.list_poolings,
         "protocols": lists.list_protocols,
         "recipes": lists.list_recipes,
+        "methods": lists.list_methods,
         "settings": lists.list_settings,
         "ablations": lists.list_ablations,
     }

@@ -26,6 +26,7 @@ from simcse_bench.training.config import (
     TrainConfig,
     recipe,
 )
+from simcse_bench.training.methods.known import METHODS, settings_of
 
 
 def list_tasks(tasks_dir: Path | None = None) -> Table:
@@ -68,6 +69,18 @@ def list_poolings() -> Table:
         "--pooler: SimCSE evaluation.py's names of a pooling and a head; all but cls are understood by --pooling too."
     )
     return Table("poolings and heads", ["option", "value", "meaning"], rows, [note])
+
+
+def list_methods() -> Table:
+    """Training methods, what each changes, and its settings."""
+    rows = []
+    for name, known in METHODS.items():
+        settings = ", ".join(f"{k}={v}" for k, v in settings_of(name).items())
+        rows.append([name, known.title, known.source, known.changes or MISSING, settings or MISSING])
+    note = "`train --set method=NAME`, its settings likewise; `run-ablation methods` compares them. docs/methods.md."
+    return Table(
+        "methods of training", ["name", "method", "source", "changes in SimCSE's step", "settings"], rows, [note]
+    )
 
 
 def list_protocols() -> Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simcse_bench.papers.simcse_2021 import SUP, UNSUP, Finding, PublishedColumn
+from simcse_bench.training.methods.known import METHODS
 
 PRESETS = {"mini": "embedded encoder and data, offline", "paper": "BERT-base with wiki1m or NLI, from the Hub"}
 Changes = Mapping[str, Any]  # fields of TrainConfig
@@ -26,6 +27,7 @@ class Ablation:
     findings: tuple[Finding, ...] = ()
     by_preset: Mapping[str, Mapping[str, Changes]] = field(default_factory=dict)  # arms that replace those of a preset
     note: str = ""
+    costs: bool = False  # time and memory of the arms stand in the table
 
     def arms_of(self, preset: str) -> Mapping[str, Changes]:
         """The arms under a preset."""
@@ -41,6 +43,7 @@ class Ablation:
 
 
 _WORDS = "word_deletion"
+_NEEDED: Mapping[str, Changes] = {}  # method -> what it needs besides
 _ALL = (
     Ablation(
         "dropout",
@@ -216,6 +219,18 @@ _ALL = (
         "training sentences",
         by_preset={"mini": {str(n): {"max_rows": n} for n in (250, 1000, 4000)} | {"all": {}}},
         note="Arms of fewer rows see them more often where the recipe fixes the number of updates.",
+    ),
+    Ablation(
+        "methods",
+        "SimCSE's successors",
+        UNSUP,
+        {name: {"method": name, **_NEEDED.get(name, {})} for name in METHODS},
+        "simcse",
+        published=PublishedColumn("simcse_successors_gains", "method", "gain", "gain over SimCSE reported", gains=True),
+        findings=tuple(Finding(f"{m.title} beats SimCSE", name, "simcse") for name, m in METHODS.items() if m.changes),
+        note="One base recipe, equal updates and selection for all. Each method has its paper's own settings, but not "
+        "its paper's learning rate, batch size, dropout or epochs: --set ARM:field=value sets them for one.",
+        costs=True,
     ),
     Ablation("seed", "Spread over seeds of one recipe", UNSUP, {"recipe": {}}, "recipe"),
 )  # fmt: skip

@@ -58,6 +58,11 @@ def summarise(
                 if r["arm"] == arm and r["status"] == "failed"
             ],
         }
+        if sweep.ablation.costs and own:
+            entry["cost"] = {
+                "seconds": round(statistics.mean(r["run"]["seconds"] for r in own), 3),
+                "state_mib": round(statistics.mean(r["run"]["state_mib"] for r in own), 2),
+            }
         if arm in differences:
             seeds = min(len(own), len(by_arm[sweep.reference]))
             entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm], "seeds": seeds}
@@ -72,6 +77,7 @@ def summarise(
         "note": sweep.ablation.note,
         "reference": sweep.reference,
         "source": sweep.ablation.published.source if sweep.ablation.published else None,
+        **({"gains": True} if sweep.ablation.published and sweep.ablation.published.gains else {}),
         "arms": arms,
         "findings": [judge(f, similarities, gold, sizes, paper) for f in sweep.ablation.findings],
         "model": _shared([{"name": r["run"]["model"]["name"], "embedded": bool(r["run"]["model"].get("embedded"))}

@@ -45,7 +45,7 @@ class Sweep:
     def trial(self, arm: str, seed: int) -> Trial:
         """An arm under a seed."""
         changes = self.ablation.arms_of(self.preset)[arm]
-        config = dataclasses.replace(self.base, **changes, seed=seed).check()
+        config = dataclasses.replace(self.base, **{**changes, "seed": seed}).check().completed()
         return Trial(arm, seed, config, self.folder / f"{self._file_name(arm)}--seed{seed}.json")
 
     def seeds_there(self, arm: str) -> list[int]:
@@ -80,7 +80,7 @@ def plan_sweep(
         ablation: from ``named`` or ``varied``.
         preset: a key of ``ablation.recipes``.
         seeds: so many, from the recipe's own seed on.
-        settings: ``field=value`` changes of the base recipe, for all arms.
+        settings: ``field=value`` changes of the base recipe, for all arms; ``arm:field=value`` for one.
         only: arms to run; none: all.
         out: the results folder; the sweep's is ``<out>/ablations/<name>-<preset>``.
         options: where the runs' device and data come from.
@@ -94,8 +94,9 @@ def plan_sweep(
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: expected at least 1.")
     recipe_config = recipe(ablation.recipes[preset])
-    base = recipe(ablation.recipes[preset], settings, options.where)
     arms = ablation.arms_of(preset)
+    settings, of_arms = _apart(settings, arms)
+    base = recipe(ablation.recipes[preset], settings, options.where)
     changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)}
     taken = sorted(changed & {k for changes in arms.values() for k in changes} - {"eval_task"})
     if taken:
@@ -103,12 +104,39 @@ def plan_sweep(
     for name in only:
         if name not in arms:
             raise unknown(f"arm of {ablation.name}", name, arms)
+    if of_arms:
+        arms = {arm: _changed(base, changes, of_arms.get(arm, ())) for arm, changes in arms.items()}
+        ablation = dataclasses.replace(ablation, arms=arms, by_preset={})
     folder = out / "ablations" / f"{ablation.name}-{preset}"
     reference = ablation.reference_of(preset, dataclasses.asdict(base))
     sweep = Sweep(ablation, preset, base, reference, (), folder, options)
     chosen = [arm for arm in arms if not only or arm in only]
     trials = [sweep.trial(arm, seed) for arm in chosen for seed in range(base.seed, base.seed + seeds)]
     return dataclasses.replace(sweep, trials=trials)
+
+
+def _apart(settings: Sequence[str], arms: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+    """Settings of all arms, and those of single ones, ``arm:field=value``."""
+    shared: list[str] = []
+    single: dict[str, list[str]] = {}
+    for setting in settings:
+        arm, colon, rest = setting.partition(":")
+        if not colon or "=" in arm:
+            shared.append(setting)
+        elif arm.strip() not in arms:
+            raise unknown("arm", arm.strip(), arms)
+        else:
+            single.setdefault(arm.strip(), []).append(rest)
+    return shared, single
+
+
+def _changed(base: TrainConfig, changes: Mapping[str, Any], settings: Sequence[str]) -> Mapping[str, Any]:
+    """An arm's changes of the base recipe, with settings of its own."""
+    if not settings:
+        return changes
+    arm = with_settings(dataclasses.replace(base, **changes), settings)
+    fields = set(changes) | {f.name for f in dataclasses.fields(arm) if getattr(arm, f.name) != getattr(base, f.name)}
+    return {name: getattr(arm, name) for name in fields}
 
 
 def named_ablation(name: str) -> Ablation:
@@ -141,7 +169,8 @@ def grid_ablation(name: str | None, recipe_name: str, vary: Sequence[str]) -> Ab
     arms: dict[str, Mapping[str, Any]] = {}
     for settings in itertools.product(*axes):
         config = with_settings(base, settings)
-        fields = [name for one in settings for name in fields_of(one.partition("=")[0])]
+        named = [name for one in settings for name in fields_of(one.partition("=")[0])]
+        fields = {name if hasattr(config, name) else "method_settings" for name in named}  # its own, by name
         label = ", ".join(settings) if len(axes) > 1 else settings[0].partition("=")[2]
         arms[label] = {k: getattr(config, k) for k in fields}
     numbers = len(axes) == 1 and all(is_number(arm) for arm in arms)

@@ -43,6 +43,7 @@ class TrialRun(TypedDict):
     model: Provenance
     data: TrialText
     seconds: float
+    state_mib: NotRequired[float]  # weights, gradients, moments and a method's own state
     environment: Environment
 
 

@@ -24,6 +24,7 @@ class PublishedColumn:
     score: str
     source: str
     without: tuple[str, ...] = ()  # rows that no arm stands for
+    gains: bool = False  # over the reference, not levels
 
 
 @dataclass(frozen=True)

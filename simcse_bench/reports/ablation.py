@@ -60,6 +60,13 @@ class FailedSeed(TypedDict):
     problems: Sequence[str]
 
 
+class ArmCost(TypedDict):
+    """What an arm costs, mean over seeds."""
+
+    seconds: float  # of training
+    state_mib: float  # weights, gradients, moments and a method's own state; activations left out
+
+
 class Arm(TypedDict):
     """An arm of a sweep, over its seeds."""
 
@@ -72,6 +79,7 @@ class Arm(TypedDict):
     published: float | None
     failed: Sequence[FailedSeed]
     difference: NotRequired[ArmDifference]
+    cost: NotRequired[ArmCost]
 
 
 class FindingResult(TypedDict):
@@ -123,6 +131,7 @@ class Summary(TypedDict):
     note: str
     reference: str
     source: str | None
+    gains: NotRequired[bool]  # what is published are gains over the reference
     arms: Annotated[Sequence[Arm], MinLen(1)]
     findings: Sequence[FindingResult]
     model: SweptModel | None
@@ -224,14 +233,18 @@ def ablation_table(summary: Summary) -> Table:
     paper = any(a["published"] is not None for a in summary["arms"])
     geometry = any(a["uniformity"] for a in summary["arms"])
     header = ["arm", "dev", "seeds", f"difference to {summary['reference']}", "95 %", "test"]
+    costs = any("cost" in a for a in summary["arms"])
     header += ["alignment", "uniformity"] * geometry + [f"{summary['source']}, BERT-base"] * paper
+    header += ["time", "memory"] * costs
+    cheap = next((a["cost"] for a in summary["arms"] if a["arm"] == summary["reference"] and "cost" in a), None)
     rows = []
     for arm in summary["arms"]:
         difference = arm.get("difference")
         row = [arm["arm"], _spread(arm["dev"]), str(len(arm["seeds"])), _difference(difference), _interval(difference),
                _spread(arm["test"])]  # fmt: skip
         row += [_spread(arm["alignment"], 3), _spread(arm["uniformity"], 2)] * geometry
-        row += [shown_numbers("{:.1f}", arm["published"])] * paper
+        row += [shown_numbers("{:+.2f}" if summary.get("gains") else "{:.1f}", arm["published"])] * paper
+        row += [_ratio(arm.get("cost"), cheap, of) for of in ("seconds", "state_mib")] * costs
         rows.append(row)
     return Table(ablation_title(summary), header, rows, ablation_notes(summary))
 
@@ -276,7 +289,18 @@ def reading_notes(summaries: Sequence[Summary]) -> list[str]:
             "ARMS WITH ONE SEED: their intervals know the dev pairs only. Two seeds of one recipe differ by a point or "
             "more, so no verdict is given; use --seeds 3 or more."
         )
-    if any(a["published"] is not None for a in arms):
+    if any("cost" in a for a in arms):
+        notes.append(
+            "Time: of training, relative to the reference. Memory, likewise: weights, gradients, moments and the "
+            "method's own state; activations are left out."
+        )
+    if any(s.get("gains") for s in summaries):
+        notes.append(
+            "The reported gain over SimCSE is of BERT-base on the seven STS tasks, most often of one seed; sources: "
+            "papers/simcse_successors_gains.csv. Here it is the difference on the dev pairs."
+        )
+    summaries = [s for s in summaries if not s.get("gains")]
+    if any(a["published"] is not None for s in summaries for a in s["arms"]):
         sources = {s["source"] for s in summaries}
         source = sources.pop() if len(sources) == 1 else "The paper's column"
         notes.append(f"{source} is BERT-base, one seed, on STS-B dev: compare the order, not the level.")
@@ -374,6 +398,10 @@ def ablation_provenance(summary: Summary) -> dict[str, str]:
 
 def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:
     return shown_spread(entry["mean"], entry["sd"], digits) if entry else MISSING
+
+
+def _ratio(cost: ArmCost | None, reference: ArmCost | None, of: Literal["seconds", "state_mib"]) -> str:
+    return f"{cost[of] / reference[of]:.2f}×" if cost and reference and reference[of] else MISSING
 
 
 def _of_seed(spread: Spread | None, i: int) -> float | str:

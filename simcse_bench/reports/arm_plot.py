@@ -156,7 +156,8 @@ def _theirs(arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> _P
     zero = _reference(arms, summary).get("published") or 0.0
     scores = [None if a["published"] is None else a["published"] - zero for a in arms]
     none: list[Any] = [None] * len(arms)
-    return _Panel(f"BERT-base, {summary['source']}", _unit(zero), PAPER, "D", scores, none, [()] * len(arms))
+    unit = "points, seven STS tasks" if summary.get("gains") else _unit(zero)
+    return _Panel(f"BERT-base, {summary['source']}", unit, PAPER, "D", scores, none, [()] * len(arms))
 
 
 def _unit(zero: float) -> str:

@@ -19,6 +19,7 @@ from simcse_bench.reports.again import ablation_command, analyze_command
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.table import shown_numbers, shown_spread
 
+_FAR = 1.8
 _ABSURD = 1e9  # a score or a difference of a damaged file: it gets no place on an axis
 
 
@@ -42,8 +43,12 @@ class Axis:
         return Axis(low, high, [round(i * step, 10) for i in range(first, last + 1)])
 
     def at(self, value: float) -> float:
-        """The place of a value, in percent of the width, two digits."""
-        return round(100 * (value - self.low) / (self.high - self.low), 2)
+        """The place of a value, in percent of the width, two digits; that of an end for a value beyond it."""
+        return round(100 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low), 2)
+
+    def beyond(self, value: float) -> int:
+        """-1 below the axis, 1 above it, else 0."""
+        return (value > self.high) - (value < self.low)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,18 @@ class Found:
     source: Source
     title: str  # of the table that it belongs to
     result: FindingResult
+
+
+def without_far_ones(marks: Sequence[float]) -> tuple[float, float]:
+    """Where an axis around differences may end, so that one far from all others does not make them a heap at 0.
+
+    The farthest is left out while it is more than ``_FAR`` times as far as the next one and three others stay.
+    """
+    far = sorted(map(abs, marks), reverse=True)
+    while len(far) > 4 and far[0] > _FAR * far[1] > 0:
+        del far[0]
+    limit = 1.15 * far[0] if far and len(far) < len(marks) else math.inf
+    return -limit, limit
 
 
 def statements(found: Sequence[Found]) -> dict[str, Any]:
@@ -122,7 +139,12 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
             "seeds": [v - ours for v in dev["values"]] if dev else [],
             "paper": published - theirs if published is not None and drawn_paper else None,
         })  # fmt: skip
-    values = [v for r in rows for v in (r["mean"], r["paper"], *(r["interval"] or ()), *r["seeds"])]
+    marks = [[v for v in (r["mean"], r["paper"]) if v is not None] for r in rows]
+    low, high = without_far_ones(sum(marks, [])) if start is not None else (-math.inf, math.inf)
+    values: list[float] = []
+    for row, own in zip(rows, marks, strict=True):
+        near = [v for v in own if low <= v <= high]
+        values += near if len(near) < len(own) else [*own, *(row["interval"] or ()), *row["seeds"]]
     table = ablation.ablation_table(summary)
     table = dataclasses.replace(table, notes=_own(table.notes))
     model, train, dev_data = summary["model"], summary["train"], summary["dev"]
@@ -135,7 +157,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
         "measure": f"{dev_data['title']} dev" if dev_data else "",
         "unit": f"points above {summary['reference']}" if start is not None else "Spearman ×100",
         "embedded": bool(model and model["embedded"]),
-        "axis": Axis.around((v for v in values if v is not None), zero=start is not None),
+        "axis": Axis.around(values, zero=start is not None),
         "rows": rows,
         "verdicts": [{"text": f["text"], **_verdict(f["verdict"])} for f in summary["findings"]],
         "table": page.section("", None, table),

@@ -214,8 +214,11 @@ class TrainConfig:
             self,
             eval_task=task_name(asked, where.tasks_dir),
             dtype=dtype,
-            method_settings=complete_settings(self.method, self.method_settings),
-        )
+        ).completed()
+
+    def completed(self) -> TrainConfig:
+        """With all settings of the method, those left out by their defaults."""
+        return dataclasses.replace(self, method_settings=complete_settings(self.method, self.method_settings))
 
     def check(self) -> TrainConfig:
         """Self, where every value is possible; else a UserError with all problems."""

@@ -68,6 +68,7 @@ class RunRecord(TypedDict):
     seconds: float
     sentences_per_second: float
     tokens_per_second: float
+    state_mib: NotRequired[float]  # of weights, gradients, moments and the method's own state
     environment: dict[str, Any]
     created: str
     files: NotRequired[dict[str, str]]  # of a finished run: the model's files and their fingerprints

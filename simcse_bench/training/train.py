@@ -258,6 +258,7 @@ class Run:
             "seconds": round(state.seconds, 2),
             "sentences_per_second": round(state.sentences * job.processes.count / seconds, 1),
             "tokens_per_second": round(state.tokens * job.processes.count / seconds, 1),
+            "state_mib": round(state_bytes(self.model) / 2**20, 2),
             "environment": environment(str(job.processes.device)) | {"processes": job.processes.count},
             "created": now(),
         }
@@ -279,6 +280,12 @@ class Run:
             f"step {step}: loss {loss:g}, gradient norm {norm:g}: training has diverged. "
             f"Likely: {'; '.join(causes)}. {saved} in {self.folder.path}; start a run with other settings."
         )
+
+
+def state_bytes(model: SentenceModel) -> int:
+    """Memory of a run beside activations: weights, and for those trained gradients and two moments; method buffers."""
+    weights = sum(p.nbytes * (4 if p.requires_grad else 1) for p in model.parameters())
+    return weights + sum(b.nbytes for b in model.method.buffers())
 
 
 def _due(step: int, every: int, last: bool) -> bool:

@@ -1,6 +1,7 @@
 """`simcse-bench run-ablation` from the plan to table, plot and page, with a tiny BERT."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -71,6 +72,31 @@ def test_a_grid_has_every_combination():
         sweep.grid_ablation("mine", "mini-unsup", ["batch_size"])
     with pytest.raises(UserError, match="did you mean 'batch_size'"):
         sweep.grid_ablation("mine", "mini-unsup", ["batchsize=1,2"])
+
+
+def test_a_setting_of_one_arm_leaves_the_others_as_they_are(tmp_path):
+    def planned(*settings, name="methods"):
+        return sweep.plan_sweep(sweep.named_ablation(name), "mini", 1, settings, (), tmp_path, RunOptions(tmp_path))
+
+    plain = {t.arm: t.config for t in planned().trials}
+    changed = {t.arm: t.config for t in planned("esimcse:queue=5", "gs:dropout=0.2").trials}
+    assert plain["esimcse"].method_settings == {"repetition": 0.32, "queue": 2.5, "momentum": 0.995}
+    assert changed["esimcse"].method_settings == {"repetition": 0.32, "queue": 5.0, "momentum": 0.995}
+    assert changed["gs"] == dataclasses.replace(plain["gs"], hidden_dropout=0.2, attention_dropout=0.2)
+    assert {arm for arm in plain if plain[arm] != changed[arm]} == {"esimcse", "gs"}
+    assert planned("0.5:seed=7", name="dropout").trials[-1].config.seed == 42
+    for setting, said in {
+        "esimce:queue=5": "unknown arm 'esimce'; did you mean 'esimcse'",
+        "gs:queue=5": "queue: a setting of method esimcse; the method here is gs",
+        "esimcse:queue=0.5": "queue 0.5: expected from 1 to 10000",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            planned(setting)
+
+
+def test_a_grid_varies_a_methods_own_settings():
+    grid = sweep.grid_ablation("mine", "mini-unsup", ["method=esimcse", "queue=1,5"])
+    assert [a["method_settings"]["queue"] for a in grid.arms.values()] == [1.0, 5.0]
 
 
 def test_arms_that_would_share_a_file_have_one_each(tmp_path):

@@ -1,8 +1,10 @@
 """The site's figures: places on an axis, verdicts, differences, each with a known answer."""
 
+import math
+
 import pytest
 
-from simcse_bench.reports.panels import Axis, Found, Source, ablation_panel, statements
+from simcse_bench.reports.panels import Axis, Found, Source, ablation_panel, statements, without_far_ones
 
 
 def arm(name, values, published=None, **difference):
@@ -46,6 +48,19 @@ def test_an_arm_stands_at_its_difference_to_the_reference():
     assert panel["axis"].low <= -12.0
     assert panel["axis"].high >= 1.0
     assert panel["unit"] == "points above 0.1"
+
+
+def test_one_arm_far_from_all_others_stands_at_the_end_of_the_axis():
+    near = [arm(f"{x}", [70.0 + x, 71.0 + x], 80.0 + x, value=x, interval=(x - 1, x + 1)) for x in (1.0, 2.0, -2.0)]
+    panel = ablation_panel("d", "ablations/d", summary(
+        arm("0.1", [70.0, 71.0], 80.0), *near,
+        arm("fixed", [68.0, 69.0], 40.0, value=-2.0, interval=(-30.0, 1.0)),
+    ))  # fmt: skip
+    axis = panel["axis"]
+    assert -4 < axis.low < -3.0
+    assert (axis.beyond(-40.0), axis.at(-40.0), axis.beyond(0.0), axis.beyond(99.0)) == (-1, 0.0, 0, 1)
+    assert without_far_ones([0.0, 1.0, -3.0, 5.0]) == (-math.inf, math.inf)
+    assert without_far_ones([0.0, 1.0, -1.0, 2.0, 3.0, -9.0]) == (pytest.approx(-3.45), pytest.approx(3.45))
 
 
 def test_without_the_reference_scores_stand_in_place_of_differences():

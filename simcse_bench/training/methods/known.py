@@ -20,22 +20,18 @@ class KnownMethod:
 
     title: str
     source: str
-    changes: str  # in SimCSE's step
+    changes: str  # in SimCSE's step; none: SimCSE itself
     place: str  # module:class
 
 
 _HERE = "simcse_bench.training.methods"
 METHODS: Mapping[str, KnownMethod] = {
-    "simcse": KnownMethod("SimCSE", "Gao, Yao and Chen 2021", "nothing", "simcse:SimCSE"),
-    "arccon": KnownMethod(
-        "ArcCSE (ArcCon)", "Zhang et al. 2022, Eq. 4", "an angular margin between a pair", "arccon:ArcCon"
-    ),
-    "mixcse": KnownMethod(
-        "MixCSE", "Zhang et al. 2022, Eq. 8", "negatives mixed of a positive and another", "mixcse:MixCSE"
-    ),
-    "gs": KnownMethod("GS-InfoNCE", "Wu et al. 2021, Eq. 3", "Gaussian noise as negatives", "gs:GaussianSmoothing"),
+    "simcse": KnownMethod("SimCSE", "Gao, Yao and Chen 2021", "", "simcse:SimCSE"),
+    "arccon": KnownMethod("ArcCSE (ArcCon)", "Zhang et al. 2022", "an angular margin between a pair", "arccon:ArcCon"),
+    "mixcse": KnownMethod("MixCSE", "Zhang et al. 2022", "negatives mixed of a positive and another", "mixcse:MixCSE"),
+    "gs": KnownMethod("GS-InfoNCE", "Wu et al. 2021", "Gaussian noise as negatives", "gs:GaussianSmoothing"),
     "esimcse": KnownMethod(
-        "ESimCSE", "Wu et al. 2022, Eq. 4 to 7", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
+        "ESimCSE", "Wu et al. 2022", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
 }
 
