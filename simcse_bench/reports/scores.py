@@ -323,7 +323,7 @@ def published_beside(report: Report, metric: str, aggregate: str) -> published.P
         return None
     # the published number belongs to the model's own settings
     spec = known_model(report.model["name"])
-    if spec is None or any(getattr(spec, k) != v for k, v in deciding(report.model, SETTINGS).items()):
+    if spec is None or any(getattr(spec, k, None) != v for k, v in deciding(report.model, SETTINGS).items()):
         return None
     if report.suite == "transfer":
         metric, aggregate = "accuracy", "all"
