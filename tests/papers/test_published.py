@@ -35,8 +35,18 @@ def test_every_published_row_of_the_catalog_exists():
     for name, spec in MODELS.items():
         if spec.published:
             protocol = "mteb" if "MiniLM" in name else "simcse"
-            suite = "sts" if spec.language == "en" else f"sts-{spec.language}"
-            assert published.published_row(name, protocol, "all", "spearman", "test", suite) is not None, name
+            suites = ("sts", "transfer") if spec.language == "en" else (f"sts-{spec.language}",)
+            measured = [(suite, "accuracy" if suite == "transfer" else "spearman") for suite in suites]
+            rows = [published.published_row(name, protocol, "all", metric, "test", suite) for suite, metric in measured]
+            assert any(rows), name
+
+
+def test_a_checkpoint_for_transfer_tasks_is_not_held_against_the_one_for_sts():
+    for kind, stated in (("sts", [True, False]), ("trans", [False, True])):
+        name = f"voidism/diffcse-bert-base-uncased-{kind}"
+        measured = (("spearman", "sts"), ("accuracy", "transfer"))
+        rows = [published.published_row(name, "simcse", "all", metric, "test", suite) for metric, suite in measured]
+        assert [row is not None for row in rows] == stated
 
 
 @pytest.mark.parametrize(("suite", "file"), FAMILY)
