@@ -41,8 +41,11 @@ def first_line(error: BaseException) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, else a full stop."""
-    by_lower = {str(k).lower(): k for k in known}
+    """``"; did you mean 'x'?"`` for the closest known name, else a full stop.
+
+    A name without an owner (owner/name) is held against names without theirs.
+    """
+    by_lower = {(str(k) if "/" in name else str(k).rpartition("/")[2]).lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else "."
 

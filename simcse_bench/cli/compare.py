@@ -18,6 +18,9 @@ BOARD_FORMATS = ("table", "md", "csv", "latex")
 def leaderboard_command(
     results: Annotated[Path, typer.Argument(help="Folder of the reports.")] = Path("results"),
     suite: Annotated[str | None, console.what(help="Only this folder of reports: sts, transfer, ...")] = None,
+    published: Annotated[
+        bool, console.what("--published", help="The SimCSE family's published rows (--suite sts or transfer) and ours.")
+    ] = False,
     metric: Annotated[str, console.output(metavar="spearman|pearson", help="Which is shown.")] = "spearman",
     aggregate: Annotated[str, console.output(metavar="all|mean|wmean", help="Shown for tasks with subsets.")] = "all",
     format: Annotated[str, console.output(metavar="table|md|csv|latex", help="What is printed.")] = "table",
@@ -29,6 +32,7 @@ def leaderboard_command(
     \b
     simcse-bench leaderboard
     simcse-bench leaderboard --suite transfer --format latex
+    simcse-bench leaderboard --published --format md
     """
     from simcse_bench.data.task import AGGREGATES, METRICS, known_name
     from simcse_bench.reports.scores import leaderboard_rows, narrow_leaderboard
@@ -38,6 +42,9 @@ def leaderboard_command(
     console.require_choices(
         metric=(metric, METRICS), aggregation=(aggregate, AGGREGATES), format=(format, BOARD_FORMATS)
     )
+    if published:
+        _print_family(results, suite or "sts", metric, aggregate, format)
+        return
     boards, problems = read_leaderboards(results, metric, aggregate)
     if suite is not None and (suite := known_name(asked := suite, boards)) is None:
         raise unknown("folder of reports", asked, boards)
@@ -54,6 +61,30 @@ def leaderboard_command(
         console.aloud(f"left out: {problem}")
     if not boards:
         raise UserError(f"{results}: no reports; `simcse-bench eval --model M` writes them.")
+
+
+def _print_family(results: Path, suite: str, metric: str, aggregate: str, format: str) -> None:
+    """What the papers state and what the reports say under the same rules."""
+    from simcse_bench.data.task import known_name
+    from simcse_bench.papers.published import FAMILY_SUITES
+    from simcse_bench.reports.family import family_table, narrow_family
+    from simcse_bench.reports.scores import leaderboard_rows
+    from simcse_bench.reports.site import read_reports
+    from simcse_bench.reports.table import to_csv
+
+    if (metric, aggregate) != ("spearman", "all"):
+        raise UserError("--published: the papers state Spearman with aggregation 'all'; no other is shown beside them.")
+    known = known_name(suite, FAMILY_SUITES)
+    if known is None:
+        raise unknown("suite with --published", suite, FAMILY_SUITES)
+    problems: list[str] = []
+    table = family_table(list(read_reports(results, problems).values()), known)
+    if format == "csv":
+        typer.echo(to_csv(leaderboard_rows(table)), nl=False)
+    else:
+        console.print_table(narrow_family(table) if format == "table" else table, format)
+    for problem in problems:
+        console.aloud(f"left out: {problem}")
 
 
 def compare_command(

@@ -13,7 +13,7 @@ from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
 from simcse_bench.data.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
-from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS
+from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS, PREPROCESSES
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import (
     AUGMENTATIONS,
@@ -55,7 +55,8 @@ def list_models() -> Table:
     rows, notes = [], []
     for m in MODELS.values():
         rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING), m.language])
-        note = [text for text in (m.note, m.usage, f"needs {m.preprocess}" if m.preprocess else "") if text]
+        template = f"template {m.template}" if m.template else ""
+        note = [text for text in (m.note, m.usage, PREPROCESSES.get(m.preprocess or "", ""), template) if text]
         notes += [f"{m.checkpoint}: {'; '.join(note)}."] if note else []
     title = "models with known settings; others work with their own modules.json or --pooling"
     return Table(title, ["name", "pooling", "head", "length", "language"], rows, notes)

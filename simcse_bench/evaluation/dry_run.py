@@ -127,7 +127,7 @@ def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int
         ["pooling", pooling, reason],
         ["head", f"{spec.head}: {HEADS[spec.head]}", reason],
         ["max length", *_length(checkpoint, given, reason)],
-        ["segmentation", f"{spec.preprocess}, before the tokenizer" if spec.preprocess else "none",
+        ["preprocessing", f"{spec.preprocess}, before the tokenizer" if spec.preprocess else "none",
          _CATALOG if known_model(checkpoint.name) else "only catalog models have one"],
         ["normalised", *(("yes", "modules.json") if checkpoint.normalize else ("no", "no such module"))],
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from simcse_bench.data.senteval import REPO
 from simcse_bench.data.task import load_suites, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.export.run import Export, TrainedRun
+from simcse_bench.models.catalog import PREPROCESSES
 from simcse_bench.models.identity import DIRECTION, deciding, shown_files, shown_model, shown_origin
 from simcse_bench.reports import geometry
 from simcse_bench.reports.page import TEMPLATES
@@ -203,8 +204,11 @@ def _summary(export: Export) -> str:
 
 def _notes(export: Export) -> list[str]:
     notes = []
-    if export.checkpoint.spec.preprocess == "pyvi":
+    preprocess = export.checkpoint.spec.preprocess
+    if preprocess == "pyvi":
         notes.append("Sentences must be segmented first: `pyvi.ViTokenizer.tokenize(sentence)`.")
+    elif preprocess is not None:
+        notes.append(f"Done to every sentence first: {PREPROCESSES[preprocess]}.")
     if export.checkpoint.embedded:
         notes.append(f"Trained from the {bundled.ENCODER}.")
     return notes

@@ -25,6 +25,11 @@ HEADS = {
     "none": "the pooled vector as it is",
     "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",
 }
+PREPROCESSES = {  # what is done to a sentence before its template and the tokenizer
+    "pyvi": "Vietnamese word segmentation by pyvi",
+    "promptbert": "a full stop after a sentence that ends in none of . ? \" ' (Prompt-BERT evaluation.py)",
+    "prompteol": "as promptbert, then ' for every \" and . for a final ? (scaling_sentemb evaluation.py; AnglE)",
+}
 POOLERS = {  # SimCSE's names of a pooling and a head together (tool.py: the first two; evaluation.py: all)
     "cls": ("cls", "mlp"),
     "cls_before_pooler": ("cls", "none"),
@@ -43,7 +48,8 @@ class ModelSpec:
     head: str = "none"
     revision: str | None = None
     max_length: int | None = None  # tokens; None: the model's own limit
-    preprocess: str | None = None  # "pyvi": Vietnamese word segmentation before the tokenizer
+    preprocess: str | None = None  # of ``PREPROCESSES``
+    template: str | None = None  # around every {sentence}, unless the user gives another
     published: str | None = None  # its row in papers/*.csv
     language: str = "en"  # its STS suite is the default: sts, or sts-<language>
     usage: str = ""  # which of several usages in its card is taken here
@@ -58,6 +64,13 @@ _BACKBONES = {  # of the official checkpoints -> how the paper's tables call it
 }
 _FIRST_LAST = "the paper's first-last average; SimCSE's code since 2022: --pooling first_last"
 _POOLER = "the card uses model(...)[1], the pooler output"
+_MASKED = {  # Prompt-BERT eval_only.sh, without the marks of its own
+    "BERT": 'This sentence of "{sentence}" means[MASK].',
+    "RoBERTa": "This sentence : ' {sentence} ' means<mask>.",
+}
+_IN_ONE_WORD = 'This sentence : "{sentence}" means in one word:"'  # the README of kongds/scaling_sentemb
+_SUMMARIZE = 'Summarize sentence "{sentence}" in one word:"'  # AnglE's Prompts.A
+_NLI_ADAPTER = "an adapter (extra peft); trained on NLI"
 _SPECS = (
     # SimCSE README: unsup is trained with an MLP that is dropped at test; sup keeps it (its checkpoint's pooler).
     # SimCSE evaluation.py does not truncate, so max_length is the model's own limit.
@@ -121,6 +134,82 @@ _SPECS = (
     *(
         ModelSpec(f"mrp/simcse-model-{name}", "cls", max_length=32, language="th", published=f"mrp/simcse-model-{name}")
         for name in ("distil-m-bert", "m-bert-thai-cased", "roberta-base-thai")
+    ),
+    # The SimCSE family, each as the evaluation in its repository's README calls it. cls_before_pooler there:
+    *(
+        ModelSpec(name, "cls", published=row)
+        for name, row in (
+            ("voidism/diffcse-bert-base-uncased-sts", "DiffCSE-BERT-base"),
+            ("voidism/diffcse-bert-base-uncased-trans", "DiffCSE trans-BERT-base"),
+            ("voidism/diffcse-roberta-base-sts", "DiffCSE-RoBERTa-base"),
+            ("voidism/diffcse-roberta-base-trans", "DiffCSE trans-RoBERTa-base"),
+            ("ffgcc/esimcse-bert-base-uncased", "ESimCSE-BERT-base"),
+            ("ffgcc/esimcse-bert-large-uncased", "ESimCSE-BERT-large"),
+            ("ffgcc/esimcse-roberta-base", "ESimCSE-RoBERTa-base"),
+            ("ffgcc/esimcse-roberta-large", "ESimCSE-RoBERTa-large"),
+            ("ffgcc/InfoCSE-bert-base", "InfoCSE-BERT-base"),
+            ("ffgcc/InfoCSE-bert-large", "InfoCSE-BERT-large"),
+            ("caskcsg/InfoCSE-bert-base-rtd", "InfoCSE rtd-BERT-base"),
+        )
+    ),
+    *(
+        ModelSpec(f"perceptiveshawty/rankcse-{loss}-bert-base-uncased", "cls", note="RankCSE trained by others")
+        for loss in ("listmle", "listnet")
+    ),
+    # --pooler cls there: with the dense layer
+    *(
+        ModelSpec(name, "cls", "mlp", published=row)
+        for name, row in (
+            ("ffgcc/gsInfoNCE-bert-base-uncased", "GS-InfoNCE-BERT-base"),
+            ("ffgcc/gsInfoNCE-bert-large-uncased", "GS-InfoNCE-BERT-large"),
+            ("ffgcc/gsInfoNCE-roberta-base", "GS-InfoNCE-RoBERTa-base"),
+            ("ffgcc/gsInfoNCE-roberta-large", "GS-InfoNCE-RoBERTa-large"),
+            ("SupstarZh/whitenedcse-bert-base", "WhitenedCSE-BERT-base"),
+            ("SupstarZh/whitenedcse-bert-large", "WhitenedCSE-BERT-large"),
+        )
+    ),
+    # its evaluation/eval.py: --agg_mode cls, --maxlen 64; its scores come from a script of its own, so none is compared
+    *(
+        ModelSpec(f"cambridgeltl/mirror-{backbone}-sentence{kind}", "cls", max_length=64)
+        for backbone in ("bert-base-uncased", "roberta-base")
+        for kind in ("", "-drophead")
+    ),
+    # The supervised ones have a head of the masked language model or subtract their template's vector: not listed.
+    *(
+        ModelSpec(
+            f"royokong/unsup-Prompt{kind}",
+            "mask",
+            preprocess="promptbert",
+            template=template,
+            published=f"PromptBERT-{kind}-base",
+        )
+        for kind, template in _MASKED.items()
+    ),
+    *(
+        ModelSpec(
+            f"royokong/prompteol-opt-{size.lower()}",
+            "last_token",
+            preprocess="prompteol",
+            template=_IN_ONE_WORD,
+            published=f"sup PromptEOL-OPT-{size}",
+            note=_NLI_ADAPTER,
+        )
+        for size in ("1.3B", "2.7B", "6.7B", "13B")
+    ),
+    *(
+        ModelSpec(
+            f"SeanLee97/{name}",
+            "last_token",
+            preprocess="prompteol",
+            template=_SUMMARIZE,
+            published=row,
+            note=_NLI_ADAPTER,
+        )
+        for name, row in (
+            ("angle-llama-7b-nli-20231027", "sup AnglE (20231027)-LLaMA-2-7B"),
+            ("angle-llama-7b-nli-v2", "sup AnglE (v2)-LLaMA-2-7B"),
+            ("angle-llama-13b-nli", "sup AnglE-LLaMA-2-13B"),
+        )
     ),
 )
 MODELS = {spec.checkpoint: spec for spec in _SPECS}

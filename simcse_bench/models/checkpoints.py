@@ -177,7 +177,12 @@ def from_catalog(spec: ModelSpec, pooling: str | None, head: str | None, max_len
     """What the catalog alone says of a model whose files are out of reach; its pooling may be left open."""
     reason = "catalog" if spec.pooling else "its modules.json"
     pooling, head = named_view(pooling, head)
-    return _override(Checkpoint(spec.checkpoint, Path(), spec, reason), pooling, head, max_length)
+    checkpoint = Checkpoint(spec.checkpoint, Path(), spec, reason, prompt=_catalog_prompt(spec, NO_PROMPT))
+    return _override(checkpoint, pooling, head, max_length)
+
+
+def _catalog_prompt(spec: ModelSpec, otherwise: Prompt) -> Prompt:
+    return otherwise if spec.template is None else Prompt(spec.template)
 
 
 def _download(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
@@ -212,7 +217,13 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
         advice = f" {other} is not read; give the original model's folder." if other else ""
         raise UserError(f"{decided.name}: no model.safetensors or pytorch_model.bin in {decided.folder}.{advice}")
     if checkpoint.spec.pooling is not None:
-        return replace(decided, spec=checkpoint.spec, reason="catalog", embedded=checkpoint.embedded)
+        return replace(
+            decided,
+            spec=checkpoint.spec,
+            reason="catalog",
+            embedded=checkpoint.embedded,
+            prompt=_catalog_prompt(checkpoint.spec, decided.prompt),
+        )
     if decided.spec.pooling is None and (pooling is None or (pooling == "cls" and head is None)):
         raise _undecided(decided, pooling)
     return decided

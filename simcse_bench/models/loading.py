@@ -19,6 +19,7 @@ from simcse_bench.models.catalog import DTYPES, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
 from simcse_bench.models.first_token import prepare_first_token
+from simcse_bench.models.prompts import in_plain_quotes, with_full_stop
 from simcse_bench.models.weights import DAMAGED, dense_head, mlp_head
 from simcse_bench.progress import Progress
 
@@ -337,8 +338,9 @@ def length_limit(model: Any, tokenizer: Any) -> int:
 
 
 def _preprocessor(name: str | None) -> Callable[[str], str] | None:
-    if name is None:
-        return None
+    """What ``PREPROCESSES`` says of a name, as a function."""
+    if name != "pyvi":
+        return {None: None, "promptbert": with_full_stop, "prompteol": in_plain_quotes}[name]
     try:
         from pyvi import ViTokenizer
     except ImportError:

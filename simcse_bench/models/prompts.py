@@ -57,6 +57,17 @@ class PromptOptions:
 NO_WISH = PromptOptions()
 
 
+def with_full_stop(sentence: str) -> str:
+    """``PREPROCESSES["promptbert"]``: its evaluation.py ends every sentence, a list of tokens joined, like this."""
+    return sentence if not sentence or sentence[-1] in ".?\"'" else f"{sentence}."
+
+
+def in_plain_quotes(sentence: str) -> str:
+    """``PREPROCESSES["prompteol"]``: so that the template's quotation mark is the only one of its kind."""
+    ended = with_full_stop(sentence).replace('"', "'")
+    return f"{ended[:-1]}." if ended.endswith("?") else ended
+
+
 def choose_prompt(
     name: str, asked: PromptOptions, known: Mapping[str, str], default: str | None, own: Prompt
 ) -> Prompt:

@@ -5,6 +5,7 @@ Open ``report`` first: what a saved evaluation holds.
 - ``report``        Report: every number with what it came from
 - ``table``         a table as Markdown, LaTeX, CSV
 - ``scores``        tables of reports: one report, a leaderboard, a benchmark
+- ``family``        the SimCSE family's published rows and ours in one table
 - ``frames``        saved results as pandas frames: ``read_results``
 - ``ablation``      table, plot and page of a sweep
 - ``geometry``      tables, plots and page of analyses

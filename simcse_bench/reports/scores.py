@@ -322,8 +322,8 @@ def published_beside(report: Report, metric: str, aggregate: str) -> published.P
     if report.limit or report.model.get("whiten") or p.get("probe", "exact") != "exact":
         return None
     # the published number belongs to the model's own settings
-    spec = known_model(report.model["name"])
-    if spec is None or any(getattr(spec, k) != v for k, v in deciding(report.model, SETTINGS).items()):
+    spec, used = known_model(report.model["name"]), deciding(report.model, (*SETTINGS, "template"))
+    if spec is None or any(getattr(spec, field, None) != value for field, value in used.items()):
         return None
     if report.suite == "transfer":
         metric, aggregate = "accuracy", "all"

@@ -34,7 +34,7 @@ def test_a_folder_with_options(told, bert, senteval):
     for part in (
         "mine: what would be evaluated (nothing was computed)", f"folder {bert} --model", "model.safetensors (",
         "pooling cls: last layer at [CLS]", "--pooling, --head", "head mlp:", "max length 20 --max-length",
-        "dtype bfloat16", "segmentation none", "suite sts (the default), protocol simcse",
+        "dtype bfloat16", "preprocessing none", "suite sts (the default), protocol simcse",
         f"stsb STS-B dev 1500 {senteval} (--data-dir)", "sts12 STS12 dev no dev split: left out",
         "report: elsewhere/sts/mine--dev--cls-mlp--bfloat16.json",
     ):  # fmt: skip

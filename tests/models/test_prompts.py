@@ -9,8 +9,19 @@ from tiny import sentences, tiny_bert
 from transformers import AutoModel, AutoTokenizer
 
 from simcse_bench.errors import UserError
+from simcse_bench.models.catalog import MODELS, POOLINGS, PREPROCESSES
+from simcse_bench.models.loading import _preprocessor
 from simcse_bench.models.open import open_model
-from simcse_bench.models.prompts import Prompt, PromptOptions, prefix_length, template_ids, tokenize
+from simcse_bench.models.prompts import (
+    SLOT,
+    Prompt,
+    PromptOptions,
+    in_plain_quotes,
+    prefix_length,
+    template_ids,
+    tokenize,
+    with_full_stop,
+)
 
 TEXTS = sentences(12)
 BERT = "the dog , {sentence} . a [MASK] ."
@@ -101,6 +112,42 @@ def test_what_does_not_go_together_is_told(bert, tmp_path):
     assert "this model's tokenizer has no mask token" in said
     assert "unknown pooling 'lasttoken'; did you mean 'last_token'" in problem(bert, pooling="lasttoken")
     assert "unknown pooling 'men'; did you mean 'mean'" in problem(bert, pooling="max+men")
+
+
+def test_the_catalogs_template_and_what_is_done_to_a_sentence_before(bert, monkeypatch):
+    """PromptBERT by its name: as its evaluation.py fills the template in; a template of the user's wins."""
+    monkeypatch.setattr("simcse_bench.models.checkpoints._download", lambda *_: bert)
+    name, texts = "royokong/unsup-PromptBERT", [*TEXTS[:3], "the dog ?", "a red ball"]
+    template = 'This sentence of "{sentence}" means[MASK].'
+    encoder = open_model(name, device="cpu").load()
+    ended = [*TEXTS[:3], "the dog ?", "a red ball."]
+    np.testing.assert_allclose(encoder.encode(texts), by_hand(bert, template, "[MASK]", ended), atol=1e-5)
+    said = {field: encoder.provenance[field] for field in ("pooling", "template", "preprocess", "settings_from")}
+    assert said == {"pooling": "mask", "template": template, "preprocess": "promptbert", "settings_from": "catalog"}
+    other = open_model(name, device="cpu", prompt=PromptOptions(template=BERT)).load()
+    np.testing.assert_allclose(other.encode(texts), by_hand(bert, BERT, "[MASK]", ended), atol=1e-5)
+
+
+@pytest.mark.parametrize(("sentence", "ended", "plain"), [
+    ("a dog", "a dog.", "a dog."),
+    ("a dog .", "a dog .", "a dog ."),
+    ("a dog ?", "a dog ?", "a dog ."),
+    ('he said " no "', 'he said " no "', "he said ' no '"),
+    ("it 's '", "it 's '", "it 's '"),
+    ("stop !", "stop !.", "stop !."),
+    ("", "", ""),
+])  # fmt: skip
+def test_how_sentences_end_in_a_template(sentence, ended, plain):
+    assert (with_full_stop(sentence), in_plain_quotes(sentence)) == (ended, plain)
+
+
+def test_every_template_and_preprocessing_of_the_catalog_is_known():
+    for name, spec in MODELS.items():
+        assert spec.pooling is None or spec.pooling in POOLINGS
+        assert spec.preprocess is None or spec.preprocess in PREPROCESSES
+        assert spec.template is None or spec.template.count(SLOT) == 1, name
+        assert (spec.pooling == "mask") <= (spec.template is not None and "mask" in spec.template.lower())
+    assert all(_preprocessor(name) is not None for name in PREPROCESSES if name != "pyvi")
 
 
 def test_poolings_side_by_side(bert):

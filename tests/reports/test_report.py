@@ -388,3 +388,11 @@ def test_people_read_the_models_name_not_the_files(name, file, shown):
     from simcse_bench.reports.report import readable_name
 
     assert readable_name(name, file) == shown
+
+
+@pytest.mark.parametrize("own", [{"template": "a {sentence}"}, {"truncate_dim": 5}, {"lower_case": True}])
+def test_a_known_model_used_otherwise_has_no_published_row(report, own):
+    """The published number is that of the model's own settings, of which the catalog does not name all."""
+    assert scores.published_beside(report, "spearman", "all") is not None
+    used = dataclasses.replace(report, model=report.model | own)
+    assert scores.published_beside(used, "spearman", "all") is None
