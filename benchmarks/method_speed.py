@@ -51,7 +51,7 @@ def main() -> None:
         "reference": "SimCSE, in turn",
         "rows": rows,
         "note": f"Seconds of an update, median of {args.updates} in turn with SimCSE's in one process; the first row "
-        "is SimCSE beside itself. Peak memory: of a process that trains with the method alone. Sentences: updates timed.",
+        "is SimCSE beside itself. Peak memory: of a process that trains with the method alone. Sentences: updates.",
         "environment": environment(args.device),
     }
     write_text(args.out / "speed" / f"methods-{args.device}.json", json.dumps(content, indent=1) + "\n")

@@ -140,7 +140,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
             "paper": published - theirs if published is not None and drawn_paper else None,
         })  # fmt: skip
     marks = [[v for v in (r["mean"], r["paper"]) if v is not None] for r in rows]
-    low, high = without_far_ones(sum(marks, [])) if start is not None else (-math.inf, math.inf)
+    low, high = without_far_ones([v for own in marks for v in own]) if start is not None else (-math.inf, math.inf)
     values: list[float] = []
     for row, own in zip(rows, marks, strict=True):
         near = [v for v in own if low <= v <= high]
