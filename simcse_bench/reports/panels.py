@@ -84,7 +84,9 @@ def without_far_ones(marks: Sequence[float]) -> tuple[float, float]:
 def statements(found: Sequence[Found]) -> dict[str, Any]:
     """The dashboard: every statement of the paper, grouped by table, with the verdict wherever it was tried."""
     results = [f.result for f in found]
-    values = [v for r in results for v in (r.get("value"), r.get("published"), *(r.get("interval") or ()))]
+    marks = [v for r in results for v in (r.get("value"), r.get("published")) if v is not None]
+    low, high = without_far_ones(marks)
+    values = [v for v in (*marks, *(v for r in results for v in r.get("interval") or ())) if low <= v <= high]
     groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for f in found:
         result = f.result
@@ -101,7 +103,7 @@ def statements(found: Sequence[Found]) -> dict[str, Any]:
         groups.setdefault(f.title, {}).setdefault(result["text"], []).append(line)
     counts = {name: sum(r["verdict"] == name for r in results) for name in page.VERDICTS}
     return {
-        "axis": Axis.around((v for v in values if v is not None), zero=True),
+        "axis": Axis.around(values, zero=True),
         "groups": groups,
         "embedded": all(f.source.embedded for f in found),
         "counts": [{**_verdict(name), "count": n} for name, n in counts.items() if n],
