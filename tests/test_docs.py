@@ -92,12 +92,16 @@ def understood(words):
         COMMANDS[path].make_context(path[-1], list(words[len(path) :]))
     pairs = list(itertools.pairwise(words))
     given = dict(pairs)
-    with_settings(TrainConfig(), [after for word, after in pairs if word == "--set" and not after.endswith("=")])
+    settings = [after for word, after in pairs if word == "--set" and not after.endswith("=")]
+    with_settings(TrainConfig(), [s for s in settings if path != ("run-ablation",) or ":" not in s.partition("=")[0]])
     if "--recipe" in given:
         recipe(given["--recipe"])
     if path == ("run-ablation",) and len(words) > 1 and not words[1].isupper():
         vary = [after for word, after in pairs if word == "--vary"]
-        grid_ablation(words[1], given.get("--recipe", "mini-unsup"), vary) if vary else named_ablation(words[1])
+        start = given.get("--recipe", "mini-unsup")
+        ablation = grid_ablation(words[1], start, vary) if vary else named_ablation(words[1])
+        own = [s for s in settings if ":" in s.partition("=")[0]]  # arm:field=value
+        plan_sweep(ablation, start if vary else "mini", 1, own, (), Path("x"), RunOptions(Path("x")))
     if "--suite" in given and not given["--suite"].startswith("mteb:"):
         assert set(given["--suite"].split(",")) <= {*load_suites(), "all"}
     if "--to" in given:
