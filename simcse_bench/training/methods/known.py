@@ -37,6 +37,12 @@ METHODS: Mapping[str, KnownMethod] = {
     "esimcse": KnownMethod(
         "ESimCSE", "Wu et al. 2022, Eq. 4 to 7", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
+    "promptbert": KnownMethod(
+        "PromptBERT",
+        "Jiang et al. 2022",
+        "two templates are the two views; their own vectors removed",
+        "promptbert:PromptBERT",
+    ),
 }
 
 
