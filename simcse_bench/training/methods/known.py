@@ -43,6 +43,9 @@ METHODS: Mapping[str, KnownMethod] = {
         "two templates are the two views; their own vectors removed",
         "promptbert:PromptBERT",
     ),
+    "rankcse": KnownMethod(
+        "RankCSE", "Liu et al. 2023", "both views rank the batch alike, and as teachers do", "rankcse:RankCSE"
+    ),
 }
 
 
