@@ -46,6 +46,12 @@ METHODS: Mapping[str, KnownMethod] = {
     "rankcse": KnownMethod(
         "RankCSE", "Liu et al. 2023", "both views rank the batch alike, and as teachers do", "rankcse:RankCSE"
     ),
+    "diffcse": KnownMethod(
+        "DiffCSE",
+        "Chuang et al. 2022",
+        "a sentence's vector has to tell which of its tokens were replaced",
+        "diffcse:DiffCSE",
+    ),
 }
 
 
