@@ -62,9 +62,9 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 class SimCSE(nn.Module):
     """Gao, Yao and Chen 2021. A successor overrides what it changes.
 
-    What happens with a batch, in this order: ``begin``, the vectors of ``passes``, ``loss`` of them, ``term``, the
-    gradients, ``end``; after the update of the weights, ``updated``. With cached gradients ``loss`` is given vectors
-    without a graph behind them.
+    What happens with a batch, in this order: ``begin``, the vectors of ``passes`` (each chunk's through ``pooled`` and
+    the MLP), ``loss`` of them, ``term``, the gradients, ``end``; after the update of the weights, ``updated``. With
+    cached gradients ``loss`` is given vectors without a graph behind them.
 
     Parameters of its own are trained. All parameters and buffers are saved in checkpoints, so that a resumed run is the
     undisturbed one; whatever is drawn at random is drawn from the generators given, which each batch seeds anew.
