@@ -199,9 +199,8 @@ class TransformerEncoder:
         template, before = template_ids(self.tokenizer, self.prompt)
         (at,) = mask_places(self.tokenizer, [template])
         for length in {len(x) for x in ids} - set(self._biases):
-            places = torch.arange(len(template)) + first_position(self.model)
-            places[before:] += length - len(template)
-            given = {"input_ids": torch.tensor([template]), "position_ids": places[None]}
+            places = template_positions(len(template), before, [length], first_position(self.model))
+            given = {"input_ids": torch.tensor([template]), "position_ids": places}
             states = self.model(**{k: v.to(self.device) for k, v in given.items()}, **self.options).last_hidden_state
             self._biases[length] = states[0, at].float()
         return torch.stack([self._biases[len(x)] for x in ids])
@@ -211,6 +210,20 @@ def batch_defaults(device: torch.device) -> tuple[int, float]:
     """Tokens of a batch, and its slack (see ``plan_batches``)."""
     # a processor gains nothing from larger batches, so nothing is padded; a GPU wants fewer, larger ones
     return (2048, 0.0) if device.type == "cpu" else (32768, 0.2)
+
+
+def template_positions(size: int, before: int, lengths: Sequence[int], first: int) -> torch.Tensor:
+    """(n, size): the positions of a template's tokens around sentences that are left out.
+
+    Args:
+        size: tokens of the template.
+        before: how many of them come before the sentence.
+        lengths: of the sentences with the template.
+        first: position of the first token.
+    """
+    places = first + torch.arange(size).repeat(len(lengths), 1)
+    places[:, before:] += torch.tensor(lengths)[:, None] - size
+    return places
 
 
 def first_position(model: Any) -> int:

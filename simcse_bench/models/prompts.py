@@ -149,7 +149,8 @@ def prefix_length(tokenizer: Any, prompt: Prompt) -> int:
 
 def template_ids(tokenizer: Any, prompt: Prompt) -> tuple[list[int], int]:
     """Tokens of the template without a sentence, and how many of them come before its place."""
-    whole: list[int] = tokenizer(prompt.prefix, **_OPTIONS)["input_ids"]
+    # RoBERTa's tokens have the space before them: the one at the end is the sentence's
+    whole: list[int] = tokenizer(prompt.prefix.rstrip(), **_OPTIONS)["input_ids"]
     end = whole[-1:] if whole and whole[-1] in tokenizer.all_special_ids else []
     before = whole[: len(whole) - len(end)]
     after: list[int] = tokenizer(prompt.suffix, add_special_tokens=False, **_OPTIONS)["input_ids"]

@@ -92,7 +92,8 @@ class _Batch:
         loss = method.loss(self.parts, self._random())
         for width in model.config.matryoshka:  # Kusupati et al. 2022, Eq. 1, c = 1
             loss = loss + method.loss([part[:, :width] for part in self.parts], self._random())
-        term = method.term(model, self.rows, own, self.seed)
+        with _autocast(model):
+            term = method.term(model, self.rows, own, self.seed)
         return loss if term is None else loss + term
 
     def end(self) -> None:
@@ -164,15 +165,20 @@ def _with_mlm(model: SentenceModel, sentences: Sequence[Ids], loss: Tensor, seed
     return loss
 
 
-def masked_copies(model: SentenceModel, sentences: Sequence[Ids], seed: int) -> tuple[list[Ids], list[Ids]]:
-    """The sentences with tokens masked, and the labels; special tokens are never masked."""
+def masked_copies(
+    model: SentenceModel, sentences: Sequence[Ids], seed: int, probability: float | None = None
+) -> tuple[list[Ids], list[Ids]]:
+    """The sentences with tokens masked, and the labels; special tokens are never masked.
+
+    ``probability``: the share of the others that is; None: ``mlm_probability``.
+    """
     tokenizer = model.tokenizer
     special = torch.tensor(sorted(tokenizer.all_special_ids))
     flat = torch.tensor([t for s in sentences for t in s])
     masked, labels = mask_tokens(
         flat,
         ~torch.isin(flat, special),
-        model.config.mlm_probability,
+        model.config.mlm_probability if probability is None else probability,
         tokenizer.mask_token_id,
         len(tokenizer),
         torch.Generator().manual_seed(seed),

@@ -24,7 +24,7 @@ from simcse_bench.models.first_token import first_token_only, prepare_first_toke
 from simcse_bench.models.loading import Backbone, follows_attention, length_limit, load_backbone, load_config
 from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.models.weights import mlp_head, tensor_names
-from simcse_bench.training.config import TrainConfig, prompt_of
+from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.losses import IGNORED
 from simcse_bench.training.methods.known import method_class
 from simcse_bench.training.methods.simcse import SimCSE
@@ -111,6 +111,7 @@ class SentenceModel(nn.Module):
         if "mask" in pooling_parts(self.config.pooling):
             at = torch.tensor(mask_places(self.tokenizer, sentences), device=self.device)
         vectors = pool(layers, mask, self.config.pooling, at=at)
+        vectors = self.method.pooled(self, vectors, sentences, encoder)
         return vectors if self.mlp is None else self.mlp(vectors)
 
     @torch.no_grad()
@@ -145,7 +146,7 @@ class SentenceModel(nn.Module):
             heads,
             view,
             self.limit,
-            prompt=prompt_of(self.config),
+            prompt=self.method.prompt(),
             first_token=self.first_token,
             padding=self.padding,
         )

@@ -19,7 +19,7 @@ from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
 from simcse_bench.progress import Say, Show, silent, unseen
-from simcse_bench.training.config import TrainConfig, prompt_of
+from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.job import Job
@@ -46,7 +46,7 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> d
     with fill_folder(folder) as new:
         parts = Parts(
             encoder, model.tokenizer, config.pooling, model.limit, dense, pooler,
-            embedded=embedded, prompt=prompt_of(config), state=merged_state(encoder) if config.lora_rank else None,
+            embedded=embedded, prompt=model.method.prompt(), state=merged_state(encoder) if config.lora_rank else None,
         )  # fmt: skip
         write_parts(parts, new)
         return {p.relative_to(new).as_posix(): sha256(p) for p in sorted(new.rglob("*")) if p.is_file()}

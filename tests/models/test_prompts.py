@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tiny import sentences, tiny_bert
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from simcse_bench.errors import UserError
 from simcse_bench.models.catalog import MODELS, POOLINGS, PREPROCESSES
@@ -100,6 +101,26 @@ def test_tokens_before_the_sentence(bert):
     assert prefix_length(tokenizer, Prompt()) == 0
     ids, before = template_ids(tokenizer, Prompt(BERT))
     assert (ids, before) == (tokenizer("the dog , . a [MASK] .")["input_ids"], 4)
+
+
+def test_a_space_before_the_sentence_belongs_to_it():
+    """Byte-level tokens, as RoBERTa's."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "</s>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        ["a sentence : ' two dogs ' means"] * 9,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet),
+    )
+    made.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, mask_token="<mask>", cls_token="<s>", sep_token="</s>")
+    prompt = Prompt("a sentence : ' {sentence} ' means <mask>")
+    ids, before = template_ids(tokenizer, prompt)
+    shown = tokenizer.convert_ids_to_tokens
+    assert shown(ids[:before]) == ["<s>", "a", "Ġsentence", "Ġ:", "Ġ'"]
+    with_it = tokenizer(prompt.wrap("two dogs"))["input_ids"]
+    assert with_it == [*ids[:before], *tokenizer(" two dogs")["input_ids"][1:-1], *ids[before:]]
 
 
 def test_what_does_not_go_together_is_told(bert, tmp_path):

@@ -31,3 +31,16 @@ def train(cli, bert, text, senteval):
         return cli("train", "--out", out, "--device", "cpu", "--data-dir", senteval, *set_options(chosen), *args)
 
     return run
+
+
+@pytest.fixture
+def told(train):
+    """What ``train`` says of settings that cannot be: one line, code 2."""
+
+    def run(**settings):
+        done = train(**settings)
+        lines = [line for line in done.err.strip().splitlines() if not line.startswith("no dev scores")]
+        assert (done.code, len(lines)) == (2, 1), done.out + done.err
+        return lines[0].removeprefix("error: ")
+
+    return run

@@ -8,4 +8,7 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``mixcse``   mixed negatives
 - ``gs``       GS-InfoNCE: Gaussian noise as negatives
 - ``esimcse``  word repetition, and a momentum queue of negatives
+- ``promptbert``  PromptBERT: two templates, less their own vectors
+- ``rankcse``  RankCSE: the batch ranked alike by both views, and as teachers rank it
+- ``diffcse``  DiffCSE: tokens replaced by a generator are found with the sentence's vector
 """

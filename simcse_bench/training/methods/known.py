@@ -33,6 +33,21 @@ METHODS: Mapping[str, KnownMethod] = {
     "esimcse": KnownMethod(
         "ESimCSE", "Wu et al. 2022", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
+    "promptbert": KnownMethod(
+        "PromptBERT",
+        "Jiang et al. 2022",
+        "two templates are the two views; their own vectors removed",
+        "promptbert:PromptBERT",
+    ),
+    "rankcse": KnownMethod(
+        "RankCSE", "Liu et al. 2023", "both views rank the batch alike, and as teachers do", "rankcse:RankCSE"
+    ),
+    "diffcse": KnownMethod(
+        "DiffCSE",
+        "Chuang et al. 2022",
+        "a sentence's vector has to tell which of its tokens were replaced",
+        "diffcse:DiffCSE",
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from simcse_bench.errors import UserError
-from simcse_bench.models.prompts import Ids
-from simcse_bench.training.config import TrainConfig
+from simcse_bench.models.prompts import Ids, Prompt
+from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.losses import contrastive_loss
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 class SimCSE(nn.Module):
     """Gao, Yao and Chen 2021. A successor overrides what it changes.
 
-    What happens with a batch, in this order: ``begin``, the vectors of ``passes``, ``loss`` of them, ``term``, the
-    gradients, ``end``; after the update of the weights, ``updated``. With cached gradients ``loss`` is given vectors
-    without a graph behind them.
+    What happens with a batch, in this order: ``begin``, the vectors of ``passes`` (each chunk's through ``pooled`` and
+    the MLP), ``loss`` of them, ``term``, the gradients, ``end``; after the update of the weights, ``updated``. With
+    cached gradients ``loss`` is given vectors without a graph behind them.
 
     Parameters of its own are trained. All parameters and buffers are saved in checkpoints, so that a resumed run is the
     undisturbed one; whatever is drawn at random is drawn from the generators given, which each batch seeds anew.
@@ -96,6 +96,11 @@ class SimCSE(nn.Module):
             problems.append(f"method {name}: has no symmetric form.")
         return problems
 
+    @classmethod
+    def models(cls, config: TrainConfig) -> Mapping[str, Any]:
+        """Provenance of other models that it reads, by the settings that name them: they decide the weights, too."""
+        return {}
+
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """What needs no gradient, before the batch: a teacher's view of it, say."""
 
@@ -112,6 +117,10 @@ class SimCSE(nn.Module):
         if config.encoders == 2 or config.same_mask == "replay":
             return [Pass(anchors), Pass(others, config.encoders - 1)]
         return [Pass([*anchors, *others])]
+
+    def pooled(self, model: SentenceModel, vectors: Tensor, sentences: Sequence[Ids], encoder: int) -> Tensor:
+        """What goes into the MLP, of sentences' pooled vectors (n, h) from an encoder."""
+        return vectors
 
     def loss(self, parts: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """The loss of all processes' vectors, a scalar.
@@ -140,3 +149,7 @@ class SimCSE(nn.Module):
 
     def updated(self, model: SentenceModel) -> None:
         """After an update of the weights."""
+
+    def prompt(self) -> Prompt:
+        """What is put around every sentence at test."""
+        return prompt_of(self.config)
