@@ -249,7 +249,7 @@ class TrainConfig:
         if self.method not in METHODS:
             problems.append(str(unknown("method", self.method, METHODS)))
         elif not problems and (self.method != "simcse" or self.method_settings):  # the plain one needs no torch here
-            problems = setting_problems(self.method, self.method_settings) + method_class(self.method).problems(self)
+            problems = setting_problems(self.method, self.method_settings) or method_class(self.method).problems(self)
         if any(not _is(n, Integral) or n < 1 for n in self.matryoshka):
             problems.append(f"matryoshka {self.matryoshka!r:.60}: expected whole numbers above 0, such as 64,128.")
         if problems:
@@ -352,7 +352,7 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
             problems += [f"--set {problem}" for problem in setting_problems(method, {name: text})]
         elif names[0] not in hints:
             other = named_field(name)
-            near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, "dropout"])
+            near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, *own, "dropout"])
             problems.append(f"--set {shown}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
         else:
             try:

@@ -72,8 +72,8 @@ def setting_problems(name: str, given: Mapping[str, Any]) -> list[str]:
         if others:
             problems.append(f"{key}: a setting of method {' and '.join(others)}; the method here is {name}.")
         else:
-            near = suggestion(key, list(own)) or f" Settings of {name}: {', '.join(own) or 'none'}."
-            problems.append(f"{key}: unknown setting of method {name}.{near}")
+            there = ", ".join(own) or "none"
+            problems.append(f"{key}: unknown setting of method {name}{suggestion(key, own)} Its settings: {there}.")
     if not problems and name != "simcse":
         try:
             method_class(name).Settings(**given)
