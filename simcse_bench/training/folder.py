@@ -56,6 +56,7 @@ class RunRecord(TypedDict):
     config: dict[str, Any]
     key: str  # job.key()
     model: dict[str, Any]
+    method_models: NotRequired[dict[str, Any]]  # that the method reads, by its settings' names
     data: RunData
     dev: dict[str, Any] | None
     steps: int
@@ -311,8 +312,18 @@ class RunFolder:
 def shown_config(config: TrainConfig) -> dict[str, Any]:
     """The settings without the machine's own paths."""
     paths = ("model", "train", "augmentation_file")
-    shown = {k: shown_name(getattr(config, k)) if getattr(config, k) else "" for k in paths}
+    shown: dict[str, Any] = {k: shown_name(getattr(config, k)) if getattr(config, k) else "" for k in paths}
+    if config.method_settings:
+        shown["method_settings"] = {k: _shown(v) for k, v in config.method_settings.items()}
     return config.decisive() | shown
+
+
+def _shown(value: Any) -> Any:
+    """A method's setting; where it names a model, as a report does: ``word-vectors:FILE``, say."""
+    if not isinstance(value, str) or not value:
+        return value
+    kind, colon, path = value.rpartition(":")
+    return kind + colon + shown_name(path)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from simcse_bench.progress import Say, silent
 from simcse_bench.training import augment
 from simcse_bench.training.config import TrainConfig, prompt_of
 from simcse_bench.training.folder import shown_config
+from simcse_bench.training.methods.known import method_class
 from simcse_bench.training.processes import Processes
 from simcse_bench.training.selection import Dev, read_dev
 from simcse_bench.training.tokenised import Tokenised, tokenise
@@ -102,6 +103,7 @@ class Job:
             "config": shown_config(self.config),
             "key": self.key(),
             "model": self.checkpoint.provenance(),
+            **({"method_models": self._models} if self._models else {}),
             "data": {
                 "name": self.corpus.name,
                 "origin": self.corpus.origin,
@@ -125,7 +127,15 @@ class Job:
         settings = self.config.decisive() | {"model": "", "train": ""}
         content = [settings, self.data.fingerprint, self.checkpoint.provenance()["files"],
                    self.dev.describe() if self.dev else None, processes or self.processes.count]  # fmt: skip
+        if self._models:
+            settings["method_settings"] |= dict.fromkeys(self._models, "")
+            content.append({name: {**model, "name": ""} for name, model in self._models.items()})
         return fingerprint(content)
+
+    @functools.cached_property
+    def _models(self) -> Mapping[str, Any]:
+        """What the method reads beside the checkpoint."""
+        return method_class(self.config.method).models(self.config)
 
     def notes(self) -> list[str]:
         """What a user should know of these settings."""

@@ -113,7 +113,10 @@ def train(
 
 def require_place(config: TrainConfig | None, out: Path) -> None:
     """UserError where a run would overwrite what it starts from, or what no run has written."""
-    starts = [] if config is None else [("model", config.model), ("augmentation_file", config.augmentation_file)]
+    starts: list[tuple[str, Any]] = []
+    if config is not None:
+        starts = [("model", config.model), ("augmentation_file", config.augmentation_file)]
+        starts += [(name, value) for name, value in config.method_settings.items() if isinstance(value, str)]
     for name, start in starts:
         # through links, too; os.path, for a Path raises for names that no file can have
         if start and os.path.exists(start) and out.exists() and out.samefile(start):  # noqa: PTH110

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -76,6 +76,7 @@ class SimCSE(nn.Module):
     several_processes: ClassVar[bool] = True
     cosine_only: ClassVar[bool] = False  # not with similarity dot
     texts: ClassVar[bool] = False  # ``begin`` needs the rows' texts
+    done: float = 0.0  # share of the run's updates that come before this one
 
     def __init__(self, config: TrainConfig, model: SentenceModel):
         super().__init__()
@@ -95,6 +96,11 @@ class SimCSE(nn.Module):
         if name != "simcse" and config.symmetric:
             problems.append(f"method {name}: has no symmetric form.")
         return problems
+
+    @classmethod
+    def models(cls, config: TrainConfig) -> Mapping[str, Any]:
+        """Provenance of other models that it reads, by the settings that name them: they decide the weights, too."""
+        return {}
 
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """What needs no gradient, before the batch: a teacher's view of it, say."""
