@@ -37,6 +37,9 @@ METHODS: Mapping[str, KnownMethod] = {
     "esimcse": KnownMethod(
         "ESimCSE", "Wu et al. 2022, Eq. 4 to 7", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
+    "simcse++": KnownMethod(
+        "SimCSE++", "Xu et al. 2023", "negatives without dropout; a loss between dimensions", "simcse_pp:SimCSEPlusPlus"
+    ),
 }
 
 
