@@ -9,4 +9,5 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``gs``       GS-InfoNCE: Gaussian noise as negatives
 - ``esimcse``  word repetition, and a momentum queue of negatives
 - ``simcse_pp``  SimCSE++: negatives without dropout, and a loss between dimensions
+- ``iscse``    IS-CSE: positives smoothed by their neighbours in a buffer
 """

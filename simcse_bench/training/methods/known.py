@@ -40,6 +40,9 @@ METHODS: Mapping[str, KnownMethod] = {
     "simcse++": KnownMethod(
         "SimCSE++", "Xu et al. 2023", "negatives without dropout; a loss between dimensions", "simcse_pp:SimCSEPlusPlus"
     ),
+    "iscse": KnownMethod(
+        "IS-CSE", "He et al. 2023", "a second loss, with positives smoothed by neighbours", "iscse:ISCSE"
+    ),
 }
 
 
