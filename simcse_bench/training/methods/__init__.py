@@ -10,4 +10,5 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``esimcse``  word repetition, and a momentum queue of negatives
 - ``simcse_pp``  SimCSE++: negatives without dropout, and a loss between dimensions
 - ``iscse``    IS-CSE: positives smoothed by their neighbours in a buffer
+- ``dclr``     DCLR: noise moved up the gradient, and no negatives that another model finds alike
 """

@@ -43,6 +43,7 @@ METHODS: Mapping[str, KnownMethod] = {
     "iscse": KnownMethod(
         "IS-CSE", "He et al. 2023", "a second loss, with positives smoothed by neighbours", "iscse:ISCSE"
     ),
+    "dclr": KnownMethod("DCLR", "Zhou et al. 2022", "noise as hard negatives; no false negatives", "dclr:DCLR"),
 }
 
 
