@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from processes import stop_at
-from steps import batch, refused, same, sentence_model, step
+from steps import STILL, batch, refused, same, sentence_model, step
 
 from simcse_bench.errors import UserError
 from simcse_bench.training.config import TrainConfig, read_config, with_settings
@@ -165,6 +166,20 @@ def test_cached_gradients_equal_plain_ones_or_are_refused(bert, name):
     for seed in range(2):
         rows = batch(8, 1, seed=seed)
         same(step(cached, rows), step(plain, rows), 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("cached", [False, True])
+def test_bfloat16_comes_near_float32(bert, name, cached):
+    cached = cached and method_class(name).cached_gradients
+    settings = {"method": name, "method_settings": OWN.get(name, {}), "batch_size": 8, "cached_gradients": cached}
+    half, full = (sentence_model(bert, dtype=d, **STILL, **settings) for d in ("bfloat16", "float32"))
+    for seed in range(3):
+        rows = batch(8, 1, seed=seed)
+        found = [step(model, rows) for model in (half, full)]
+        assert found[0][0].item() == pytest.approx(found[1][0].item(), abs=0.1)
+        flat = [torch.cat([g.float().flatten() for g in grads.values()]) for _, grads in found]
+        assert torch.cosine_similarity(*flat, dim=0) > 0.97
 
 
 # --- runs
