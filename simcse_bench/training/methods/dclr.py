@@ -98,7 +98,7 @@ class DCLR(SimCSE):
 def frozen(model: SentenceModel) -> TransformerEncoder:
     """The encoder as it is now, a copy, with its pooling alone."""
     return TransformerEncoder(
-        copy.deepcopy(model.encoders[0]).requires_grad_(False),
+        copy.deepcopy(model.encoders[0]),
         model.tokenizer,
         {"none": None},
         (model.config.pooling, "none"),

@@ -130,14 +130,18 @@ def test_only_positives_have_repeated_tokens(bert):
 
 
 def test_the_queue_grows_by_batches_and_is_cut_to_its_size(bert):
-    model = esimcse(bert, dropout=0.0, momentum=1.0)  # 8 rows, so 20 vectors; the slow encoder stays
+    model = esimcse(bert, dropout=0.0)  # 8 rows, so 20 vectors
     method, seen, lengths = model.method, [], []
+    with torch.no_grad():
+        for p in model.encoders[0].parameters():
+            p.mul_(1.1)
     assert method.queue.shape == (20, 32)
     for seed in range(4):
         lengths.append(int(method.filled))
         rows = batch(8, 1, seed=seed)
         step(model, rows)
-        seen.append(model.still([row[0] for row in rows]))
+        seen.append(model.still([row[0] for row in rows], 1))
+    assert not torch.allclose(seen[-1], model.still([row[0] for row in rows], 0), atol=1e-2)
     assert lengths == [0, 8, 16, 20]
     assert int(method.filled) == 20
     torch.testing.assert_close(method.queue, torch.cat(seen)[-20:], atol=1e-6, rtol=0)  # the newest last
