@@ -355,7 +355,7 @@ def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
             problems += [f"--set {problem}" for problem in setting_problems(method, {name: text})]
         elif names[0] not in hints:
             other = named_field(name)
-            near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, "dropout"])
+            near = f"; did you mean {other!r}?" if other else suggestion(name, [*hints, *own, "dropout"])
             problems.append(f"--set {shown}: unknown field {name!r}{near} `simcse-bench ls settings` lists them.")
         else:
             try:

@@ -155,6 +155,7 @@ class Run:
     def update(self) -> None:
         """One update of the weights: the losses of its batches, clipping, AdamW."""
         job, config, step = self.job, self.job.config, self.state.step
+        self.model.method.done = step / job.steps
         for part, number in enumerate(job.batches_of(step)):
             rows = job.rows(number)
             seed = _seed(config.seed, step, part, job.processes.rank)

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from steps import ALONE, CPU, STILL, batch, largest_difference, same, sentence_model, step
 from tiny import SPECIAL, WORDS, tiny_bert, write_tokenizer
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
@@ -19,11 +20,6 @@ from simcse_bench.training.gradients import backward, masked_copies
 from simcse_bench.training.model import load_model
 from simcse_bench.training.processes import Processes
 
-CPU = torch.device("cpu")
-CLS, SEP = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
-ALONE = Processes(0, 1, CPU)
-STILL = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
@@ -32,48 +28,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def sentence_model(folder, seed=1, **settings):
-    defaults = {"max_length": 32, "temperature": 0.2, "chunk_tokens": 32, "seed": seed}
-    config = TrainConfig(**(defaults | settings)).check()
-    torch.manual_seed(seed)  # of a language-model head that the checkpoint lacks
-    model, _ = load_model(checkpoints.resolve(str(folder), pooling="cls", head="none"), config, CPU)
-    return model
-
-
-def batch(n, columns, seed=0):
-    """Rows of token ids of 3 to 14 tokens."""
-    drawn = torch.Generator().manual_seed(seed)
-
-    def sentence():
-        length = int(torch.randint(1, 13, (), generator=drawn))
-        words = torch.randint(len(SPECIAL), len(SPECIAL + WORDS), (length,), generator=drawn)
-        return [CLS, *words.tolist(), SEP]
-
-    return [[sentence() for _ in range(columns)] for _ in range(n)]
-
-
-def step(model, rows, seed=7, scale=1.0):
-    """Loss and gradients by name, with the random state of the seed."""
-    model.zero_grad()
-    torch.manual_seed(seed)
-    loss = backward(model, rows, ALONE, seed, scale)
-    return loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def same(found, expected, tolerance):
-    """Loss and every gradient within the tolerance, relative to the largest number of the gradient."""
-    assert found[0].item() == pytest.approx(expected[0].item(), abs=tolerance)
-    assert found[1].keys() == expected[1].keys()
-    assert len(found[1]) > 20
-    for name, grad in expected[1].items():
-        largest = max(1.0, float(grad.abs().max()))
-        assert float((found[1][name] - grad).abs().max()) <= tolerance * largest, name
-
-
-def largest_difference(one, other):
-    return max(float((one[1][n] - other[1][n]).abs().max()) for n in one[1])
 
 
 def reference(folder, model, rows, pooling, negative_weight=1.0):

@@ -66,6 +66,29 @@ def test_two_processes_reach_the_weights_of_one(start, together, tmp_path):
     ]
 
 
+METHODS = {
+    "gs": {},
+    "esimcse": {"repetition": 0.0},  # which words are repeated is drawn by each process
+    "simcse++": {"dcl_weight": 1.0},
+    "iscse": {"buffer": 32, "smoothing_weight": 1.0},
+    "dclr": {"threshold": 0.5},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_reach_the_weights_of_one_by_another_method(start, together, tmp_path, method):
+    one, two, plain = (tmp_path / name for name in ("one", "two", "plain"))
+    common = SMALL | {"temperature": 0.5}  # without dropout positives are found anyway, and little changes at 0.05
+    settings = common | {"method": method} | METHODS[method]
+    finished(start(one, **settings), one)
+    ended(together(two, **settings), two)
+    assert_close(one, two)
+    finished(start(plain, **common), plain)
+    with pytest.raises(AssertionError):
+        assert_close(one, plain)
+
+
 @pytest.mark.slow
 def test_two_processes_are_stopped_and_resume(start, together, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"

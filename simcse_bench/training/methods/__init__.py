@@ -11,4 +11,7 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``promptbert``  PromptBERT: two templates, less their own vectors
 - ``rankcse``  RankCSE: the batch ranked alike by both views, and as teachers rank it
 - ``diffcse``  DiffCSE: tokens replaced by a generator are found with the sentence's vector
+- ``simcse_pp``  SimCSE++: negatives without dropout, and a loss between dimensions
+- ``iscse``    IS-CSE: positives smoothed by their neighbours in a buffer
+- ``dclr``     DCLR: noise moved up the gradient, and no negatives that another model finds alike
 """

@@ -48,6 +48,13 @@ METHODS: Mapping[str, KnownMethod] = {
         "a sentence's vector has to tell which of its tokens were replaced",
         "diffcse:DiffCSE",
     ),
+    "simcse++": KnownMethod(
+        "SimCSE++", "Xu et al. 2023", "negatives without dropout; a loss between dimensions", "simcse_pp:SimCSEPlusPlus"
+    ),
+    "iscse": KnownMethod(
+        "IS-CSE", "He et al. 2023", "a second loss, with positives smoothed by neighbours", "iscse:ISCSE"
+    ),
+    "dclr": KnownMethod("DCLR", "Zhou et al. 2022", "noise as hard negatives; no false negatives", "dclr:DCLR"),
 }
 
 
@@ -83,8 +90,8 @@ def setting_problems(name: str, given: Mapping[str, Any]) -> list[str]:
         if others:
             problems.append(f"{key}: a setting of method {' and '.join(others)}; the method here is {name}.")
         else:
-            near = suggestion(key, list(own)) or f" Settings of {name}: {', '.join(own) or 'none'}."
-            problems.append(f"{key}: unknown setting of method {name}.{near}")
+            there = ", ".join(own) or "none"
+            problems.append(f"{key}: unknown setting of method {name}{suggestion(key, own)} Its settings: {there}.")
     if not problems and name != "simcse":
         try:
             method_class(name).Settings(**given)

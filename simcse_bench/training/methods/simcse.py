@@ -76,6 +76,7 @@ class SimCSE(nn.Module):
     several_processes: ClassVar[bool] = True
     cosine_only: ClassVar[bool] = False  # not with similarity dot
     texts: ClassVar[bool] = False  # ``begin`` needs the rows' texts
+    done: float = 0.0  # share of the run's updates that come before this one
 
     def __init__(self, config: TrainConfig, model: SentenceModel):
         super().__init__()
