@@ -43,7 +43,21 @@ class Ablation:
 
 
 _WORDS = "word_deletion"
-_NEEDED: Mapping[str, Changes] = {}  # method -> what it needs besides
+_TEMPLATE = {"pooling": "mask", "template": 'This sentence of "{sentence}" means [MASK] .'}  # 8 tokens
+# preset -> method -> what it needs besides. A run of 20 updates fills no buffer of 1,024; its own start is the teacher
+_NEEDED: Mapping[str, Mapping[str, Changes]] = {
+    "paper": {
+        "promptbert": _TEMPLATE | {"max_length": 40},
+        "diffcse": {"mlp": "none", "method_settings": {"generator": "distilbert/distilbert-base-uncased"}},
+        "rankcse": {"method_settings": {"teacher": "voidism/diffcse-bert-base-uncased-sts"}},
+    },
+    "mini": {
+        "promptbert": _TEMPLATE | {"max_length": 32},
+        "diffcse": {"mlp": "none"},
+        "rankcse": {"method_settings": {"teacher": "mini"}},
+        "iscse": {"method_settings": {"buffer": 256}},
+    },
+}
 _ALL = (
     Ablation(
         "dropout",
@@ -224,8 +238,9 @@ _ALL = (
         "methods",
         "SimCSE's successors",
         UNSUP,
-        {name: {"method": name, **_NEEDED.get(name, {})} for name in METHODS},
+        {name: {"method": name, **_NEEDED["paper"].get(name, {})} for name in METHODS},
         "simcse",
+        by_preset={"mini": {name: {"method": name, **_NEEDED["mini"].get(name, {})} for name in METHODS}},
         published=PublishedColumn("simcse_successors_gains", "method", "gain", "gain over SimCSE reported", gains=True),
         findings=tuple(Finding(f"{m.title} beats SimCSE", name, "simcse") for name, m in METHODS.items() if m.changes),
         note="One base recipe, equal updates and selection for all. Each method has its paper's own settings, but not "
