@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,13 @@ from simcse_bench.errors import UserError, first_line, suggestion, unknown
 from simcse_bench.files import fingerprint, sha256, shown_name
 
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
-MAX_COLUMNS = 3  # sentence, positive, hard negative
+MAX_COLUMNS = 34  # sentence, positive, hard negatives
+_NEGATIVE = re.compile("hard|neg", re.IGNORECASE)  # how their columns' names begin
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows of one, two or three texts: sentence; sentence and positive; sentence, positive and hard negative.
+    """Rows of texts: sentence; sentence and positive; sentence, positive and hard negatives, each as many.
 
     ``rows()`` starts a fresh pass in constant memory. It gives empty fields as they are, and raises UserError after
     the last good row before a malformed one, with up to five problems.
@@ -54,13 +56,14 @@ def open_corpus(
     Args:
         train: a file (see ``TEXT_FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a
             name of ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
-        columns: names of one to three columns, in the order sentence, positive, hard negative. Without, all columns of
-            a file by position like SimCSE train.py, and all text columns of a Parquet file or a dataset.
+        columns: names in the order sentence, positive, hard negatives. Without, all columns of a file by position
+            like SimCSE train.py, and all text columns of a Parquet file or a dataset; more than three of them only
+            where their names say that they are hard negatives.
         max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
         split, revision: of a dataset on the Hub.
 
     Raises:
-        UserError: no such data, no rows, an unknown format or column, more than three columns.
+        UserError: no such data, no rows, an unknown format or column, too many columns.
     """
     if max_rows < 0:
         raise UserError(f"max_rows {max_rows}: expected a number of rows, or 0 for all.")
@@ -186,10 +189,12 @@ def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Seq
         if column in columns[:i]:
             raise UserError(f"{place}: column {column!r} is named twice.")
     chosen = columns or texts
-    if not 1 <= len(chosen) <= MAX_COLUMNS:
+    clear = columns or len(chosen) <= 3 or all(map(_NEGATIVE.match, chosen[2:]))
+    if not clear or not 1 <= len(chosen) <= MAX_COLUMNS:
         raise UserError(
-            f"{place}: {len(chosen)} text columns, expected 1 to {MAX_COLUMNS} (sentence, positive, hard negative). "
-            f"It has: {', '.join(names)}. Give --set columns=a,b (train) or --column a (encode, index)."
+            f"{place}: {len(chosen)} text columns, expected 1 to 3 (sentence, positive, hard negative), or up "
+            f"to {MAX_COLUMNS} where those behind are called negative_1, negative_2. It has: "
+            f"{', '.join(names):.300}. Give --set columns=a,b (train) or --column a (encode, index)."
         )
     return chosen
 

@@ -98,10 +98,28 @@ def test_max_rows_takes_the_first_and_reads_no_further(name, tmp_path):
 def test_more_than_three_columns(tmp_path):
     path = write(tmp_path / "a.csv", "a,b,c,d\n1,2,3,4\n")
     assert problems(str(path)) == (
-        f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative). It has: a, b, c, d. "
-        "Give --set columns=a,b (train) or --column a (encode, index).",
+        f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative), or up to 34 where those "
+        "behind are called negative_1, negative_2. It has: a, b, c, d. Give --set columns=a,b (train) or --column a "
+        "(encode, index).",
     )
     assert list(open_corpus(str(path), ["d"]).rows()) == [("4",)]
+    assert list(open_corpus(str(path), ["d", "a", "c", "b"]).rows()) == [("4", "1", "3", "2")]
+
+
+@pytest.mark.parametrize("names", ["s,p,hard_neg,hard_neg2", "s,p,negative_1,negative_2", "s,p,Neg0,neg1"])
+def test_several_hard_negatives_by_position(tmp_path, names):
+    path = write(tmp_path / "a.csv", f"{names}\na,b,c,d\n")
+    corpus = open_corpus(str(path))
+    assert corpus.columns == 4
+    assert list(corpus.rows()) == [("a", "b", "c", "d")]
+
+
+def test_columns_have_a_limit(tmp_path):
+    names = ["s", "p", *(f"neg{i}" for i in range(33))]
+    path = write(tmp_path / "a.csv", ",".join(names) + "\n" + ",".join("x" for _ in names) + "\n")
+    assert open_corpus(str(path), names[:34]).columns == 34
+    assert problems(str(path))[0].startswith(f"{path}: 35 text columns, expected 1 to 3")
+    assert problems(str(path), names)[0].startswith(f"{path}: 35 text columns, expected 1 to 3")
 
 
 def test_ragged_rows_are_named_by_file_and_line(tmp_path):

@@ -110,9 +110,9 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
     for i in range(len(rows)):
         scores = [torch.exp(a[i] @ p[j] / 0.2) for j in range(len(rows))]
         below = sum(scores)
-        if n:
+        for each in n:
             below = below + sum(
-                (negative_weight if i == j else 1) * torch.exp(a[i] @ n[0][j] / 0.2) for j in range(len(rows))
+                (negative_weight if i == j else 1) * torch.exp(a[i] @ each[j] / 0.2) for j in range(len(rows))
             )
         total = total - torch.log(scores[i] / below)
     loss = total / len(rows)
@@ -125,7 +125,7 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
 @pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
 @pytest.mark.parametrize("cached", [False, True])
 def test_gradients_equal_the_formula_on_transformers_own_model(bert, pooling, cached):
-    columns = PLAIN_POOLINGS.index(pooling) % 3 + 1
+    columns = PLAIN_POOLINGS.index(pooling) % 4 + 1
     model = sentence_model(bert, pooling=pooling, cached_gradients=cached, hard_negative_weight=2.0, **STILL)
     rows = batch(6, columns)
     assert len(model.chunks([s for row in rows for s in row])) > 1
@@ -163,7 +163,9 @@ def test_robertas_positions_count_as_with_token_ids(roberta, pooling):
     [
         (1, {}),
         (3, {"hard_negative_weight": 0.5, "symmetric": True}),
+        (5, {"hard_negative_weight": 2.0}),
         (2, {"similarity": "dot"}),
+        (2, {"false_negative_threshold": 0.5, "symmetric": True}),
         (1, {"mlm_weight": 0.1}),
         (3, {"mlm_weight": 0.5, "pooling": "mean"}),
         (1, {"same_mask": "replay"}),
@@ -435,6 +437,8 @@ CASES = {  # rows, columns, settings
     "symmetric": (16, 2, {"symmetric": True, "similarity": "dot"}),
     "hard": (15, 3, {"hard_negative_weight": 3.0}),
     "hard-symmetric": (8, 3, {"symmetric": True}),
+    "several-hard": (7, 5, {"hard_negative_weight": 0.5}),
+    "false-negatives": (9, 2, {"false_negative_threshold": 0.5}),
     "copy": (9, 1, {"same_mask": "copy"}),
 }
 

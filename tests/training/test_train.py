@@ -130,6 +130,28 @@ def test_the_loss_falls_on_what_can_be_learnt(train, tmp_path):
     assert record()["data"]["columns"] == 3
 
 
+def test_the_loss_falls_with_several_hard_negatives_a_row(train, tmp_path):
+    with (path := tmp_path / "several.csv").open("w", encoding="utf-8", newline="") as stream:
+        texts = sentences(40)
+        rows = [(s, " ".join(reversed(s.split())), *texts[10 + i :: 10]) for i, s in enumerate(texts[:10])]
+        csv.writer(stream).writerows([("s", "p", "neg1", "neg2", "neg3"), *rows])
+    settings = {
+        "batch_size": 10,
+        "max_steps": 40,
+        "learning_rate": 1e-3,
+        "pooling": "mean",
+        "mlp": "none",
+        "dropout": 0,
+    }
+    for cached in (False, True):
+        done = train(train=path, out=Path(f"runs/{cached}"), cached_gradients=cached, **settings)
+        assert done.code == 0, done.err
+    found = losses(Path("runs/False"))
+    assert found[40] < 0.5 * found[10]
+    assert losses(Path("runs/True")) == pytest.approx(found, abs=1e-3)
+    assert record(Path("runs/True"))["data"]["columns"] == 5
+
+
 def test_two_columns_without_an_mlp(train, tmp_path):
     done = train(train=table(tmp_path / "pairs.csv", 2), mlp="none")
     assert done.code == 0, done.err

@@ -94,6 +94,8 @@ class SimCSE(nn.Module):
             problems.append(f"method {name}: not with cached_gradients, which see no gradient but the vectors'.")
         if name != "simcse" and config.symmetric:
             problems.append(f"method {name}: has no symmetric form.")
+        if name != "simcse" and config.false_negative_threshold is not None:
+            problems.append(f"method {name}: takes all of a batch for negatives; not with false_negative_threshold.")
         return problems
 
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
@@ -124,11 +126,12 @@ class SimCSE(nn.Module):
         return contrastive_loss(
             parts[0],
             parts[1] if len(parts) > 1 else parts[0],  # same_mask copy: z2 = z1
-            parts[2] if len(parts) > 2 else None,
+            parts[2:],
             kind=config.similarity,
             temperature=config.temperature,
             hard_negative_weight=config.hard_negative_weight,
             symmetric=config.symmetric,
+            false_negative_threshold=config.false_negative_threshold,
         )
 
     def term(self, model: SentenceModel, rows: BatchRows, own: Sequence[Tensor], seed: int) -> Tensor | None:
