@@ -119,7 +119,9 @@ class TrainConfig:
     model: str = _set("bert-base-uncased", "encoder to start from: a folder or a Hub id")
     revision: str | None = _set(None, "its branch, tag or commit on the Hub")
     train: str = _set("wiki1m", "training text: a file (.txt .csv .tsv .jsonl .parquet), wiki1m, nli, or a Hub dataset")
-    columns: tuple[str, ...] = _set((), "text columns by name: sentence, positive, hard negatives; none: by position")
+    columns: tuple[str, ...] = _set(
+        (), "columns by name: sentence, positive, hard negatives; or sentence, sentence, score; none: by position"
+    )
     max_rows: int = _set(0, "only the first rows of the training text; 0: all")
     max_length: int = _set(32, "tokens per sentence in training; Table A.1")
 
@@ -186,6 +188,11 @@ class TrainConfig:
     def makes_positives(self) -> bool:
         """Whether the positives of one-column rows are made of text, by an objective or an augmentation."""
         return self.objective != "self" or self.augmentation != "none"
+
+    @property
+    def scored(self) -> bool:
+        """Whether it trains on pairs of sentences with scores."""
+        return self.method != "simcse" and method_class(self.method).scored
 
     def views(self, columns: int) -> int:
         """How often each sentence of a row is embedded: a lone one twice, to be its own positive, but not a copy."""

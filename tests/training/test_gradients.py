@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -54,11 +55,16 @@ def batch(n, columns, seed=0):
     return [[sentence() for _ in range(columns)] for _ in range(n)]
 
 
+def scores(model, n):
+    """Those of n pairs, with ties, where the method needs some."""
+    return (np.arange(n) * 7 % 5).astype(np.float32) if model.config.scored else None
+
+
 def step(model, rows, seed=7, scale=1.0):
     """Loss and gradients by name, with the random state of the seed."""
     model.zero_grad()
     torch.manual_seed(seed)
-    loss = backward(model, rows, ALONE, seed, scale)
+    loss = backward(model, rows, ALONE, seed, scale, scores=scores(model, len(rows)))
     return loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -440,6 +446,8 @@ CASES = {  # rows, columns, settings
     "several-hard": (7, 5, {"hard_negative_weight": 0.5}),
     "false-negatives": (9, 2, {"false_negative_threshold": 0.5}),
     "copy": (9, 1, {"same_mask": "copy"}),
+    "cosent": (13, 2, {"method": "cosent"}),
+    "angle": (7, 2, {"method": "angle", "method_settings": {"positive_score": 3.0}, "cached_gradients": True}),
 }
 
 SCRIPT = """
@@ -450,7 +458,7 @@ import torch
 torch.set_num_threads(1)
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.processes import average_gradients, join_processes
-from test_gradients import CASES, STILL, batch, sentence_model
+from test_gradients import CASES, STILL, batch, scores, sentence_model
 
 here = join_processes("cpu")
 assert (here.count, here.rank) == (2, int(os.environ["RANK"]))
@@ -458,7 +466,9 @@ assert here.any(here.rank == 1) and not here.any(False)
 for name, (n, columns, settings) in CASES.items():
     for how in ("exact", "simcse"):
         model = sentence_model({bert!r}, gather=how, **STILL, **settings)
-        loss = backward(model, batch(n, columns)[here.share(n)], here, 0)
+        gold = scores(model, n)
+        gold = None if gold is None else gold[here.share(n)]
+        loss = backward(model, batch(n, columns)[here.share(n)], here, 0, scores=gold)
         average_gradients(model.parameters(), here)
         grads = {{k: p.grad for k, p in model.named_parameters() if p.grad is not None}}
         save_file(grads | {{"loss": loss.reshape(1)}}, f"{{name}}-{{how}}-{{here.rank}}.safetensors")

@@ -8,4 +8,6 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``mixcse``   mixed negatives
 - ``gs``       GS-InfoNCE: Gaussian noise as negatives
 - ``esimcse``  word repetition, and a momentum queue of negatives
+- ``cosent``   CoSENT: pairs with scores, for their order
+- ``angle``    AnglE: CoSENT's loss of cosines and of angles in complex space
 """

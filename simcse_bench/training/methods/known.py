@@ -37,6 +37,10 @@ METHODS: Mapping[str, KnownMethod] = {
     "esimcse": KnownMethod(
         "ESimCSE", "Wu et al. 2022, Eq. 4 to 7", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
+    "cosent": KnownMethod(
+        "CoSENT", "Su 2022; Huang et al. 2024", "pairs with scores: cosines in the order of the scores", "cosent:CoSENT"
+    ),
+    "angle": KnownMethod("AnglE", "Li and Li 2023", "CoSENT's loss, also of angles in complex space", "angle:AnglE"),
 }
 
 

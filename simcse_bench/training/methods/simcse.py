@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simcse_bench.errors import UserError
@@ -76,6 +77,8 @@ class SimCSE(nn.Module):
     several_processes: ClassVar[bool] = True
     cosine_only: ClassVar[bool] = False  # not with similarity dot
     texts: ClassVar[bool] = False  # ``begin`` needs the rows' texts
+    scored: ClassVar[bool] = False  # rows are two sentences with a score, not a sentence with its positive
+    scores: Tensor  # with ``scored``, (n,): those of all processes' rows, there before ``begin``
 
     def __init__(self, config: TrainConfig, model: SentenceModel):
         super().__init__()
@@ -97,6 +100,11 @@ class SimCSE(nn.Module):
         if name != "simcse" and config.false_negative_threshold is not None:
             problems.append(f"method {name}: takes all of a batch for negatives; not with false_negative_threshold.")
         return problems
+
+    @classmethod
+    def score_problems(cls, config: TrainConfig, scores: NDArray[np.float32]) -> list[str]:
+        """With ``scored``, what of all rows' scores (rows,) this method cannot work with."""
+        return []
 
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """What needs no gradient, before the batch: a teacher's view of it, say."""
