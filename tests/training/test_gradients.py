@@ -110,22 +110,27 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
         one, two = pairs[pooling]
         z = torch.stack([(h[one][i, : len(s)] + h[two][i, : len(s)]).mean(0) / 2 for i, s in enumerate(texts)])
     z = z if mlp is None else mlp(z)
-    z = z / (z * z).sum(1, keepdim=True).sqrt()
-    a, p, *n = torch.split(z, len(rows))
-    total = 0
-    for i in range(len(rows)):
-        scores = [torch.exp(a[i] @ p[j] / 0.2) for j in range(len(rows))]
-        below = sum(scores)
-        for each in n:
-            below = below + sum(
-                (negative_weight if i == j else 1) * torch.exp(a[i] @ each[j] / 0.2) for j in range(len(rows))
-            )
-        total = total - torch.log(scores[i] / below)
-    loss = total / len(rows)
+    loss = sum(by_formula(z[:, :width], len(rows), negative_weight) for width in (z.shape[1], *model.config.matryoshka))
     loss.backward()
     grads = {f"encoders.0.{n}": x.grad.float() for n, x in plain.named_parameters() if x.grad is not None}
     grads |= {} if mlp is None else {f"mlp.{n}": x.grad.float() for n, x in mlp.named_parameters()}
     return loss, grads
+
+
+def by_formula(z, rows, negative_weight):
+    """The paper's loss of vectors (anchors, positives, hard negatives), one exponential after the other."""
+    z = z / (z * z).sum(1, keepdim=True).sqrt()
+    a, p, *n = torch.split(z, rows)
+    total = 0
+    for i in range(rows):
+        scores = [torch.exp(a[i] @ p[j] / 0.2) for j in range(rows)]
+        below = sum(scores)
+        for each in n:
+            below = below + sum(
+                (negative_weight if i == j else 1) * torch.exp(a[i] @ each[j] / 0.2) for j in range(rows)
+            )
+        total = total - torch.log(scores[i] / below)
+    return total / rows
 
 
 @pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
@@ -141,6 +146,23 @@ def test_gradients_equal_the_formula_on_transformers_own_model(bert, pooling, ca
 def test_gradients_without_an_mlp_equal_the_formula(bert):
     model, rows = sentence_model(bert, mlp="none", **STILL), batch(5, 2)
     same(step(model, rows), reference(bert, model, rows, "cls"), 1e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("mlp", ["none", "always"])
+@pytest.mark.parametrize("widths", [(8,), (16, 3, 31)])
+def test_matryoshka_adds_the_losses_of_the_first_values(bert, cached, mlp, widths):
+    settings = {"mlp": mlp, "hard_negative_weight": 2.0} | STILL
+    model, rows = sentence_model(bert, matryoshka=widths, cached_gradients=cached, **settings), batch(6, 3)
+    found = step(model, rows)
+    same(found, reference(bert, model, rows, "cls", 2.0), 5e-5)
+    assert largest_difference(found, step(sentence_model(bert, **settings), rows)) > 1e-3
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_matryoshka_needs_widths_below_the_vectors(bert, width):
+    with pytest.raises(UserError, match=rf"matryoshka {width}: tiny-bert's vectors have 32 values"):
+        sentence_model(bert, mlp="none", matryoshka=(8, width))
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +194,8 @@ def test_robertas_positions_count_as_with_token_ids(roberta, pooling):
         (5, {"hard_negative_weight": 2.0}),
         (2, {"similarity": "dot"}),
         (2, {"false_negative_threshold": 0.5, "symmetric": True}),
+        (3, {"matryoshka": (8, 16), "mlp": "none"}),
+        (1, {"matryoshka": (8,), "mlp": "always", "method": "gs", "pooling": "mean"}),
         (1, {"mlm_weight": 0.1}),
         (3, {"mlm_weight": 0.5, "pooling": "mean"}),
         (1, {"same_mask": "replay"}),
@@ -446,6 +470,7 @@ CASES = {  # rows, columns, settings
     "several-hard": (7, 5, {"hard_negative_weight": 0.5}),
     "false-negatives": (9, 2, {"false_negative_threshold": 0.5}),
     "copy": (9, 1, {"same_mask": "copy"}),
+    "matryoshka": (9, 2, {"matryoshka": (8, 16), "mlp": "none"}),
     "cosent": (13, 2, {"method": "cosent"}),
     "angle": (7, 2, {"method": "angle", "method_settings": {"positive_score": 3.0}, "cached_gradients": True}),
 }
