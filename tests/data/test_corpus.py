@@ -395,6 +395,7 @@ WRONG = {
 DAMAGED = {"train": "me/damaged"}
 ONLINE = {
     **OFFICIAL, "few": FEW, "whole": WHOLE, **WRONG,
+    "scored": WHOLE | {"columns": ["q", "a", "n"], "scored": True, "max_rows": 2},
     "null": {"train": "me/null", "max_rows": 5}, "damaged": DAMAGED, "damaged streamed": DAMAGED | {"max_rows": 5},
 }  # fmt: skip
 OFFLINE = {
@@ -471,6 +472,10 @@ def test_dataset_from_the_hub(online, offline):
 
 def test_null_and_other_types_in_a_streamed_dataset(online):
     assert online["null"][4] == [["x", ""], ["", "y"]]
+
+
+def test_scores_of_a_dataset(online):
+    assert online["scored"][3:5] == [2, [["q0", "a0", "0"], ["q1", "a1", "1"]]]
 
 
 def test_a_damaged_file_of_a_dataset(online):
