@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING as DEFAULTLESS
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -154,7 +155,8 @@ def list_ablations() -> Table:
 def list_settings() -> Table:
     """Every field of a training run with its default."""
     rows = [
-        [f.name, "none" if f.default in (None, ()) else str(f.default), f.metadata["help"]] for f in fields(TrainConfig)
+        [f.name, "none" if f.default in (None, (), DEFAULTLESS) else str(f.default), f.metadata["help"]]
+        for f in fields(TrainConfig)
     ]
     values = [
         (name, choices)

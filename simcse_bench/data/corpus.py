@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,16 @@ from simcse_bench.errors import UserError, first_line, suggestion, unknown
 from simcse_bench.files import fingerprint, sha256, shown_name
 
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
-MAX_COLUMNS = 3  # sentence, positive, hard negative
+MAX_COLUMNS = 34  # sentence, positive, hard negatives
+_NEGATIVE = re.compile("hard|neg", re.IGNORECASE)  # how their columns' names begin
+SCORES = ("score", "label", "similarity", "gold")  # names of a column of scores, in any case
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows of one, two or three texts: sentence; sentence and positive; sentence, positive and hard negative.
+    """Rows of texts: sentence; sentence and positive; sentence, positive and hard negatives, each as many.
+
+    Or ``scored``: two sentences, and their score, a number, as the last field.
 
     ``rows()`` starts a fresh pass in constant memory. It gives empty fields as they are, and raises UserError after
     the last good row before a malformed one, with up to five problems.
@@ -42,25 +47,35 @@ class Corpus:
     name: str
     origin: str
     fingerprint: str  # 16 hex digits: the content, and the columns and row limit where they restrict it
-    columns: int
+    columns: int  # sentences of a row
     rows: Callable[[], Iterator[TextRow]]
+    scored: bool = False
 
 
 def open_corpus(
-    train: str, columns: Sequence[str] = (), max_rows: int = 0, split: str = "train", revision: str | None = None
+    train: str,
+    columns: Sequence[str] = (),
+    max_rows: int = 0,
+    split: str = "train",
+    revision: str | None = None,
+    scored: bool | None = None,
 ) -> Corpus:
     """Open training data; nothing but the header and the first row is read, and the file's checksum taken.
 
     Args:
         train: a file (see ``TEXT_FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a
             name of ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
-        columns: names of one to three columns, in the order sentence, positive, hard negative. Without, all columns of
-            a file by position like SimCSE train.py, and all text columns of a Parquet file or a dataset.
+        columns: names in the order sentence, positive, hard negatives. Without, all columns of a file by position
+            like SimCSE train.py, and all text columns of a Parquet file or a dataset; more than three of them only
+            where their names say that they are hard negatives.
         max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
         split, revision: of a dataset on the Hub.
+        scored: the rows are two sentences and a score: the last of the ``columns``, else the one called as in
+            ``SCORES``, wherever it stands. False: such a column is refused; None: it is one as any other.
 
     Raises:
-        UserError: no such data, no rows, an unknown format or column, more than three columns.
+        UserError: no such data, no rows, an unknown format or column, too many columns, scores that are not there or
+            not wanted.
     """
     if max_rows < 0:
         raise UserError(f"max_rows {max_rows}: expected a number of rows, or 0 for all.")
@@ -68,16 +83,16 @@ def open_corpus(
         if revision is not None or split != "train":
             given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
             raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
-        return _file_corpus(Path(train), columns, max_rows, shown_name(train), "file")
+        return _file_corpus(Path(train), columns, max_rows, scored, shown_name(train), "file")
     names = [*NAMED, *bundled.TEXTS]
     if train in names and split != "train":
         raise UserError(f"split {split!r}: {train} has the split 'train' only.")
     if train in bundled.TEXTS:
-        return _file_corpus(bundled.text_file(train), columns, max_rows, train, "embedded")
+        return _file_corpus(bundled.text_file(train), columns, max_rows, scored, train, "embedded")
     if train in NAMED:
         path = hub.dataset_file(REPO, NAMED[train], revision or "main")
         origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
-        return _file_corpus(path, columns, max_rows, train, origin)
+        return _file_corpus(path, columns, max_rows, scored, train, origin)
     if os.path.isdir(train):  # noqa: PTH112
         raise UserError(f"{train}: is a folder, expected a file ({', '.join(TEXT_FORMATS)}).")
     name, _, config = train.partition(":")
@@ -88,7 +103,7 @@ def open_corpus(
             f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(TEXT_FORMATS)}), "
             f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
         )
-    return _hub_corpus(train, name, config or None, columns, max_rows, split, revision)
+    return _hub_corpus(train, name, config or None, columns, max_rows, scored, split, revision)
 
 
 def open_sentences(source: str, column: str | None = None) -> Corpus:
@@ -139,7 +154,9 @@ def require_text(sentences: Sequence[str]) -> None:
             )
 
 
-def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, origin: str) -> Corpus:
+def _file_corpus(
+    path: Path, columns: Sequence[str], max_rows: int, scored: bool | None, name: str, origin: str
+) -> Corpus:
     suffix = suffix_of(path.name)
     if suffix not in TEXT_FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
         known = "\n".join(f"  {s:<9} {text}" for s, text in TEXT_FORMATS.items())
@@ -147,13 +164,26 @@ def _file_corpus(path: Path, columns: Sequence[str], max_rows: int, name: str, o
     with file_errors(path):
         names, texts, rows = OPENERS[suffix](path)
         content = sha256(path)
-    chosen = _choose(str(path), names, texts, columns)
+    chosen = _choose(str(path), names, texts, columns, scored)
     restricted = chosen if list(chosen) != list(names) else ()
-    identity = fingerprint([[suffix, content, *restricted], max_rows])
-    corpus = Corpus(name, origin, identity, len(chosen), lambda: _check_rows(rows(chosen), max_rows))
+    identity = [[suffix, content, *restricted], max_rows]
+    corpus = _corpus(name, origin, identity, chosen, lambda: _check_rows(rows(chosen, bool(scored)), max_rows), scored)
     if next(corpus.rows(), None) is None:
         raise UserError(f"{path}: no rows; expected {TEXT_FORMATS[suffix]}.")
     return corpus
+
+
+def _corpus(
+    name: str,
+    origin: str,
+    identity: list[Any],
+    chosen: Sequence[str],
+    rows: Callable[[], Iterator[TextRow]],
+    scored: bool | None,
+) -> Corpus:
+    if scored:
+        return Corpus(name, origin, fingerprint([*identity, "scored"]), len(chosen) - 1, rows, True)
+    return Corpus(name, origin, fingerprint(identity), len(chosen), rows)
 
 
 def _check_rows(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRow]:
@@ -176,26 +206,53 @@ def _check_rows(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRo
         raise UserError(*problems)
 
 
-def _choose(place: str, names: Sequence[str], texts: Sequence[str], columns: Sequence[str]) -> Sequence[str]:
-    """The columns asked for, else all that hold text."""
+def _choose(
+    place: str, names: Sequence[str], texts: Sequence[str], columns: Sequence[str], scored: bool | None
+) -> Sequence[str]:
+    """The columns asked for, else all that hold text; for ``scored`` see ``open_corpus``."""
     for i, column in enumerate(columns):
         if column not in names:
             raise UserError(f"{place}: {unknown('column', column, names)}")
-        if column not in texts:
+        if column not in texts and not (scored and i == 2):
             raise UserError(f"{place}: column {column!r} holds no text. Those that do: {', '.join(texts) or 'none'}.")
         if column in columns[:i]:
             raise UserError(f"{place}: column {column!r} is named twice.")
+    scores = [name for known in SCORES for name in names if name.lower() == known]
+    if scored:
+        chosen = columns or [*(name for name in texts if name not in scores[:1]), *scores[:1]]
+        if len(chosen) != 3 or not (columns or scores):
+            raise UserError(
+                f"{place}: this method trains on two sentences and a score; expected two text columns and one called "
+                f"{', '.join(SCORES[:-1])} or {SCORES[-1]}. It has: {', '.join(names):.300}. Give --set columns=a,b,c, "
+                "the score's last."
+            )
+        return chosen
     chosen = columns or texts
-    if not 1 <= len(chosen) <= MAX_COLUMNS:
+    unwanted = [name for name in scores if name in chosen[2:] or (not columns and len(texts) > 1)]
+    if scored is False and unwanted:
         raise UserError(
-            f"{place}: {len(chosen)} text columns, expected 1 to {MAX_COLUMNS} (sentence, positive, hard negative). "
-            f"It has: {', '.join(names)}. Give --set columns=a,b (train) or --column a (encode, index)."
+            f"{place}: column {unwanted[0]!r} holds scores, for which this method has no use. Choose the columns of "
+            "text, --set columns=a,b, or a method for scored pairs, --set method=cosent."
+        )
+    clear = columns or len(chosen) <= 3 or all(map(_NEGATIVE.match, chosen[2:]))
+    if not clear or not 1 <= len(chosen) <= MAX_COLUMNS:
+        raise UserError(
+            f"{place}: {len(chosen)} text columns, expected 1 to 3 (sentence, positive, hard negative), or up "
+            f"to {MAX_COLUMNS} where those behind are called negative_1, negative_2. It has: "
+            f"{', '.join(names):.300}. Give --set columns=a,b (train) or --column a (encode, index)."
         )
     return chosen
 
 
 def _hub_corpus(
-    train: str, name: str, config: str | None, columns: Sequence[str], max_rows: int, split: str, revision: str | None
+    train: str,
+    name: str,
+    config: str | None,
+    columns: Sequence[str],
+    max_rows: int,
+    scored: bool | None,
+    split: str,
+    revision: str | None,
 ) -> Corpus:
     import datasets
 
@@ -218,19 +275,19 @@ def _hub_corpus(
     texts = [
         k for k, v in features.items() if isinstance(v, str | None) or TEXT_TYPE.match(str(getattr(v, "dtype", "")))
     ]
-    chosen = _choose(what, list(features), texts, columns)
+    chosen = _choose(what, list(features), texts, columns, scored)
 
     def rows() -> Iterator[TextRow | str]:
         with _dataset_errors(what):
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
             texts = (row for batch in batches for row in zip(*(batch[name] for name in chosen), strict=True))
             for number, row in enumerate(texts):
-                yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen)
+                yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen, bool(scored))
 
     # datasets' hash is the commit
-    identity = fingerprint([[name, builder.config.name, split, builder.hash, *chosen], max_rows])
+    identity = [[name, builder.config.name, split, builder.hash, *chosen], max_rows]
     origin = f"Hub dataset {name} at revision {builder.hash}"
-    return Corpus(train, origin, identity, len(chosen), lambda: _check_rows(rows(), max_rows))
+    return _corpus(train, origin, identity, chosen, lambda: _check_rows(rows(), max_rows), scored)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ ADVICE = {  # for a row with too many fields
 }
 MAX_LINE = 1 << 20  # bytes of a line, characters of a text: a tokenizer takes a gigabyte for ten times as many
 TOO_LONG = f"more than {MAX_LINE:,} bytes, expected a sentence a line. Does the file have line ends?"
-# what a format gives: the names of its columns, those that hold text, and rows of the chosen ones or a problem
-ReadRows = Callable[[Sequence[str]], Iterator[TextRow | str]]
+# what a format gives: the names of its columns, those that hold text, and rows of the chosen ones (with ``scored`` the
+# last of them is a number) or a problem
+ReadRows = Callable[[Sequence[str], bool], Iterator[TextRow | str]]
 Opened = tuple[Sequence[str], Sequence[str], ReadRows]
+_LARGEST_SCORE = 1e30  # scores are kept as float32
 TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string")  # Arrow's types of text
 
 
@@ -72,7 +75,7 @@ def _open_txt(path: Path) -> Opened:
     # differs from SimCSE: the datasets 1.2.1 of its first months (packaged text.py, splitlines) ended lines at form
     # feed, U+0085 and U+2028 too; since 2.0.0 the loader it calls does as here
     """
-    return ["text"], ["text"], lambda _: ((part,) for _, line in _lines(path) for part in line.split("\r"))
+    return ["text"], ["text"], lambda *_: ((part,) for _, line in _lines(path) for part in line.split("\r"))
 
 
 def _open_table(path: Path) -> Opened:
@@ -81,7 +84,7 @@ def _open_table(path: Path) -> Opened:
     read = _comma_rows if suffix_of(path.name) == ".csv" else _tab_rows
     header = next(read(path), (0, []))[1]
 
-    def rows(chosen: Sequence[str]) -> Iterator[TextRow | str]:
+    def rows(chosen: Sequence[str], scored: bool) -> Iterator[TextRow | str]:
         index = [header.index(c) for c in chosen]
         for number, fields in itertools.islice(read(path), 1, None):
             if fields in ([], [""]):  # a blank line
@@ -90,7 +93,8 @@ def _open_table(path: Path) -> Opened:
                 advice = f" {ADVICE[suffix_of(path.name)]}" if len(fields) > len(header) else ""
                 yield f"{path}:{number}: {len(fields)} fields, expected {len(header)} ({', '.join(header)}).{advice}"
             else:
-                yield tuple(fields[i] for i in index)
+                row = tuple(fields[i] for i in index)
+                yield _score_checked(f"{path}:{number}", row, chosen) if scored else row
 
     if not header:
         raise UserError(f"{path}: no header line; expected {TEXT_FORMATS[suffix_of(path.name)]}.")
@@ -139,11 +143,16 @@ def _open_jsonl(path: Path) -> Opened:
     place, first = next(objects(), (str(path), None))
     if not isinstance(first, dict):
         raise UserError(f"{place}: not a JSON object; expected {TEXT_FORMATS['.jsonl']}.")
-    return list(first), list(first), lambda chosen: (texts_of(where, row, chosen) for where, row in objects())
+    return (
+        list(first), list(first),
+        lambda chosen, scored: (texts_of(where, row, chosen, scored) for where, row in objects()),
+    )  # fmt: skip
 
 
-def texts_of(place: str, row: Any, chosen: Sequence[str]) -> TextRow | str:
+def texts_of(place: str, row: Any, chosen: Sequence[str], scored: bool) -> TextRow | str:
     """The chosen fields of a row, null as empty; else what is wrong with it."""
+    if isinstance(row, dict) and scored and _is_number(row.get(chosen[-1])):
+        row = row | {chosen[-1]: str(row[chosen[-1]])}
     if not isinstance(row, dict):
         return f"{place}: not a JSON object; expected one a line."
     for column in chosen:
@@ -154,17 +163,35 @@ def texts_of(place: str, row: Any, chosen: Sequence[str]) -> TextRow | str:
             return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: --set columns=a,b."
         if re.search("[\ud800-\udfff]", row[column] or ""):
             return f"{place}: {column!r} is not valid unicode (half a surrogate pair)."
-    return tuple(row[column] or "" for column in chosen)
+    texts = tuple(row[column] or "" for column in chosen)
+    return _score_checked(place, texts, chosen) if scored else texts
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
+
+
+def _score_checked(place: str, row: TextRow, chosen: Sequence[str]) -> TextRow | str:
+    """The row, where its last field is a number or empty; else what is wrong with it."""
+    try:
+        fine = not row[-1].strip() or abs(float(row[-1])) < _LARGEST_SCORE  # NaN is not
+    except ValueError:
+        fine = False
+    return row if fine else f"{place}: {chosen[-1]!r} is {row[-1]!r:.60}, expected a number, the score of the pair."
 
 
 def _open_parquet(path: Path) -> Opened:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    def rows(chosen: Sequence[str]) -> Iterator[TextRow | str]:
+    def rows(chosen: Sequence[str], scored: bool) -> Iterator[TextRow | str]:
         with file_errors(path), pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024, columns=list(chosen)):
-                fields = (batch.column(name).to_pylist() for name in chosen)
-                yield from (tuple(text or "" for text in row) for row in zip(*fields, strict=True))
+            batches = table.iter_batches(batch_size=1024, columns=list(chosen))
+            fields = (zip(*(batch.column(name).to_pylist() for name in chosen), strict=True) for batch in batches)
+            for number, row in enumerate(itertools.chain.from_iterable(fields), 1):
+                if scored:
+                    yield texts_of(f"{path}, row {number}", dict(zip(chosen, row, strict=True)), chosen, scored)
+                else:
+                    yield tuple(text or "" for text in row)
 
     with pq.ParquetFile(path) as table:
         schema = table.schema_arrow

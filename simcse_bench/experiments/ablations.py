@@ -43,6 +43,7 @@ class Ablation:
 
 
 _WORDS = "word_deletion"
+_UNSUPERVISED = {name: method for name, method in METHODS.items() if not method.scored}
 _TEMPLATE = {"pooling": "mask", "template": 'This sentence of "{sentence}" means [MASK] .'}  # 8 tokens
 # preset -> method -> what it needs besides. A run of 20 updates fills no buffer of 1,024; its own start is the teacher
 _NEEDED: Mapping[str, Mapping[str, Changes]] = {
@@ -238,11 +239,13 @@ _ALL = (
         "methods",
         "SimCSE's successors",
         UNSUP,
-        {name: {"method": name, **_NEEDED["paper"].get(name, {})} for name in METHODS},
+        {name: {"method": name, **_NEEDED["paper"].get(name, {})} for name in _UNSUPERVISED},
         "simcse",
-        by_preset={"mini": {name: {"method": name, **_NEEDED["mini"].get(name, {})} for name in METHODS}},
+        by_preset={"mini": {name: {"method": name, **_NEEDED["mini"].get(name, {})} for name in _UNSUPERVISED}},
         published=PublishedColumn("simcse_successors_gains", "method", "gain", "gain over SimCSE reported", gains=True),
-        findings=tuple(Finding(f"{m.title} beats SimCSE", name, "simcse") for name, m in METHODS.items() if m.changes),
+        findings=tuple(
+            Finding(f"{m.title} beats SimCSE", name, "simcse") for name, m in _UNSUPERVISED.items() if m.changes
+        ),
         note="One base recipe, equal updates and selection for all. Each method has its paper's own settings, but not "
         "its paper's learning rate, batch size, dropout or epochs: --set ARM:field=value sets them for one.",
         costs=True,

@@ -77,8 +77,8 @@ def check_inputs(sweep: Sweep) -> Identities:
     test = _test_fingerprint(sweep)
 
     @functools.cache
-    def text(train: str, columns: tuple[str, ...], max_rows: int) -> str:
-        return open_corpus(train, columns, max_rows).fingerprint
+    def text(train: str, columns: tuple[str, ...], max_rows: int, scored: bool) -> str:
+        return open_corpus(train, columns, max_rows, scored=scored).fingerprint
 
     @functools.cache
     def weights(model: str, revision: str | None) -> Any:
@@ -88,7 +88,7 @@ def check_inputs(sweep: Sweep) -> Identities:
 
     def identity(config: TrainConfig) -> dict[str, Any]:
         return {
-            "text": text(config.train, tuple(config.columns), config.max_rows),
+            "text": text(config.train, tuple(config.columns), config.max_rows, config.scored),
             "weights": weights(config.model, config.revision),
             "dev": dev,
             "test": test,

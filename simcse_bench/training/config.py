@@ -119,7 +119,9 @@ class TrainConfig:
     model: str = _set("bert-base-uncased", "encoder to start from: a folder or a Hub id")
     revision: str | None = _set(None, "its branch, tag or commit on the Hub")
     train: str = _set("wiki1m", "training text: a file (.txt .csv .tsv .jsonl .parquet), wiki1m, nli, or a Hub dataset")
-    columns: tuple[str, ...] = _set((), "text columns by name: sentence, positive, hard negative; none: by position")
+    columns: tuple[str, ...] = _set(
+        (), "columns by name: sentence, positive, hard negatives; or sentence, sentence, score; none: by position"
+    )
     max_rows: int = _set(0, "only the first rows of the training text; 0: all")
     max_length: int = _set(32, "tokens per sentence in training; Table A.1")
 
@@ -142,8 +144,11 @@ class TrainConfig:
 
     similarity: str = _set("cosine", "cosine / temperature, or dot (plain dot product; Table D.1)")
     temperature: float = _set(0.05, "of the cosine; Table D.1")
-    hard_negative_weight: float = _set(1.0, "α of Eq. 8, for a row's own hard negative (SimCSE's flag is ln α)")
+    hard_negative_weight: float = _set(1.0, "α of Eq. 8, for a row's own hard negatives (SimCSE's flag is ln α)")
     symmetric: bool = _set(False, "also positive -> anchor, both directions averaged; SimCSE: one direction")
+    false_negative_threshold: float | None = _set(
+        None, "rows whose sentences have a cosine above this are not each other's negatives; none: all are"
+    )
     gather: str = _set("exact", "several processes: exact gradients, or simcse (own slice only, 1/processes of them)")
     hidden_dropout: float | None = _set(None, "overrides the checkpoint's hidden_dropout_prob; Table 3")
     attention_dropout: float | None = _set(None, "overrides the checkpoint's attention_probs_dropout_prob; Table 3")
@@ -183,6 +188,11 @@ class TrainConfig:
     def makes_positives(self) -> bool:
         """Whether the positives of one-column rows are made of text, by an objective or an augmentation."""
         return self.objective != "self" or self.augmentation != "none"
+
+    @property
+    def scored(self) -> bool:
+        """Whether it trains on pairs of sentences with scores."""
+        return METHODS[self.method].scored
 
     def views(self, columns: int) -> int:
         """How often each sentence of a row is embedded: a lone one twice, to be its own positive, but not a copy."""
@@ -230,7 +240,7 @@ class TrainConfig:
         problems += [
             f"{name} {getattr(self, name)!r:.60}: expected {wanted}."
             for name, (wanted, valid) in _RANGES.items()
-            if not valid(getattr(self, name)) and not (getattr(self, name) is None and name.endswith("dropout"))
+            if not valid(getattr(self, name)) and not (getattr(self, name) is None and name in _OPTIONAL)
         ]
         if self.pooling in POOLERS and self.pooling not in POOLINGS:
             pooling, _ = POOLERS[self.pooling]
@@ -249,19 +259,25 @@ class TrainConfig:
             problems.append("pooling mask: needs a template with the mask token in it.")
         if self.lora_rank and self.mlm_weight:
             problems.append("mlm_weight: not with lora_rank; the language model's head would stay as it is.")
+        widths = self.matryoshka
+        if any(not _is(n, Integral) or n < 1 for n in widths) or len(set(widths)) < len(widths):
+            problems.append(f"matryoshka {widths!r:.60}: expected different whole numbers above 0, such as 64,128.")
+        if widths and self.mlp == "train_only":
+            problems.append(
+                "matryoshka: with mlp train_only the first values learned would be the MLP's, which is "
+                "dropped at test; set mlp none or always."
+            )
         if self.method not in METHODS:
             problems.append(str(unknown("method", self.method, METHODS)))
         elif not problems and (self.method != "simcse" or self.method_settings):  # the plain one needs no torch here
             problems = setting_problems(self.method, self.method_settings) or method_class(self.method).problems(self)
-        if any(not _is(n, Integral) or n < 1 for n in self.matryoshka):
-            problems.append(f"matryoshka {self.matryoshka!r:.60}: expected whole numbers above 0, such as 64,128.")
         if problems:
             raise UserError(*problems)
         return self
 
 
 # fields that came after runs and trials that people have
-_LATER = ("method", "method_settings", "matryoshka")
+_LATER = ("method", "method_settings", "matryoshka", "false_negative_threshold")
 _Range = tuple[str, Callable[[Any], bool]]  # what is expected, and whether a value is that
 _MOST_ROWS = 2**31 - 1  # of rows, updates or tokens: more than any run can have
 _LARGEST = 3.4e38  # of float32, in which the weights are
@@ -296,6 +312,7 @@ _RANGES: Mapping[str, _Range] = {
     "seed": _whole(0, high=2**32 - 1),
     "temperature": _real(0, _LARGEST, below=True),
     "hard_negative_weight": _real(0, _LARGEST, below=True),  # α: its logarithm is added
+    "false_negative_threshold": _real(0, 1),
     "hidden_dropout": _real(0, 0.999),
     "attention_dropout": _real(0, 0.999),
     "mlm_weight": _real(0, _LARGEST),
@@ -308,6 +325,8 @@ _RANGES: Mapping[str, _Range] = {
     "eval_every": _whole(0),
     "track_geometry": _whole(0),
 }
+
+_OPTIONAL = ("false_negative_threshold", "hidden_dropout", "attention_dropout")  # of them, those that may be None
 
 
 def prompt_of(config: TrainConfig) -> Prompt:

@@ -46,7 +46,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
     facts = [
         ("start", f"{job.checkpoint.name}, {trained / 1e6:.1f} million weights trained"),
-        ("data", f"{job.corpus.name}: {len(job.data):,} rows of {job.corpus.columns} column(s), {_counted(job)}"),
+        ("data", f"{job.corpus.name}: {len(job.data):,} rows of {_columns(job)}, {_counted(job)}"),
         ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
         ("dev scores", _evaluations(job)),
@@ -58,6 +58,10 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
         ("time", f"{shown}; dev scores not counted"),
     ]
     return facts + [("note", note) for note in job.notes()], job.steps * each
+
+
+def _columns(job: Job) -> str:
+    return "two sentences and a score" if job.corpus.scored else f"{job.corpus.columns} column(s)"
 
 
 def _counted(job: Job) -> str:

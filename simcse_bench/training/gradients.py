@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simcse_bench.models.prompts import Ids
@@ -25,6 +26,7 @@ def backward(
     scale: float = 1.0,
     common: int = 0,
     texts: Sequence[str] = (),
+    scores: NDArray[np.float32] | None = None,
 ) -> Tensor:
     """Add the gradients of ``scale`` times the loss of a batch to the parameters; gives the loss, a scalar.
 
@@ -41,12 +43,15 @@ def backward(
         scale: of the gradients: 1 / accumulation, and the loss scale of float16.
         common: seed of what all processes draw alike: a method's noise.
         texts: of the rows, where the method needs them.
+        scores: of the rows, where they are scored pairs.
     """
     config, method = model.config, model.method
 
     def everywhere(part: Tensor) -> Tensor:
         return gather(part, config.gather, processes)
 
+    if scores is not None:
+        method.scores = everywhere(torch.from_numpy(scores).to(model.device)[:, None])[:, 0]
     method.begin(model, rows, texts, everywhere)
     passes = method.passes(rows, np.random.default_rng(seed))
     batch = _Batch(model, rows, everywhere, common, seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simcse_bench.data.corpus import Corpus, open_corpus
 from simcse_bench.data.senteval import ANYWHERE, DataSource
@@ -81,6 +82,10 @@ class Job:
     def rows(self, batch: int) -> list[tuple[list[int], ...]]:
         """This process's token ids of a batch of the run: every epoch has an order of its own."""
         return [self.data.row(i) for i in self._numbers(batch)]
+
+    def scores(self, batch: int) -> NDArray[np.float32] | None:
+        """The same rows' scores."""
+        return None if self.data.scores is None else self.data.scores[self._numbers(batch)]
 
     def texts(self, batch: int) -> list[str]:
         """The same rows' first texts."""
@@ -181,7 +186,7 @@ def prepare_job(
             f"batch_size {config.batch_size}: with {processes.count} processes expected at least 2 for each."
         )
     checkpoint = checkpoints.resolve(config.model, config.revision, config.pooling, "none")
-    corpus = open_corpus(config.train, config.columns, config.max_rows)
+    corpus = open_corpus(config.train, config.columns, config.max_rows, scored=config.scored)
     if corpus.columns > 1 and (config.makes_positives or config.same_mask != "no"):
         which = (
             "same_mask" if config.same_mask != "no" else "objective" if config.objective != "self" else "augmentation"
@@ -202,6 +207,10 @@ def prepare_job(
     processes.wait()
     if not processes.main:
         data = _tokenised(config, checkpoint, corpus, str(processes.device), say)
+    if data.scores is not None:
+        problems = method_class(config.method).score_problems(config, data.scores)
+        if problems:
+            raise UserError(*problems)
     job = Job(config, checkpoint, corpus, data, dev, processes)
     if job.batches == 0:
         raise UserError(
@@ -262,6 +271,7 @@ def _tokenised(config: TrainConfig, checkpoint: Checkpoint, corpus: Corpus, devi
         cache_dir(),
         progress,
         prompt,
+        corpus.scored,
     )
 
 

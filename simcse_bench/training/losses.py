@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,12 +31,13 @@ def similarity(left: Tensor, right: Tensor, kind: str = "cosine", temperature: f
 def contrastive_loss(
     anchors: Tensor,
     positives: Tensor,
-    negatives: Tensor | None = None,
+    negatives: Tensor | Sequence[Tensor] = (),
     *,
     kind: str = "cosine",
     temperature: float = 0.05,
     hard_negative_weight: float = 1.0,
     symmetric: bool = False,
+    false_negative_threshold: float | None = None,
 ) -> Tensor:
     """Mean cross-entropy of finding each anchor's own positive among the batch; a scalar.
 
@@ -44,22 +46,38 @@ def contrastive_loss(
 
     Args:
         anchors, positives: (n, d).
-        negatives: (n, d), row i made for anchor i.
+        negatives: (n, d) each, one or several; row i made for anchor i.
         kind, temperature: see ``similarity``.
-        hard_negative_weight: α of Eq. 8, on the exponential of anchor i with its own hard negative; its logarithm is
-            added to that logit. SimCSE's ``--hard_negative_weight`` is ln α: its 0 is our 1.
+        hard_negative_weight: α of Eq. 8, on the exponential of anchor i with each of its own hard negatives; its
+            logarithm is added to that logit. SimCSE's ``--hard_negative_weight`` is ln α: its 0 is our 1.
         symmetric: average with the loss whose queries are the positives and whose candidates are the anchors
             (hard negatives stay with the anchors). # differs from the paper: an option, off by default
+        false_negative_threshold: see ``false_negatives``, which are left out of the denominator; hard negatives all
+            stay: what contradicts a sentence contradicts its like. # differs from the paper: an option, off by default
     """
     logits = similarity(anchors, positives, kind, temperature)  # (n, n)
     labels = torch.arange(len(anchors), device=logits.device)
+    if false_negative_threshold is not None:
+        logits = logits.masked_fill(false_negatives(anchors, false_negative_threshold), -torch.inf)
+    several = (negatives,) if isinstance(negatives, Tensor) else negatives
     forth = logits
-    if negatives is not None:
-        hard = similarity(anchors, negatives, kind, temperature)  # (n, n)
-        hard = hard + math.log(hard_negative_weight) * torch.eye(len(anchors), device=hard.device)
-        forth = torch.cat([logits, hard], 1)  # (n, 2n)
+    if several:
+        own = math.log(hard_negative_weight) * torch.eye(len(anchors), device=logits.device)
+        hard = [similarity(anchors, each, kind, temperature) + own for each in several]
+        forth = torch.cat([logits, *hard], 1)  # (n, n + kn)
     loss = F.cross_entropy(forth, labels)
     return (loss + F.cross_entropy(logits.T, labels)) / 2 if symmetric else loss
+
+
+@torch.no_grad()
+def false_negatives(anchors: Tensor, threshold: float) -> Tensor:
+    """(n, n): pairs of rows whose anchors' cosine is above the threshold; never a row with itself.
+
+    What one of them is paired with is no negative of the other. After DCLR (Zhou et al. 2022), which gives a negative
+    the weight 0 where a second, fixed model's cosine of it is above a threshold (official simcse/models.py, 681 to
+    705). # differs from the paper: the model that is trained decides, by the anchors alone
+    """
+    return (similarity(anchors, anchors, "cosine", 1.0) > threshold).fill_diagonal_(False)
 
 
 def mask_tokens(

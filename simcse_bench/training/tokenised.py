@@ -7,8 +7,8 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from simcse_bench.models.prompts import NO_PROMPT, Prompt, tokenize
 
 TOKENS_SCHEMA = 2  # 2: lines of a text file end at a lone carriage return, too
 BATCH_ROWS = 1000  # rows tokenised at a time
-_TOKEN, _OFFSET = np.dtype("<i4"), np.dtype("<i8")
+_TOKEN, _OFFSET, _SCORE = np.dtype("<i4"), np.dtype("<i8"), np.dtype("<f4")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Tokenised:
     tokens: NDArray[np.int32]  # (tokens,), memory-mapped
     offsets: NDArray[np.int64]  # (rows * columns + 1,): sentence s has tokens[offsets[s]:offsets[s + 1]]
     counts: Mapping[str, int]
-    fingerprint: str  # 16 hex digits over tokens and offsets
+    fingerprint: str  # 16 hex digits over tokens and offsets, and scores where there are any
+    scores: NDArray[np.float32] | None = None  # (rows,), memory-mapped
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.columns
@@ -63,13 +64,14 @@ def tokenise(
     cache: Path,
     progress: Callable[[int], None] | None = None,
     prompt: Prompt = NO_PROMPT,
+    scored: bool = False,
 ) -> Tokenised:
     """Tokenise rows into ``<cache>/tokens/<key>``, or take what is there: then neither rows nor tokenizer are touched.
 
-    Rows with an empty sentence are dropped and counted. A folder that is damaged is made again.
+    Rows with an empty field are dropped and counted. A folder that is damaged is made again.
 
     Args:
-        rows: of ``columns`` texts each; read once, in constant memory.
+        rows: of ``columns`` texts each, and with ``scored`` a number behind them; read once, in constant memory.
         columns: sentences of a row.
         tokenizer: of transformers.
         max_length: most tokens of a sentence, special tokens included; longer ones are truncated and counted.
@@ -77,12 +79,13 @@ def tokenise(
         cache: the cache folder, see ``files.cache_dir``.
         progress: told the number of rows read so far.
         prompt: around every sentence.
+        scored: the rows have scores, which are kept beside the tokens.
 
     Raises:
         UserError: whatever reading the rows raises, no row left, a cache folder that cannot be written.
     """
     folder = cache / "tokens" / key
-    there = _load(folder, columns)
+    there = _load(folder, columns, scored)
     if there is not None:
         return there
     special = tokenizer.num_special_tokens_to_add()
@@ -92,26 +95,26 @@ def tokenise(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
     try:
-        _write(rows, columns, tokenizer, max_length, temporary, cache, progress, prompt)
+        _write(rows, columns, tokenizer, max_length, temporary, cache, progress, prompt, scored)
         with _writing(cache):
-            return _moved(temporary, folder, columns)
+            return _moved(temporary, folder, columns, scored)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _moved(temporary: Path, folder: Path, columns: int) -> Tokenised:
+def _moved(temporary: Path, folder: Path, columns: int, scored: bool) -> Tokenised:
     """Move the folder into place. Another process that was faster made the same: then its folder stays."""
     for attempt in (1, 2):
         try:
             temporary.rename(folder)
             break
         except OSError:
-            if _load(folder, columns) is not None:
+            if _load(folder, columns, scored) is not None:
                 break
             if attempt == 2:
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # damaged
-    whole = _load(folder, columns)
+    whole = _load(folder, columns, scored)
     if whole is None:
         raise OSError(f"{folder} was changed while it was written")
     return whole
@@ -126,19 +129,28 @@ def _write(
     cache: Path,
     progress: Callable[[int], None] | None,
     prompt: Prompt,
+    scored: bool,
 ) -> None:
     counts = {"rows": 0, "empty": 0, "truncated": 0, "tokens": 0}
     read = 0
     remaining = iter(rows)
-    with _Hashed(folder / "tokens.bin", cache) as tokens, _Hashed(folder / "offsets.bin", cache) as offsets:
+    with ExitStack() as stack:
+        files = [stack.enter_context(_Hashed(folder / f"{name}.bin", cache)) for name in _files(scored)]
+        tokens, offsets, *scores = files
         offsets.write(np.zeros(1, _OFFSET))
         while batch := list(itertools.islice(remaining, BATCH_ROWS)):
-            lists, truncated = _encode(batch, columns, tokenizer, max_length, prompt)
+            # differs from SimCSE: train.py makes a sentence of a missing field, " "; a row with one is dropped
+            full = [row for row in batch if all(text.strip() for text in row)]
+            if any(len(row) != columns + scored for row in full):
+                raise ValueError(f"expected rows of {columns} sentences{' and a score' * scored}")
+            lists, truncated = _encode([t for row in full for t in row[:columns]], tokenizer, max_length, prompt)
             lengths = np.array([len(ids) for ids in lists], dtype=_OFFSET)
             tokens.write(np.fromiter(itertools.chain.from_iterable(lists), dtype=_TOKEN))
             offsets.write((counts["tokens"] + np.cumsum(lengths)).astype(_OFFSET))
-            counts["rows"] += len(lists) // columns
-            counts["empty"] += len(batch) - len(lists) // columns
+            for file in scores:
+                file.write(np.array([float(row[-1]) for row in full], dtype=_SCORE))
+            counts["rows"] += len(full)
+            counts["empty"] += len(batch) - len(full)
             counts["truncated"] += truncated
             counts["tokens"] += int(lengths.sum())
             read += len(batch)
@@ -146,24 +158,17 @@ def _write(
                 progress(read)
     if not counts["rows"]:
         raise UserError(
-            f"no row left to train on: {counts['empty']} of {read} rows have an empty sentence. Check the data and "
-            "the columns chosen."
+            f"no row left to train on: {counts['empty']} of {read} rows have an empty sentence{' or score' * scored}. "
+            "Check the data and the columns chosen."
         )
-    fingerprint = _fingerprint(tokens.sha, offsets.sha)
+    fingerprint = _fingerprint(*(file.sha for file in files))
     meta = {"schema": TOKENS_SCHEMA, "columns": columns, "counts": counts, "fingerprint": fingerprint}
     with _writing(cache):
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _encode(
-    batch: Sequence[TextRow], columns: int, tokenizer: Any, max_length: int, prompt: Prompt
-) -> tuple[list[list[int]], int]:
-    """Token ids of the sentences of all rows without an empty one, row by row; how many of these are truncated."""
-    # differs from SimCSE: train.py makes a sentence of a missing field, " "; a row with an empty sentence is dropped
-    full = [row for row in batch if all(text.strip() for text in row)]
-    if any(len(row) != columns for row in full):
-        raise ValueError(f"expected rows of {columns} sentences")
-    texts = [text for row in full for text in row]
+def _encode(texts: list[str], tokenizer: Any, max_length: int, prompt: Prompt) -> tuple[list[list[int]], int]:
+    """Token ids of the texts, and how many of these are truncated."""
     if not texts:
         return [], 0
     if prompt != NO_PROMPT:
@@ -201,11 +206,15 @@ class _Hashed:
         self.sha.update(array.data)
 
 
-def _fingerprint(tokens: Any, offsets: Any) -> str:
-    return fingerprint(tokens.digest() + offsets.digest())
+def _files(scored: bool) -> list[str]:
+    return ["tokens", "offsets", *["scores"] * scored]
 
 
-def _load(folder: Path, columns: int) -> Tokenised | None:
+def _fingerprint(*hashes: Any) -> str:
+    return fingerprint(b"".join(each.digest() for each in hashes))
+
+
+def _load(folder: Path, columns: int, scored: bool) -> Tokenised | None:
     """What is in the folder; None where it is missing, cut off or changed."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -214,9 +223,10 @@ def _load(folder: Path, columns: int) -> Tokenised | None:
         counts = {name: int(meta["counts"][name]) for name in ("rows", "empty", "truncated", "tokens")}
         tokens = _mapped(folder / "tokens.bin", _TOKEN, counts["tokens"])
         offsets = _mapped(folder / "offsets.bin", _OFFSET, counts["rows"] * columns + 1)
-        if meta["fingerprint"] != _fingerprint(*(_sha(folder / f"{name}.bin") for name in ("tokens", "offsets"))):
+        scores = _mapped(folder / "scores.bin", _SCORE, counts["rows"]) if scored else None
+        if meta["fingerprint"] != _fingerprint(*(_sha(folder / f"{name}.bin") for name in _files(scored))):
             return None
-        return Tokenised(columns, tokens, offsets, counts, meta["fingerprint"])
+        return Tokenised(columns, tokens, offsets, counts, meta["fingerprint"], scores)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

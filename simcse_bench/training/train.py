@@ -163,7 +163,9 @@ class Run:
             scale = float(self.scaler.get_scale()) / config.accumulation
             common = _seed(config.seed, step, part) % 2**63
             texts = job.texts(number) if self.model.method.texts else ()
-            loss = backward(self.model, rows, job.processes, seed % 2**63, scale, common, texts)
+            loss = backward(
+                self.model, rows, job.processes, seed % 2**63, scale, common, texts, job.scores(number)
+            )  # fmt: skip
             views = config.views(len(rows[0]))
             self.state.sentences += views * len(rows) * len(rows[0])
             self.state.tokens += views * sum(len(s) for row in rows for s in row)

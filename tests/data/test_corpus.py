@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,10 +99,107 @@ def test_max_rows_takes_the_first_and_reads_no_further(name, tmp_path):
 def test_more_than_three_columns(tmp_path):
     path = write(tmp_path / "a.csv", "a,b,c,d\n1,2,3,4\n")
     assert problems(str(path)) == (
-        f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative). It has: a, b, c, d. "
-        "Give --set columns=a,b (train) or --column a (encode, index).",
+        f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative), or up to 34 where those "
+        "behind are called negative_1, negative_2. It has: a, b, c, d. Give --set columns=a,b (train) or --column a "
+        "(encode, index).",
     )
     assert list(open_corpus(str(path), ["d"]).rows()) == [("4",)]
+    assert list(open_corpus(str(path), ["d", "a", "c", "b"]).rows()) == [("4", "1", "3", "2")]
+
+
+@pytest.mark.parametrize("names", ["s,p,hard_neg,hard_neg2", "s,p,negative_1,negative_2", "s,p,Neg0,neg1"])
+def test_several_hard_negatives_by_position(tmp_path, names):
+    path = write(tmp_path / "a.csv", f"{names}\na,b,c,d\n")
+    corpus = open_corpus(str(path))
+    assert corpus.columns == 4
+    assert list(corpus.rows()) == [("a", "b", "c", "d")]
+
+
+def test_columns_have_a_limit(tmp_path):
+    names = ["s", "p", *(f"neg{i}" for i in range(33))]
+    path = write(tmp_path / "a.csv", ",".join(names) + "\n" + ",".join("x" for _ in names) + "\n")
+    assert open_corpus(str(path), names[:34]).columns == 34
+    assert problems(str(path))[0].startswith(f"{path}: 35 text columns, expected 1 to 3")
+    assert problems(str(path), names)[0].startswith(f"{path}: 35 text columns, expected 1 to 3")
+
+
+SCORED = {
+    "a.csv": 'Score,s0,s1\n3.8,"one, two",x\n,a,b\n 0 ,p,q\n',
+    "a.tsv": "s0\tgold\ts1\none, two\t3.8\tx\na\t\tb\np\t 0 \tq\n",
+    "a.jsonl": '{"s0": "one, two", "s1": "x", "similarity": 3.8}\n{"s0": "a", "s1": "b", "similarity": null}\n'
+    '{"s0": "p", "s1": "q", "similarity": " 0 "}\n',
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_column_of_scores_is_found_by_its_name(tmp_path, name):
+    path = write(tmp_path / name, SCORED[name])
+    corpus = open_corpus(str(path), scored=True)
+    assert (corpus.columns, corpus.scored) == (2, True)
+    assert list(corpus.rows()) == [("one, two", "x", "3.8"), ("a", "b", ""), ("p", "q", " 0 ")]
+    assert list(open_corpus(str(path), scored=True, max_rows=1).rows()) == [("one, two", "x", "3.8")]
+
+
+@pytest.mark.parametrize("scores", [[3.8, None, 1.0], ["3.8", None, "1.0"], [Decimal("3.8"), None, Decimal("1.0")]])
+def test_scores_of_a_parquet_file_are_numbers_or_text(tmp_path, scores):
+    path = parquet(tmp_path / "a.parquet", a=["one", "two", ""], label=scores, b=["x", "y", "z"], n=[1, 2, 3])
+    expected = [("one", "x", "3.8"), ("two", "y", ""), ("", "z", "1.0")]
+    assert list(open_corpus(str(path), scored=True).rows()) == expected
+    assert list(open_corpus(str(path), ["b", "a", "n"], scored=True).rows())[1] == ("y", "two", "2")
+
+
+def test_the_column_of_scores_can_be_named(tmp_path):
+    path = write(tmp_path / "a.csv", "score,a,b,grade\n1,x,y,7\n2,z,w,8\n")
+    assert list(open_corpus(str(path), ["b", "a", "grade"], scored=True).rows()) == [("y", "x", "7"), ("w", "z", "8")]
+    assert list(open_corpus(str(path), ["a", "b", "score"], scored=True).rows()) == [("x", "y", "1"), ("z", "w", "2")]
+    said = (
+        "this method trains on two sentences and a score; expected two text columns and one called score, label, "
+        "similarity or gold. It has: score, a, b, grade. Give --set columns=a,b,c, the score's last."
+    )
+    assert problems(str(path), scored=True) == (f"{path}: {said}",)
+    assert problems(str(path), ["a", "b"], scored=True) == (f"{path}: {said}",)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_rows_without_scores_are_refused_where_scores_are_needed(tmp_path, name):
+    path = write(tmp_path / name, "a,b,c\nx,y,z\n")
+    assert "this method trains on two sentences and a score" in problems(str(path), scored=True)[0]
+
+
+def test_scores_that_are_no_numbers_are_named_by_line(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,score\nx,y,1\n\nx,y,high\nx,y,nan\nx,y,inf\nx,y,1e31\nx,y,2\n")
+    assert problems(str(path), scored=True) == tuple(
+        f"{path}:{line}: 'score' is '{text}', expected a number, the score of the pair."
+        for line, text in ((4, "high"), (5, "nan"), (6, "inf"), (7, "1e31"))
+    )
+    lines = ['{"a": "x", "b": "y", "label": 1}', "", '{"a": "x", "b": "y", "label": true}', '{"a": "x", "b": 2, "label": 1}',
+             '{"a": "x", "b": "y", "label": NaN}', '{"a": "x", "b": "y"}']  # fmt: skip
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    found = problems(str(path), scored=True)
+    assert found[0].startswith(f"{path}:3: 'label' is bool, expected text")
+    assert found[1].startswith(f"{path}:4: 'b' is int, expected text")
+    assert found[2] == f"{path}:5: 'label' is 'nan', expected a number, the score of the pair."
+    assert found[3] == f"{path}:6: no 'label'; expected a, b, label."
+    path = parquet(tmp_path / "a.parquet", a=["x", "x"], b=["y", "y"], score=["1", "one"])
+    assert problems(str(path), scored=True) == (
+        f"{path}, row 2: 'score' is 'one', expected a number, the score of the pair.",
+    )
+
+
+def test_scores_are_refused_where_they_are_of_no_use(tmp_path):
+    table = write(tmp_path / "a.csv", "a,b,Label\nx,y,1\n")
+    numbers = parquet(tmp_path / "a.parquet", a=["x"], b=["y"], Label=[1])
+    for path in (table, numbers):
+        assert problems(str(path), scored=False) == (
+            f"{path}: column 'Label' holds scores, for which this method has no use. Choose the columns of text, "
+            "--set columns=a,b, or a method for scored pairs, --set method=cosent.",
+        )
+        assert list(open_corpus(str(path), ["b", "a"], scored=False).rows()) == [("y", "x")]
+    assert "column 'Label' holds scores" in problems(str(table), ["a", "b", "Label"], scored=False)[0]
+    assert list(open_corpus(str(table), ["a", "Label"], scored=False).rows()) == [("x", "1")]
+    assert list(open_corpus(str(table)).rows()) == [("x", "y", "1")]  # as a column of any other text
+    one = parquet(tmp_path / "one.parquet", text=["x"], label=[1])
+    assert list(open_corpus(str(one), scored=False).rows()) == [("x",)]
 
 
 def test_ragged_rows_are_named_by_file_and_line(tmp_path):
@@ -239,6 +337,12 @@ def test_fingerprint_tells_content_format_columns_and_limit_apart(tmp_path):
     others.append(open_corpus(str(write(tmp_path / "a.txt", path.read_bytes()))).fingerprint)
     others.append(open_corpus(str(write(tmp_path / "b.csv", "a,b\n1,2\n3,5\n"))).fingerprint)
     assert len({base, *others}) == 7
+    path = write(tmp_path / "c.csv", "a,b,score\n1,2,3\n")
+    three = open_corpus(str(path)).fingerprint, open_corpus(str(path), scored=True).fingerprint
+    assert len(set(three)) == 2
+    assert (
+        open_corpus(str(path), ["a", "b"], scored=False).fingerprint == open_corpus(str(path), ["a", "b"]).fingerprint
+    )
 
 
 def test_importing_loads_no_torch():
@@ -291,6 +395,7 @@ WRONG = {
 DAMAGED = {"train": "me/damaged"}
 ONLINE = {
     **OFFICIAL, "few": FEW, "whole": WHOLE, **WRONG,
+    "scored": WHOLE | {"columns": ["q", "a", "n"], "scored": True, "max_rows": 2},
     "null": {"train": "me/null", "max_rows": 5}, "damaged": DAMAGED, "damaged streamed": DAMAGED | {"max_rows": 5},
 }  # fmt: skip
 OFFLINE = {
@@ -367,6 +472,10 @@ def test_dataset_from_the_hub(online, offline):
 
 def test_null_and_other_types_in_a_streamed_dataset(online):
     assert online["null"][4] == [["x", ""], ["", "y"]]
+
+
+def test_scores_of_a_dataset(online):
+    assert online["scored"][3:5] == [2, [["q0", "a0", "0"], ["q1", "a1", "1"]]]
 
 
 def test_a_damaged_file_of_a_dataset(online):

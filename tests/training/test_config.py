@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -131,6 +132,7 @@ LIMITS = {  # field: values that are possible, values that are not
     "seed": (["0", "4294967295"], ["-1", "4294967296"]),
     "temperature": (["0.001"], ["0", "-0.05", "nan"]),
     "hard_negative_weight": (["0.5"], ["0", "-1", "inf"]),
+    "false_negative_threshold": (["0", "0.9", "1"], ["-0.1", "1.1", "nan", "inf"]),
     "hidden_dropout": (["0", "0.99"], ["1", "-0.1", "nan", "0.999999"]),
     "attention_dropout": (["0", "0.99"], ["1", "-0.1", "nan", "0.999999"]),
     "mlm_weight": (["0"], ["-1", "nan"]),
@@ -156,7 +158,7 @@ def test_numbers_have_their_limits(name):
         assert "expected" in found
 
 
-NUMBERS = [f.name for f in dataclasses.fields(TrainConfig) if "int" in f.type or "float" in f.type]
+NUMBERS = [f.name for f in dataclasses.fields(TrainConfig) if re.match("int|float", f.type)]
 ODD = ["", " ", "-0", "1e308", "-1e308", "1e-308", "5e-324", "inf", "-inf", "nan", "1e400", "0x10", "1_000", "٣", "1,5", "²",
        "1e", "None", "none", "true", "0.999999", "1e5", "1" * 5000, "10" + "0" * 19, str(2**31), str(2**63), str(2**64)]  # fmt: skip
 
@@ -198,8 +200,23 @@ def test_a_field_of_another_type_is_refused(name):
 
 
 def test_every_number_has_a_limit():
-    numbers = {f.name for f in dataclasses.fields(TrainConfig) if "int" in f.type or "float" in f.type}
-    assert numbers == set(LIMITS)
+    assert set(NUMBERS) == set(LIMITS)
+
+
+def test_matryoshkas_widths():
+    assert with_settings(TrainConfig(), ["matryoshka=64,128", "mlp=none"]).matryoshka == (64, 128)
+    for text in ("0", "-1", "64,64"):
+        (found,) = problems(f"matryoshka={text}", "mlp=always")
+        assert "expected different whole numbers above 0" in found
+    assert problems("matryoshka=64.5") == ("--set matryoshka=64.5: expected a whole number.",)
+
+
+def test_matryoshka_needs_vectors_that_are_there_at_test():
+    message = (
+        "matryoshka: with mlp train_only the first values learned would be the MLP's, which is dropped at test; "
+        "set mlp none or always."
+    )
+    assert problems("matryoshka=64") == (message,)
 
 
 @pytest.mark.parametrize(

@@ -58,28 +58,33 @@ def reference(folder, model, rows, pooling, negative_weight=1.0):
         one, two = pairs[pooling]
         z = torch.stack([(h[one][i, : len(s)] + h[two][i, : len(s)]).mean(0) / 2 for i, s in enumerate(texts)])
     z = z if mlp is None else mlp(z)
-    z = z / (z * z).sum(1, keepdim=True).sqrt()
-    a, p, *n = torch.split(z, len(rows))
-    total = 0
-    for i in range(len(rows)):
-        scores = [torch.exp(a[i] @ p[j] / 0.2) for j in range(len(rows))]
-        below = sum(scores)
-        if n:
-            below = below + sum(
-                (negative_weight if i == j else 1) * torch.exp(a[i] @ n[0][j] / 0.2) for j in range(len(rows))
-            )
-        total = total - torch.log(scores[i] / below)
-    loss = total / len(rows)
+    loss = sum(by_formula(z[:, :width], len(rows), negative_weight) for width in (z.shape[1], *model.config.matryoshka))
     loss.backward()
     grads = {f"encoders.0.{n}": x.grad.float() for n, x in plain.named_parameters() if x.grad is not None}
     grads |= {} if mlp is None else {f"mlp.{n}": x.grad.float() for n, x in mlp.named_parameters()}
     return loss, grads
 
 
+def by_formula(z, rows, negative_weight):
+    """The paper's loss of vectors (anchors, positives, hard negatives), one exponential after the other."""
+    z = z / (z * z).sum(1, keepdim=True).sqrt()
+    a, p, *n = torch.split(z, rows)
+    total = 0
+    for i in range(rows):
+        scores = [torch.exp(a[i] @ p[j] / 0.2) for j in range(rows)]
+        below = sum(scores)
+        for each in n:
+            below = below + sum(
+                (negative_weight if i == j else 1) * torch.exp(a[i] @ each[j] / 0.2) for j in range(rows)
+            )
+        total = total - torch.log(scores[i] / below)
+    return total / rows
+
+
 @pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
 @pytest.mark.parametrize("cached", [False, True])
 def test_gradients_equal_the_formula_on_transformers_own_model(bert, pooling, cached):
-    columns = PLAIN_POOLINGS.index(pooling) % 3 + 1
+    columns = PLAIN_POOLINGS.index(pooling) % 4 + 1
     model = sentence_model(bert, pooling=pooling, cached_gradients=cached, hard_negative_weight=2.0, **STILL)
     rows = batch(6, columns)
     assert len(model.chunks([s for row in rows for s in row])) > 1
@@ -89,6 +94,23 @@ def test_gradients_equal_the_formula_on_transformers_own_model(bert, pooling, ca
 def test_gradients_without_an_mlp_equal_the_formula(bert):
     model, rows = sentence_model(bert, mlp="none", **STILL), batch(5, 2)
     same(step(model, rows), reference(bert, model, rows, "cls"), 1e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("mlp", ["none", "always"])
+@pytest.mark.parametrize("widths", [(8,), (16, 3, 31)])
+def test_matryoshka_adds_the_losses_of_the_first_values(bert, cached, mlp, widths):
+    settings = {"mlp": mlp, "hard_negative_weight": 2.0} | STILL
+    model, rows = sentence_model(bert, matryoshka=widths, cached_gradients=cached, **settings), batch(6, 3)
+    found = step(model, rows)
+    same(found, reference(bert, model, rows, "cls", 2.0), 5e-5)
+    assert largest_difference(found, step(sentence_model(bert, **settings), rows)) > 1e-3
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_matryoshka_needs_widths_below_the_vectors(bert, width):
+    with pytest.raises(UserError, match=rf"matryoshka {width}: tiny-bert's vectors have 32 values"):
+        sentence_model(bert, mlp="none", matryoshka=(8, width))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +139,11 @@ def test_robertas_positions_count_as_with_token_ids(roberta, pooling):
     [
         (1, {}),
         (3, {"hard_negative_weight": 0.5, "symmetric": True}),
+        (5, {"hard_negative_weight": 2.0}),
         (2, {"similarity": "dot"}),
+        (2, {"false_negative_threshold": 0.5, "symmetric": True}),
+        (3, {"matryoshka": (8, 16), "mlp": "none"}),
+        (1, {"matryoshka": (8,), "mlp": "always", "method": "gs", "pooling": "mean"}),
         (1, {"mlm_weight": 0.1}),
         (3, {"mlm_weight": 0.5, "pooling": "mean"}),
         (1, {"same_mask": "replay"}),
@@ -389,7 +415,12 @@ CASES = {  # rows, columns, settings
     "symmetric": (16, 2, {"symmetric": True, "similarity": "dot"}),
     "hard": (15, 3, {"hard_negative_weight": 3.0}),
     "hard-symmetric": (8, 3, {"symmetric": True}),
+    "several-hard": (7, 5, {"hard_negative_weight": 0.5}),
+    "false-negatives": (9, 2, {"false_negative_threshold": 0.5}),
     "copy": (9, 1, {"same_mask": "copy"}),
+    "matryoshka": (9, 2, {"matryoshka": (8, 16), "mlp": "none"}),
+    "cosent": (13, 2, {"method": "cosent"}),
+    "angle": (7, 2, {"method": "angle", "method_settings": {"positive_score": 3.0}, "cached_gradients": True}),
 }
 
 SCRIPT = """
@@ -400,7 +431,7 @@ import torch
 torch.set_num_threads(1)
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.processes import average_gradients, join_processes
-from test_gradients import CASES, STILL, batch, sentence_model
+from test_gradients import CASES, STILL, batch, scores, sentence_model
 
 here = join_processes("cpu")
 assert (here.count, here.rank) == (2, int(os.environ["RANK"]))
@@ -408,7 +439,9 @@ assert here.any(here.rank == 1) and not here.any(False)
 for name, (n, columns, settings) in CASES.items():
     for how in ("exact", "simcse"):
         model = sentence_model({bert!r}, gather=how, **STILL, **settings)
-        loss = backward(model, batch(n, columns)[here.share(n)], here, 0)
+        gold = scores(model, n)
+        gold = None if gold is None else gold[here.share(n)]
+        loss = backward(model, batch(n, columns)[here.share(n)], here, 0, scores=gold)
         average_gradients(model.parameters(), here)
         grads = {{k: p.grad for k, p in model.named_parameters() if p.grad is not None}}
         save_file(grads | {{"loss": loss.reshape(1)}}, f"{{name}}-{{how}}-{{here.rank}}.safetensors")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.losses import IGNORED, contrastive_loss, mask_tokens, similarity
+from simcse_bench.training.losses import IGNORED, contrastive_loss, false_negatives, mask_tokens, similarity
 
 
 def logit(u, v, kind, temperature):
@@ -15,18 +15,23 @@ def logit(u, v, kind, temperature):
     return dot / (sum(a * a for a in u).sqrt() * sum(b * b for b in v).sqrt()) / temperature
 
 
-def by_formula(anchors, positives, negatives, kind, temperature, alpha, symmetric):
+def by_formula(anchors, positives, negatives, kind, temperature, alpha, symmetric, threshold=None):
     """Eq. 4, 5 and 8, one exponential after the other."""
     n, losses, back = len(anchors), [], []
+
+    def alike(i, j):
+        return threshold is not None and i != j and logit(anchors[i], anchors[j], "cosine", 1.0) > threshold
+
     for i in range(n):
         bottom = 0.0
         for j in range(n):
-            bottom = bottom + torch.exp(logit(anchors[i], positives[j], kind, temperature))
-            if negatives is not None:
+            if not alike(i, j):
+                bottom = bottom + torch.exp(logit(anchors[i], positives[j], kind, temperature))
+            for each in negatives:
                 weight = alpha if i == j else 1.0
-                bottom = bottom + weight * torch.exp(logit(anchors[i], negatives[j], kind, temperature))
+                bottom = bottom + weight * torch.exp(logit(anchors[i], each[j], kind, temperature))
         losses.append(torch.log(bottom) - logit(anchors[i], positives[i], kind, temperature))
-        others = sum(torch.exp(logit(anchors[j], positives[i], kind, temperature)) for j in range(n))
+        others = sum(torch.exp(logit(anchors[j], positives[i], kind, temperature)) for j in range(n) if not alike(i, j))
         back.append(torch.log(others) - logit(anchors[i], positives[i], kind, temperature))
     forth = sum(losses) / n
     return (forth + sum(back) / n) / 2 if symmetric else forth
@@ -67,16 +72,60 @@ def test_the_dot_product_has_no_temperature_and_keeps_the_lengths():
         similarity(left, right, "cosin")
 
 
+def test_several_hard_negatives_a_row_by_hand():
+    a, p = torch.eye(2), torch.eye(2)
+    first, second = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    # anchor 0: positives 1, 0; negatives 3 * e^1, e^1 and 3 * e^0, e^1. anchor 1: 0, 1; e^0, 3 * e^0 and e^1, 3 * e^0
+    one = math.log(math.e + 1 + 3 * math.e + math.e + 3 + math.e) - 1
+    two = math.log(1 + math.e + 1 + 3 + math.e + 3) - 1
+    found = contrastive_loss(a, p, [first, second], temperature=1.0, hard_negative_weight=3.0)
+    assert found.item() == pytest.approx((one + two) / 2, abs=1e-6)
+    assert contrastive_loss(a, p, [first]).item() == contrastive_loss(a, p, first).item()
+    assert contrastive_loss(a, p, []).item() == contrastive_loss(a, p).item()
+
+
+def test_false_negatives_by_hand():
+    a = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])  # cosines 0.8 (0, 1), 0.6 (1, 2), 0 (0, 2)
+    alike = [[False, True, False], [True, False, False], [False, False, False]]
+    assert false_negatives(a, 0.7).tolist() == alike
+    assert false_negatives(3 * a, 0.7).tolist() == alike
+    # row 0: its own at 1, row 2 at 0; row 1: its own at 1, row 2 at 0.6; row 2: its own, then 0 and 0.6
+    rows = math.log(1 + math.exp(-1)), math.log(1 + math.exp(-0.4)), math.log(1 + math.exp(-1) + math.exp(-0.4))
+    found = contrastive_loss(a, a, temperature=1.0, false_negative_threshold=0.7)
+    assert found.item() == pytest.approx(sum(rows) / 3, abs=1e-6)
+
+
+def test_false_negatives_are_decided_without_a_gradient_and_a_threshold_of_one_leaves_out_none():
+    a, p, n = views(6, 3)
+    left_out = false_negatives(a, 0.3)
+    assert not left_out.requires_grad
+    assert 0 < int(left_out.sum()) < 30
+    for more in ((), (n,)):
+        plain = contrastive_loss(a, p, *more, symmetric=True)
+        assert contrastive_loss(a, p, *more, symmetric=True, false_negative_threshold=1.0).item() == plain.item()
+        assert contrastive_loss(a, p, *more, symmetric=True, false_negative_threshold=0.3).item() < plain.item()
+
+
+def test_where_all_others_are_alike_nothing_is_left_to_learn():
+    same = torch.ones(3, 4).requires_grad_()
+    loss = contrastive_loss(same, same + torch.eye(3, 4), false_negative_threshold=0.9)
+    loss.backward()
+    assert loss.item() == 0
+    assert not same.grad.any()
+
+
 @pytest.mark.parametrize("kind", ["cosine", "dot"])
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("columns,alpha", [(2, 1.0), (3, 1.0), (3, 2.5), (3, 0.1)])
-def test_loss_and_gradients_equal_the_formula(kind, symmetric, columns, alpha):
+@pytest.mark.parametrize("columns,alpha", [(2, 1.0), (3, 1.0), (3, 2.5), (3, 0.1), (4, 1.0), (4, 2.5), (6, 0.3)])
+@pytest.mark.parametrize("threshold", [None, 0.3])
+def test_loss_and_gradients_equal_the_formula(kind, symmetric, columns, alpha, threshold):
     ours, theirs = views(5, columns), views(5, columns)
-    pad = [None] * (3 - columns)
+    assert threshold is None or 0 < int(false_negatives(ours[0], threshold).sum()) < 20
     found = contrastive_loss(
-        *ours, *pad, kind=kind, temperature=0.2, hard_negative_weight=alpha, symmetric=symmetric
+        *ours[:2], ours[2:], kind=kind, temperature=0.2, hard_negative_weight=alpha, symmetric=symmetric,
+        false_negative_threshold=threshold,
     )  # fmt: skip
-    expected = by_formula(*theirs, *pad, kind, 0.2, alpha, symmetric)
+    expected = by_formula(*theirs[:2], theirs[2:], kind, 0.2, alpha, symmetric, threshold)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     found.backward()
     expected.backward()
@@ -88,7 +137,7 @@ def test_loss_and_gradients_equal_the_formula(kind, symmetric, columns, alpha):
 def test_one_row_alone_has_only_its_hard_negative():
     a, p, n = views(1, 3)
     assert contrastive_loss(a, p).item() == pytest.approx(0, abs=1e-6)
-    expected = by_formula(a, p, n, "cosine", 0.5, 2.0, False).item()
+    expected = by_formula(a, p, [n], "cosine", 0.5, 2.0, False).item()
     assert contrastive_loss(a, p, n, temperature=0.5, hard_negative_weight=2.0).item() == pytest.approx(
         expected, rel=1e-5
     )

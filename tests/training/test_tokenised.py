@@ -71,6 +71,33 @@ def test_empty_rows_are_dropped_and_counted(tokenizer, tmp_path):
     assert names(tmp_path) == ["k1"]
 
 
+def test_scores_stand_beside_the_tokens(tokenizer, tmp_path):
+    gold = [i % 51 / 10 for i in range(len(PAIRS))]
+    rows = [(*pair, f"{score:g}") for pair, score in zip(PAIRS, gold, strict=True)]
+    rows.insert(3, ("a man", "runs", " "))
+    found = tokenise(rows, 2, tokenizer, 16, "k1", tmp_path, scored=True)
+    assert isinstance(found.scores, np.memmap)
+    assert (found.scores.dtype, found.counts["rows"], found.counts["empty"]) == (np.float32, 1300, 1)
+    assert found.scores.tolist() == np.array(gold, dtype=np.float32).tolist()
+    plain = tokenise(PAIRS, 2, tokenizer, 16, "k2", tmp_path)
+    assert plain.scores is None
+    assert [found.row(i) for i in (0, 3, 1299)] == [plain.row(i) for i in (0, 3, 1299)]
+    again = tokenise(never_read(), 2, NeverAsked(), 16, "k1", tmp_path, scored=True)
+    assert (again.fingerprint, again.scores.tolist()) == (found.fingerprint, found.scores.tolist())
+    other = tokenise([*rows[:-1], (*PAIRS[-1], "2.5")], 2, tokenizer, 16, "k3", tmp_path, scored=True)
+    assert len({found.fingerprint, plain.fingerprint, other.fingerprint}) == 3
+    with (tmp_path / "tokens" / "k1" / "scores.bin").open("r+b") as stream:
+        stream.write(b"\x01")
+    with pytest.raises(AssertionError):
+        tokenise(never_read(), 2, NeverAsked(), 16, "k1", tmp_path, scored=True)
+    mended = tokenise(rows, 2, tokenizer, 16, "k1", tmp_path, scored=True)
+    assert mended.fingerprint == found.fingerprint
+    with pytest.raises(UserError, match="2 of 2 rows have an empty sentence or score"):
+        tokenise([("a", "b", "")] * 2, 2, tokenizer, 16, "k4", tmp_path, scored=True)
+    with pytest.raises(ValueError, match="rows of 2 sentences and a score"):
+        tokenise(PAIRS, 2, tokenizer, 16, "k4", tmp_path, scored=True)
+
+
 def test_a_batch_of_empty_rows(tokenizer, tmp_path):
     found = tokenise([("",)] * 2500 + [("a man",)], 1, tokenizer, 16, "k1", tmp_path)
     assert found.counts == {"rows": 1, "empty": 2500, "truncated": 0, "tokens": 4}

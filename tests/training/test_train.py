@@ -130,6 +130,60 @@ def test_the_loss_falls_on_what_can_be_learnt(train, tmp_path):
     assert record()["data"]["columns"] == 3
 
 
+def test_the_loss_falls_with_several_hard_negatives_a_row(train, tmp_path):
+    with (path := tmp_path / "several.csv").open("w", encoding="utf-8", newline="") as stream:
+        texts = sentences(40)
+        rows = [(s, " ".join(reversed(s.split())), *texts[10 + i :: 10]) for i, s in enumerate(texts[:10])]
+        csv.writer(stream).writerows([("s", "p", "neg1", "neg2", "neg3"), *rows])
+    settings = {
+        "batch_size": 10,
+        "max_steps": 40,
+        "learning_rate": 1e-3,
+        "pooling": "mean",
+        "mlp": "none",
+        "dropout": 0,
+    }
+    for cached in (False, True):
+        done = train(train=path, out=Path(f"runs/{cached}"), cached_gradients=cached, **settings)
+        assert done.code == 0, done.err
+    found = losses(Path("runs/False"))
+    assert found[40] < 0.5 * found[10]
+    assert losses(Path("runs/True")) == pytest.approx(found, abs=1e-3)
+    assert record(Path("runs/True"))["data"]["columns"] == 5
+
+
+def test_a_matryoshka_model_is_saved_whole_and_evaluated_at_any_width(train, cli, senteval, tmp_path):
+    path = table(tmp_path / "pairs.csv", 2)
+    assert train(train=path, mlp="none", pooling="mean", max_steps=3, out=Path("plain")).code == 0
+    done = train(train=path, mlp="none", pooling="mean", max_steps=3, matryoshka="8,16")
+    assert done.code == 0, done.err
+    assert record()["config"]["matryoshka"] == [8, 16]
+    assert "matryoshka" not in record(Path("plain"))["config"]
+    assert weights() != weights(Path("plain"))
+    for name in ("simcse_bench.json", "modules.json", "config_sentence_transformers.json"):
+        one, other = ((out / name).read_text() if (out / name).exists() else None for out in (OUT, Path("plain")))
+        assert one == other
+    found = []
+    for more in ((), ("--truncate-dim", 8)):
+        done = cli("eval", "--model", OUT, "--task", "stsb", "--split", "dev", "--data-dir", senteval, "--device", "cpu",
+                   "--format", "json", "-q", "--out", f"results{len(found)}", *more)  # fmt: skip
+        assert done.code == 0, done.err
+        found.append(json.loads(done.out)["tasks"]["stsb"]["scores"]["spearman"]["all"]["value"])
+    assert found[0] != pytest.approx(found[1], abs=0.01)
+
+
+def test_matryoshka_that_cannot_be_is_refused_in_a_line(train, bert):
+    for settings, said in (
+        ({"matryoshka": 8}, "with mlp train_only the first values learned would be the MLP's"),
+        ({"matryoshka": 32, "mlp": "none"}, f"matryoshka 32: {bert.name}'s vectors have 32 values."),
+        ({"matryoshka": "8,0", "mlp": "none"}, "expected different whole numbers above 0"),
+    ):
+        done = train(**settings)
+        assert done.code == 2
+        assert said in done.err
+        assert [line for line in done.err.splitlines() if line.startswith("error")] == [done.err.splitlines()[-1]]
+
+
 def test_two_columns_without_an_mlp(train, tmp_path):
     done = train(train=table(tmp_path / "pairs.csv", 2), mlp="none")
     assert done.code == 0, done.err

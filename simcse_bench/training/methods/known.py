@@ -22,25 +22,24 @@ class KnownMethod:
     source: str
     changes: str  # in SimCSE's step; none: SimCSE itself
     place: str  # module:class
+    scored: bool = False  # trains on pairs with scores, not on sentences
 
 
 _HERE = "simcse_bench.training.methods"
 METHODS: Mapping[str, KnownMethod] = {
     "simcse": KnownMethod("SimCSE", "Gao, Yao and Chen 2021", "", "simcse:SimCSE"),
-    "arccon": KnownMethod("ArcCSE (ArcCon)", "Zhang et al. 2022", "an angular margin between a pair", "arccon:ArcCon"),
-    "mixcse": KnownMethod("MixCSE", "Zhang et al. 2022", "negatives mixed of a positive and another", "mixcse:MixCSE"),
     "gs": KnownMethod("GS-InfoNCE", "Wu et al. 2021", "Gaussian noise as negatives", "gs:GaussianSmoothing"),
     "esimcse": KnownMethod(
         "ESimCSE", "Wu et al. 2022", "repeated words in positives; a momentum queue", "esimcse:ESimCSE"
     ),
+    "arccon": KnownMethod("ArcCSE (ArcCon)", "Zhang et al. 2022", "an angular margin between a pair", "arccon:ArcCon"),
+    "mixcse": KnownMethod("MixCSE", "Zhang et al. 2022", "negatives mixed of a positive and another", "mixcse:MixCSE"),
+    "dclr": KnownMethod("DCLR", "Zhou et al. 2022", "noise as hard negatives; no false negatives", "dclr:DCLR"),
     "promptbert": KnownMethod(
         "PromptBERT",
         "Jiang et al. 2022",
         "two templates are the two views; their own vectors removed",
         "promptbert:PromptBERT",
-    ),
-    "rankcse": KnownMethod(
-        "RankCSE", "Liu et al. 2023", "both views rank the batch alike, and as teachers do", "rankcse:RankCSE"
     ),
     "diffcse": KnownMethod(
         "DiffCSE",
@@ -48,13 +47,25 @@ METHODS: Mapping[str, KnownMethod] = {
         "a sentence's vector has to tell which of its tokens were replaced",
         "diffcse:DiffCSE",
     ),
-    "simcse++": KnownMethod(
-        "SimCSE++", "Xu et al. 2023", "negatives without dropout; a loss between dimensions", "simcse_pp:SimCSEPlusPlus"
+    "rankcse": KnownMethod(
+        "RankCSE", "Liu et al. 2023", "both views rank the batch alike, and as teachers do", "rankcse:RankCSE"
     ),
     "iscse": KnownMethod(
         "IS-CSE", "He et al. 2023", "a second loss, with positives smoothed by neighbours", "iscse:ISCSE"
     ),
-    "dclr": KnownMethod("DCLR", "Zhou et al. 2022", "noise as hard negatives; no false negatives", "dclr:DCLR"),
+    "simcse++": KnownMethod(
+        "SimCSE++", "Xu et al. 2023", "negatives without dropout; a loss between dimensions", "simcse_pp:SimCSEPlusPlus"
+    ),
+    "cosent": KnownMethod(
+        "CoSENT",
+        "Su 2022; Huang et al. 2024",
+        "pairs with scores: cosines in the order of the scores",
+        "cosent:CoSENT",
+        scored=True,
+    ),
+    "angle": KnownMethod(
+        "AnglE", "Li and Li 2023", "CoSENT's loss, also of angles in complex space", "angle:AnglE", scored=True
+    ),
 }
 
 

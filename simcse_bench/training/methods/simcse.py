@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simcse_bench.errors import UserError
@@ -77,6 +78,8 @@ class SimCSE(nn.Module):
     cosine_only: ClassVar[bool] = False  # not with similarity dot
     texts: ClassVar[bool] = False  # ``begin`` needs the rows' texts
     done: float = 0.0  # share of the run's updates that come before this one
+    scored: ClassVar[bool] = False  # rows are two sentences with a score, not a sentence with its positive
+    scores: Tensor  # with ``scored``, (n,): those of all processes' rows, there before ``begin``
 
     def __init__(self, config: TrainConfig, model: SentenceModel):
         super().__init__()
@@ -95,12 +98,19 @@ class SimCSE(nn.Module):
             problems.append(f"method {name}: not with cached_gradients, which see no gradient but the vectors'.")
         if name != "simcse" and config.symmetric:
             problems.append(f"method {name}: has no symmetric form.")
+        if name != "simcse" and config.false_negative_threshold is not None:
+            problems.append(f"method {name}: takes all of a batch for negatives; not with false_negative_threshold.")
         return problems
 
     @classmethod
     def models(cls, config: TrainConfig) -> Mapping[str, Any]:
         """Provenance of other models that it reads, by the settings that name them: they decide the weights, too."""
         return {}
+
+    @classmethod
+    def score_problems(cls, config: TrainConfig, scores: NDArray[np.float32]) -> list[str]:
+        """With ``scored``, what of all rows' scores (rows,) this method cannot work with."""
+        return []
 
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """What needs no gradient, before the batch: a teacher's view of it, say."""
@@ -134,11 +144,12 @@ class SimCSE(nn.Module):
         return contrastive_loss(
             parts[0],
             parts[1] if len(parts) > 1 else parts[0],  # same_mask copy: z2 = z1
-            parts[2] if len(parts) > 2 else None,
+            parts[2:],
             kind=config.similarity,
             temperature=config.temperature,
             hard_negative_weight=config.hard_negative_weight,
             symmetric=config.symmetric,
+            false_negative_threshold=config.false_negative_threshold,
         )
 
     def term(self, model: SentenceModel, rows: BatchRows, own: Sequence[Tensor], seed: int) -> Tensor | None:
