@@ -174,7 +174,7 @@ class TrainConfig:
 
     method: str = _set("simcse", "what is changed in SimCSE's step: see `ls methods`")
     method_settings: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"help": "the method's own settings, each set by its name"}
+        default_factory=dict, hash=False, metadata={"help": "the method's own settings, each set by its name"}
     )
     matryoshka: tuple[int, ...] = _set((), "also the loss of the vectors' first so many values, of equal weight")
 

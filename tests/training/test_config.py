@@ -62,6 +62,8 @@ def test_a_setting_has_the_fields_type(setting, value):
 
 def test_every_default_is_possible_and_comes_back_from_its_text():
     for field in dataclasses.fields(TrainConfig):
+        if field.name == "method_settings":  # each is set by its own name
+            continue
         default = field.default
         text = ",".join(default) if isinstance(default, tuple) else str(default)
         assert one(f"{field.name}={text}") == default
@@ -307,7 +309,7 @@ def test_a_config_of_another_version_is_refused(tmp_path):
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TrainConfig)])
 def test_a_config_with_a_value_that_is_none_is_refused(tmp_path, field):
     for value in (
-        {},
+        {} if field != "method_settings" else [],
         math.nan,
         -1,
         "?" if field not in ("model", "revision", "train", "augmentation_file", "eval_task") else 3,
