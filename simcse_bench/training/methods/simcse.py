@@ -95,7 +95,7 @@ class SimCSE(nn.Module):
         if cls.cosine_only and config.similarity != "cosine":
             problems.append(f"method {name}: is a change of the cosine; not with similarity {config.similarity}.")
         if config.cached_gradients and not cls.cached_gradients:
-            problems.append(f"method {name}: not with cached_gradients, which see no gradient but the vectors'.")
+            problems.append(f"method {name}: not with cached_gradients; it takes more of a batch than its vectors.")
         if name != "simcse" and config.symmetric:
             problems.append(f"method {name}: has no symmetric form.")
         if name != "simcse" and config.false_negative_threshold is not None:

@@ -3,12 +3,14 @@
 import dataclasses
 import inspect
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from processes import stop_at
 from steps import STILL, batch, refused, same, sentence_model, step
+from transformers import BertConfig, BertForMaskedLM
 
 from simcse_bench.errors import UserError
 from simcse_bench.training.config import TrainConfig, read_config, with_settings
@@ -18,12 +20,39 @@ from simcse_bench.training.methods.known import METHODS, method_class, setting_p
 OWN = {  # settings under which a method shows what it does in a few steps of few rows
     "iscse": {"buffer": 16, "neighbours": 3},
     "dclr": {"threshold": 0.5},
+    "promptbert": {"second_template": "the {sentence} [MASK] ,"},
+    "rankcse": {
+        "teacher": "random-words",
+        "distillation_weight": 0.1,
+        "ranking_temperature": 0.2,
+        "consistency_temperature": 0.2,
+    },
+    "diffcse": {"generator": ""},  # a masked language model, see `generator`
 }
-# these need a template, no MLP, a teacher, scores: what is tested here of the others is tested in their own files
-APART = {"promptbert", "diffcse", "rankcse"} | {name for name, known in METHODS.items() if known.scored}
-ALIKE = [name for name in METHODS if name not in APART]
-SUCCESSORS = [name for name in ALIKE if name != "simcse"]
+NEEDS = {  # settings of the run that a method does not work without
+    "promptbert": {"pooling": "mask", "template": "a {sentence} [MASK] ."},
+    "diffcse": {"mlp": "none"},
+}
+UNSCORED = [name for name, known in METHODS.items() if not known.scored]  # the others: test_cosent.py, test_angle.py
+SUCCESSORS = [name for name in UNSCORED if name != "simcse"]
+PLAIN = [name for name in UNSCORED if name not in NEEDS]  # that take any rows of tokens
 OUT = Path("runs/x")
+
+
+@pytest.fixture(autouse=True)
+def generator(bert, tmp_path, monkeypatch):
+    """For the method that needs one."""
+    folder = tmp_path / "lm"
+    shutil.copytree(bert, folder)
+    torch.manual_seed(1)
+    BertForMaskedLM(BertConfig.from_pretrained(bert)).save_pretrained(folder)
+    monkeypatch.setitem(OWN["diffcse"], "generator", str(folder))
+
+
+def told(name):
+    """What a run with a method needs, for the command line."""
+    own = {key: value for key, value in OWN.get(name, {}).items() if key == "teacher"}
+    return [f"{key}={value}" for key, value in ({"method": name} | NEEDS.get(name, {}) | own).items()]
 
 
 def weights(out=OUT):
@@ -143,9 +172,9 @@ def test_what_a_method_cannot_work_with_is_refused_by_its_name(cli, name):
              "cached_gradients=true": not method.cached_gradients}  # fmt: skip
     for setting, refuses in cases.items():
         if refuses:
-            assert f"method {name}: " in refused(cli, f"method={name}", setting), setting
+            assert f"method {name}: " in refused(cli, *told(name), setting), setting
         else:
-            with_settings(TrainConfig(), [f"method={name}", setting])
+            with_settings(TrainConfig(), [*told(name), setting])
 
 
 @pytest.mark.parametrize("same_mask", ["copy", "replay"])
@@ -159,7 +188,7 @@ def test_a_change_of_the_cosine_is_not_for_dot_products(cli):
     assert "method arccon: is a change of the cosine; not with similarity dot." in said
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", PLAIN)
 def test_cached_gradients_equal_plain_ones_or_are_refused(bert, name):
     settings = {"method": name, "method_settings": OWN.get(name, {}), "batch_size": 8}
     if not method_class(name).cached_gradients:
@@ -172,7 +201,7 @@ def test_cached_gradients_equal_plain_ones_or_are_refused(bert, name):
         same(step(cached, rows), step(plain, rows), 1e-5)
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("cached", [False, True])
 def test_bfloat16_comes_near_float32(bert, name, cached):
     cached = cached and method_class(name).cached_gradients
@@ -192,17 +221,18 @@ def test_bfloat16_comes_near_float32(bert, name, cached):
 @pytest.mark.parametrize("name", SUCCESSORS)
 def test_a_method_trains_other_weights_than_simcse(train, name):
     assert train(max_steps=3, out=Path("runs/plain")).code == 0
-    done = train(max_steps=3, method=name, **OWN.get(name, {}))
+    done = train(max_steps=3, method=name, **NEEDS.get(name, {}), **OWN.get(name, {}))
     assert done.code == 0, done.err
     assert weights() != weights(Path("runs/plain"))
     record = json.loads((OUT / "train.json").read_text(encoding="utf-8"))
     assert record["config"]["method"] == name
-    assert record["config"]["method_settings"] == settings_of(name) | OWN.get(name, {})
+    shown = settings_of(name) | OWN.get(name, {})
+    assert record["config"]["method_settings"] == shown | ({"generator": "lm"} if "generator" in shown else {})
 
 
 @pytest.mark.parametrize("name", SUCCESSORS)
 def test_a_stopped_run_goes_on_to_the_same_weights(train, cli, monkeypatch, name):
-    own = OWN.get(name, {})
+    own = NEEDS.get(name, {}) | OWN.get(name, {})
     assert train(out=Path("whole"), method=name, **own).code == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 4)
