@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reproduce_command(
-    paper: Annotated[str, typer.Argument(help="simcse-2021.")] = "simcse-2021",
+    paper: Annotated[str, typer.Argument(help="simcse-2021, or simcse-successors.")] = "simcse-2021",
     table: Annotated[
         list[str] | None, console.what(help='Only this table or figure: 3, D.1, "figure 2"; repeatable.')
     ] = None,

@@ -11,6 +11,7 @@ import numpy as np
 
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError, unknown
+from simcse_bench.experiments.ablations import PRESETS
 from simcse_bench.experiments.run import Executor, run_one_by_one
 from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, steps
 from simcse_bench.experiments.summary import judge
@@ -54,8 +55,8 @@ def plan_reproduction(
     if paper not in PAPERS:
         raise unknown("paper", paper, PAPERS)
     whole = PAPERS[paper]
-    if preset not in whole.lines[0].recipes:
-        raise unknown("preset", preset, whole.lines[0].recipes)
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: expected at least 1.")
     known = {part.number.lower(): part for part in whole.parts}
@@ -152,6 +153,8 @@ def _statements(r: Reproduction, problems: list[str]) -> list[Any]:
     from simcse_bench.papers.published import read_table
     from simcse_bench.training.selection import read_split
 
+    if not r.paper.statements:
+        return []
     task, suite = ("stsb", "sts") if r.real else ("mini-sts", "mini")
     pairs: Any = read_split(task, "test", r.options.where).data
     similarities: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What SimCSE states and shows, as data: findings, published columns, tables, figures, main models."""
+"""What SimCSE states and shows, as data: findings, published columns, tables, figures, main models; its successors."""
 
 from __future__ import annotations
 
@@ -107,4 +107,12 @@ _SIMCSE = Paper(
         "delete one word": ("augmentation", "delete one word"),
     },
 )  # fmt: skip
-PAPERS: Mapping[str, Paper] = {p.name: p for p in (_SIMCSE,)}
+_SUCCESSORS = Paper(
+    "simcse-successors",
+    "SimCSE's successors, 2021 to 2023, under the same conditions",
+    (Part("1", "SimCSE's successors", "ablation", "methods"),),
+    (),
+    (),
+    {},
+)
+PAPERS: Mapping[str, Paper] = {p.name: p for p in (_SIMCSE, _SUCCESSORS)}
