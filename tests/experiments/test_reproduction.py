@@ -155,4 +155,6 @@ def test_successors_are_a_page_of_their_own(cli):
     done = cli("reproduce", "simcse-successors", "--seeds", "2", "--dry-run")
     assert done.code == 0, done.err
     assert re.search(r"Table 1: ablation methods +22 of 22", done.out)
-    assert "unknown table or figure of simcse-successors '5'" in cli("reproduce", "simcse-successors", "--table", "5").err
+    assert (
+        "unknown table or figure of simcse-successors '5'" in cli("reproduce", "simcse-successors", "--table", "5").err
+    )

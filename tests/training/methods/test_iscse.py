@@ -148,7 +148,7 @@ def test_cached_gradients_equal_plain_ones_with_a_buffer(bert):
 
 def test_a_prefix_has_neighbours_of_its_own(bert):
     """The loss of a prefix is that of a buffer of prefixes."""
-    model = sentence_model(bert, method="iscse", batch_size=8, temperature=0.5, matryoshka=(5,),
+    model = sentence_model(bert, method="iscse", batch_size=8, temperature=0.5, matryoshka=(5,), mlp="always",
                            method_settings={"buffer": 16, "neighbours": 3})  # fmt: skip
     step(model, batch(8, 1))
     old = torch.cat([torch.randn(8, 32), model.method.buffer[8:]])

@@ -180,7 +180,12 @@ def test_a_resumed_run_has_the_same_bits(tmp_path, bert, text):
 def test_the_loss_of_a_prefix_is_added(bert):
     rows = batch(6, 1)
     whole, half, plain = (
-        step(sentence_model(bert, method="simcse++", method_settings=OFF | {"dcl_weight": w}, matryoshka=m), rows)[0]
+        step(
+            sentence_model(
+                bert, method="simcse++", method_settings=OFF | {"dcl_weight": w}, matryoshka=m, mlp="always"
+            ),
+            rows,
+        )[0]
         for w, m in ((0.1, ()), (0.1, (16,)), (0.0, (16,)))
     )
     assert half > plain > whole
