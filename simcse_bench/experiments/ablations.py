@@ -242,7 +242,7 @@ _ALL = (
         {name: {"method": name, **_NEEDED["paper"].get(name, {})} for name in _UNSUPERVISED},
         "simcse",
         by_preset={"mini": {name: {"method": name, **_NEEDED["mini"].get(name, {})} for name in _UNSUPERVISED}},
-        published=PublishedColumn("simcse_successors_gains", "method", "gain", "gain over SimCSE reported", gains=True),
+        published=PublishedColumn("simcse_successors_gains", "method", "gain", "reported gain", gains=True),
         findings=tuple(
             Finding(f"{m.title} beats SimCSE", name, "simcse") for name, m in _UNSUPERVISED.items() if m.changes
         ),
