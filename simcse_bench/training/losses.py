@@ -28,6 +28,11 @@ def similarity(left: Tensor, right: Tensor, kind: str = "cosine", temperature: f
     raise unknown("similarity", kind, SIMILARITIES)
 
 
+def find_own(logits: Tensor) -> Tensor:
+    """Mean cross-entropy of finding each row's own candidate: of logits (n, m), m at least n, the i-th in row i."""
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
 def contrastive_loss(
     anchors: Tensor,
     positives: Tensor,
@@ -56,7 +61,6 @@ def contrastive_loss(
             stay: what contradicts a sentence contradicts its like. # differs from the paper: an option, off by default
     """
     logits = similarity(anchors, positives, kind, temperature)  # (n, n)
-    labels = torch.arange(len(anchors), device=logits.device)
     if false_negative_threshold is not None:
         logits = logits.masked_fill(false_negatives(anchors, false_negative_threshold), -torch.inf)
     several = (negatives,) if isinstance(negatives, Tensor) else negatives
@@ -65,8 +69,8 @@ def contrastive_loss(
         own = math.log(hard_negative_weight) * torch.eye(len(anchors), device=logits.device)
         hard = [similarity(anchors, each, kind, temperature) + own for each in several]
         forth = torch.cat([logits, *hard], 1)  # (n, n + kn)
-    loss = F.cross_entropy(forth, labels)
-    return (loss + F.cross_entropy(logits.T, labels)) / 2 if symmetric else loss
+    loss = find_own(forth)
+    return (loss + find_own(logits.T)) / 2 if symmetric else loss
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from rich.console import Console
 from simcse_bench.cli import lists, terminal
 from simcse_bench.reports.table import Table
 
-NAMES = ["tasks", "suites", "models", "poolings", "protocols", "recipes", "settings", "ablations"]
+NAMES = ["tasks", "suites", "models", "poolings", "protocols", "recipes", "methods", "settings", "ablations"]
 
 
 def lines(table, width):

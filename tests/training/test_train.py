@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from processes import stop_at
 from safetensors.torch import load_file
+from steps import sentence_model
 from tiny import sentences, tiny_bert, write_tokenizer
 
 from simcse_bench.training import dry_run, run, selection
@@ -113,6 +114,16 @@ def test_a_run_leaves_a_model_a_log_and_a_record(train, cli, senteval, tmp_path,
     assert found["kept"] == {"step": best["step"], "dev": best["dev"]}
     assert f"weights of step {best['step']} of 12, dev {best['dev']:.2f} (stsb)" in done.out
     assert dev_of(cli, senteval) == pytest.approx(best["dev"], abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["simcse", "esimcse"])
+def test_a_records_memory_is_that_of_all_tensors(bert, method):
+    model = sentence_model(bert, method=method, batch_size=8)
+    encoder = sum(p.numel() for p in model.encoders[0].parameters())
+    mlp = 32 * 32 + 32
+    kept = encoder + 20 * 32 if method == "esimcse" else 0  # the momentum encoder, and a queue of 2.5 batches
+    count = 8 if method == "esimcse" else 0  # how many of the queue are filled, a whole number of 8 bytes
+    assert training.state_bytes(model) == 4 * (4 * (encoder + mlp) + kept) + count
 
 
 def test_the_dev_score_with_an_mlp_kept_equals_that_of_eval(train, cli, senteval):

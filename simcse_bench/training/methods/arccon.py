@@ -9,9 +9,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import Settings, SimCSE, setting
 
 _FLOOR = 1e-6  # of 1 - cos², whose root has no finite derivative at 0: two views of a sentence may be alike
@@ -36,10 +35,8 @@ class ArcCon(SimCSE):
     def loss(self, parts: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """See ``SimCSE.loss``."""
         logits = torch.cat([similarity(parts[0], other, "cosine", 1.0) for other in parts[1:]], 1)  # (n, kn), cosines
-        labels = torch.arange(len(parts[0]), device=logits.device)
-        cosine = logits[labels, labels]
+        cosine = logits.diagonal()
         margin = math.radians(self.settings.margin)
         sine = (1 - cosine**2).clamp_min(_FLOOR).sqrt()
         moved = cosine * math.cos(margin) - sine * math.sin(margin)
-        logits = logits.scatter(1, labels[:, None], moved[:, None])
-        return F.cross_entropy(logits / self.config.temperature, labels)
+        return find_own(logits.diagonal_scatter(moved) / self.config.temperature)

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from simcse_bench.models.encoders import Encoder, TransformerEncoder
 from simcse_bench.models.open import open_model
 from simcse_bench.training.config import TrainConfig, prompt_of
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import BatchRows, Gather, Settings, SimCSE, setting
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class DCLR(SimCSE):
             own = torch.eye(len(one), dtype=torch.bool, device=one.device)
             logits = logits.masked_fill((self.alike >= settings.threshold) & ~own, -torch.inf)
         logits = torch.cat([logits, similarity(one, noise, "cosine", temperature)], 1)
-        return F.cross_entropy(logits, torch.arange(len(one), device=one.device))
+        return find_own(logits)
 
 
 def frozen(model: SentenceModel) -> TransformerEncoder:
@@ -120,10 +120,9 @@ def risen(noise: Tensor, anchors: Tensor, logits: Tensor, temperature: float, st
         steps, rate: of the ascent.
     """
     anchors, logits = anchors.detach(), logits.detach()
-    labels = torch.arange(len(anchors), device=anchors.device)
     for _ in range(steps):
         noise = noise.requires_grad_()
-        loss = F.cross_entropy(torch.cat([logits, similarity(anchors, noise, "cosine", temperature)], 1), labels)
+        loss = find_own(torch.cat([logits, similarity(anchors, noise, "cosine", temperature)], 1))
         (gradient,) = torch.autograd.grad(loss, noise)
         noise = (noise + rate * F.normalize(gradient)).detach()
     return noise

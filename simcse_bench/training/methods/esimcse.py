@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError
 from simcse_bench.models.prompts import Ids
 from simcse_bench.training.config import TrainConfig
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import BatchRows, Gather, Pass, Settings, SimCSE, setting
 
 if TYPE_CHECKING:
@@ -62,6 +61,12 @@ class ESimCSE(SimCSE):
         self.register_buffer("queue", torch.zeros(self.size, model.width))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
+    @classmethod
+    def problems(cls, config: TrainConfig) -> list[str]:
+        """See ``SimCSE.problems``."""
+        words = "would write a template's words twice, too; not with template"
+        return super().problems(config) + [f"method {config.method}: {words}."] * bool(config.template)
+
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """The momentum encoder's vectors of the sentences."""
         self.fresh = gather(model.still([row[0] for row in rows], self.slow))
@@ -76,7 +81,7 @@ class ESimCSE(SimCSE):
         one, two = parts
         kept = self.queue[self.size - int(self.filled) :, : one.shape[1]]
         logits = similarity(one, torch.cat([two.float(), kept]), "cosine", self.config.temperature)
-        return F.cross_entropy(logits, torch.arange(len(one), device=one.device))
+        return find_own(logits)
 
     def end(self, parts: Sequence[Tensor], random: torch.Generator) -> None:
         """The batch joins the queue."""

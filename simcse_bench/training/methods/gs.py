@@ -9,9 +9,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import Settings, SimCSE, setting
 
 
@@ -36,10 +35,9 @@ class GaussianSmoothing(SimCSE):
         """See ``SimCSE.loss``."""
         anchors = parts[0]
         logits = torch.cat([similarity(anchors, other, "cosine", self.config.temperature) for other in parts[1:]], 1)
-        labels = torch.arange(len(anchors), device=logits.device)
         count = round(self.settings.noise * len(anchors))
         if count and self.settings.noise_weight:
             noise = torch.randn(count, anchors.shape[1], generator=random).to(anchors.device)
             extra = similarity(anchors, noise, "cosine", self.config.temperature)
             logits = torch.cat([logits, extra + math.log(self.settings.noise_weight)], 1)
-        return F.cross_entropy(logits, labels)
+        return find_own(logits)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.training.config import TrainConfig
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import Settings, SimCSE, setting
 
 if TYPE_CHECKING:
@@ -59,14 +59,13 @@ class ISCSE(SimCSE):
     def loss(self, parts: Sequence[Tensor], random: torch.Generator) -> Tensor:
         """See ``SimCSE.loss``."""
         one, two = parts
-        labels = torch.arange(len(one), device=one.device)
-        loss = F.cross_entropy(similarity(one, two, "cosine", self.config.temperature), labels)
+        loss = find_own(similarity(one, two, "cosine", self.config.temperature))
         if int(self.filled) + len(two) < len(self.buffer):
             return loss
         buffer = pushed(F.normalize(self.buffer[:, : two.shape[1]]), two.detach())
         smooth = smoothed(two.float(), buffer, self.settings.neighbours, self.settings.attention_temperature)
         logits = similarity(one, smooth, "cosine", self.config.temperature)
-        return loss + self.weight() * F.cross_entropy(logits, labels)
+        return loss + self.weight() * find_own(logits)
 
     def weight(self) -> float:
         """α of this update: it rises along a cosine until half of the run (official models.py, 349 to 355)."""

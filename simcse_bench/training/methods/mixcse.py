@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import Settings, SimCSE, setting
 
 
@@ -39,13 +38,12 @@ class MixCSE(SimCSE):
         """See ``SimCSE.loss``."""
         one, two = parts[0], parts[1]
         temperature = self.config.temperature
-        labels = torch.arange(len(one), device=one.device)
         left = similarity(one, self._mixed(two), "cosine", temperature)
         right = similarity(self._mixed(one), two, "cosine", temperature)
         own = torch.eye(len(one), dtype=torch.bool, device=one.device).roll(-1, 1)  # (i, i - 1)
         logits = [similarity(one, two, "cosine", temperature), left.masked_fill(own, -torch.inf),
                   right.masked_fill(own.T, -torch.inf)]  # fmt: skip
-        return F.cross_entropy(torch.cat(logits, 1), labels)
+        return find_own(torch.cat(logits, 1))
 
     def _mixed(self, vectors: Tensor) -> Tensor:
         """(n, d) -> (n, d), without a graph; the partner is the next row, and the order of rows is random."""

@@ -96,6 +96,8 @@ class SimCSE(nn.Module):
             problems.append(f"method {name}: is a change of the cosine; not with similarity {config.similarity}.")
         if config.cached_gradients and not cls.cached_gradients:
             problems.append(f"method {name}: not with cached_gradients; it takes more of a batch than its vectors.")
+        if name != "simcse" and config.hard_negative_weight != 1:
+            problems.append(f"method {name}: does not weigh hard negatives; set hard_negative_weight 1.")
         if name != "simcse" and config.symmetric:
             problems.append(f"method {name}: has no symmetric form.")
         if name != "simcse" and config.false_negative_threshold is not None:

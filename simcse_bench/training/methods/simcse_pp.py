@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from simcse_bench.training.losses import similarity
+from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import BatchRows, Pass, Settings, SimCSE, setting
 
 
@@ -50,7 +50,7 @@ class SimCSEPlusPlus(SimCSE):
         negatives = similarity(still[0], still[0], "cosine", self.config.temperature) if still else positives
         own = torch.eye(len(one), dtype=torch.bool, device=one.device)
         logits = torch.where(own, self.settings.positive_ratio * positives, negatives)
-        loss = F.cross_entropy(logits, torch.arange(len(one), device=one.device))
+        loss = find_own(logits)
         if self.settings.dcl_weight:
             loss = loss + self.settings.dcl_weight * dimension_loss(one, two, self.settings.dcl_temperature)
         return loss
@@ -65,4 +65,4 @@ def dimension_loss(one: Tensor, two: Tensor, temperature: float) -> Tensor:
     """
     one, two = (F.batch_norm(each.float(), None, None, training=True) for each in (one, two))
     correlations = one.T @ two / len(one)  # (d, d)
-    return F.cross_entropy(correlations / temperature, torch.arange(one.shape[1], device=one.device))
+    return find_own(correlations / temperature)

@@ -13,6 +13,7 @@ from steps import STILL, batch, refused, same, sentence_model, step
 from transformers import BertConfig, BertForMaskedLM
 
 from simcse_bench.errors import UserError
+from simcse_bench.papers.published import family_rows, read_table
 from simcse_bench.training.config import TrainConfig, read_config, with_settings
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.methods.known import METHODS, method_class, setting_problems, settings_of
@@ -213,6 +214,29 @@ def test_bfloat16_comes_near_float32(bert, name, cached):
         assert found[0][0].item() == pytest.approx(found[1][0].item(), abs=0.1)
         flat = [torch.cat([g.float().flatten() for g in grads.values()]) for _, grads in found]
         assert torch.cosine_similarity(*flat, dim=0) > 0.97
+
+
+@pytest.mark.parametrize("name", SUCCESSORS)
+def test_a_weight_of_hard_negatives_is_not_ignored(cli, name):
+    said = refused(cli, *told(name), "hard_negative_weight=0.5")
+    assert f"method {name}: does not weigh hard negatives; set hard_negative_weight 1." in said
+
+
+def test_a_template_is_not_repeated(cli):
+    assert "not with template" in refused(cli, "method=esimcse", "template=a {sentence} .")
+
+
+def test_reported_gains_are_those_of_the_published_rows():
+    averages = {row.row: row.average for row in family_rows("sts")}
+    named = {"gs": "GS-InfoNCE", "esimcse": "ESimCSE", "promptbert": "PromptBERT", "diffcse": "DiffCSE",
+             "mixcse": "MixCSE", "dclr": "DCLR", "arccon": "ArcCSE", "rankcse": "RankCSE ListMLE", "iscse": "IS-CSE",
+             "simcse": "unsup SimCSE"}  # fmt: skip
+    gains = {row["method"]: row for row in read_table("simcse_successors_gains")}
+    assert set(gains) == set(UNSCORED)
+    for method, name in named.items():
+        average = float(gains[method]["avg"])
+        assert average == pytest.approx(averages[f"{name}-BERT-base"]), method
+        assert float(gains[method]["gain"]) == pytest.approx(average - 76.25, abs=0.006), method
 
 
 # --- runs
