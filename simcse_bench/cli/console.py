@@ -125,8 +125,8 @@ def yield_shared_cores() -> None:
 
     GNU OpenMP's threads spin at the end of every operation; where another process needs the core, that holds up the
     very thread they wait for. 12 updates of mini-unsup (`train --set max_steps=12 --set eval_every=0`) on 2 cores
-    (Intel Ice Lake, a virtual machine) beside a process that holds one: 25.4 s, asleep 13.4; on idle cores 6.9, asleep 8.4, so
-    there they spin as ever. What the user has set stays. Call it before torch is imported.
+    (Intel Ice Lake, a virtual machine) beside a process that holds one: 25.4 s, asleep 13.4; on idle cores 6.9, asleep
+    8.4, so there they spin as ever. What the user has set stays. Call it before torch is imported.
     """
     if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"} & os.environ.keys() or sys.platform != "linux":
         return
