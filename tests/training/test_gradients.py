@@ -431,7 +431,8 @@ import torch
 torch.set_num_threads(1)
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.processes import average_gradients, join_processes
-from test_gradients import CASES, STILL, batch, scores, sentence_model
+from steps import STILL, batch, scores, sentence_model
+from test_gradients import CASES
 
 here = join_processes("cpu")
 assert (here.count, here.rank) == (2, int(os.environ["RANK"]))
