@@ -111,7 +111,10 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
             seconds = step.missing * each[step.recipe]
         whole += seconds
         rows.append([step.what, f"{step.missing} of {step.of}", shown_duration(seconds) if seconds else MISSING])
-    notes = [f"Training together: {shown_duration(whole)}, one run after the other; evaluations are not counted."]
+    notes = [
+        f"Training together: at most {shown_duration(whole).removeprefix('about ')}, one run after the other; evaluations "
+        "are not counted; an arm that several tables share is trained once."
+    ]
     return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
 
 

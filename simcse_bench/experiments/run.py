@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -13,8 +14,16 @@ from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import Sweep, Trial, named_ablation, plan_sweep
-from simcse_bench.experiments.trial import FinishedTrial, TrialResult, augmenter_fingerprint, read_trial, run_trial
-from simcse_bench.files import lock_folder, require_writable, write_json
+from simcse_bench.experiments.trial import (
+    FinishedTrial,
+    TrialResult,
+    augmenter_fingerprint,
+    read_trial,
+    run_trial,
+    trial_head,
+)
+from simcse_bench.files import environment, fingerprint, lock_folder, require_writable, write_json
+from simcse_bench.models.loading import torch_device
 from simcse_bench.progress import Say, silent, unseen
 from simcse_bench.reports.ablation import DRAWN, SUMMARY, Summary, ablation_rows, draw_ablation
 from simcse_bench.reports.page import require_own, write_drawn
@@ -153,6 +162,30 @@ def known_inputs(result: FinishedTrial) -> dict[str, Any]:
     }
 
 
+def equal_trials(sweep: Sweep, identity: Identities) -> Callable[[Trial], FinishedTrial | None]:
+    """What finds a trial's result in the ablations beside this one: an arm of several tables is trained once.
+
+    It is of the same settings, seed and inputs, and was trained by these versions on this machine.
+    """
+    here = environment(str(torch_device(sweep.options.device))) | {"processes": sweep.processes}
+    there: dict[str, tuple[str, FinishedTrial]] = {}
+    for path in sorted(sweep.folder.parent.glob("*/*--seed*.json")) if sweep.folder.parent.is_dir() else ():
+        if path.parent != sweep.folder:
+            with contextlib.suppress(UserError):  # told where that ablation is run
+                result = read_trial(path)
+                if result["status"] == "finished" and result["run"]["environment"] == here:
+                    there.setdefault(fingerprint(result["config"]), (path.parent.name, result))
+
+    def find(trial: Trial) -> FinishedTrial | None:
+        ablation, result = there.get(fingerprint(shown_config(trial.config)), ("", None))
+        if result is None or known_inputs(result) != identity(trial.config):
+            return None
+        own: Any = {"trained_as": f"{ablation}, {result['arm']}"} | result | trial_head(sweep, trial)
+        return own  # type: ignore[no-any-return]
+
+    return find
+
+
 def collect_finished(sweep: Sweep, identity: Identities, say: Say) -> list[FinishedTrial]:
     """Every finished trial of this sweep in its folder, whichever command left it there, in the arms' order.
 
@@ -173,7 +206,7 @@ def collect_finished(sweep: Sweep, identity: Identities, say: Say) -> list[Finis
 def run_trials(
     sweep: Sweep, force: bool, identity: Identities, show_trial: ShowTrial, say: Say, execute: Executor
 ) -> Iterator[TrialResult]:
-    """Train and measure every trial that is not there yet; gives all results, one by one.
+    """Train and measure every trial that is not there yet, nor in an ablation beside it; gives all results, one by one.
 
     A trial that fails is written down as failed (not over a finished one), told, and tried again by the next call.
 
@@ -182,8 +215,13 @@ def run_trials(
         UserError: a folder that cannot be written, results of other settings.
     """
     missing = []
+    equal = equal_trials(sweep, identity)
     for trial in sweep.trials:
         there = None if force else read_finished(trial, identity)
+        if there is None and not force:
+            there = equal(trial)
+            if there:
+                write_json(trial.path, there)
         if there is None:
             missing.append(trial)
         else:

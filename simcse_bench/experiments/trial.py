@@ -77,6 +77,7 @@ class FinishedTrial(TypedDict):
     dev: TrialDev
     test: TrialScore | None
     augmentation_file: NotRequired[Any]  # fingerprint of what it holds, where there is one
+    trained_as: NotRequired[str]  # the ablation and arm it was trained for, where that was another of these settings
 
 
 class FailedTrial(TypedDict):
@@ -136,7 +137,7 @@ def run_trial(sweep: Sweep, trial: Trial, force: bool, show: Show) -> TrialResul
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     try:
-        result: Any = _head(sweep, trial) | {"status": "finished"} | _trained(sweep, trial, force, show)
+        result: Any = trial_head(sweep, trial) | {"status": "finished"} | _trained(sweep, trial, force, show)
     except (UserError, MemoryError, RuntimeError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
@@ -146,11 +147,12 @@ def run_trial(sweep: Sweep, trial: Trial, force: bool, show: Show) -> TrialResul
 
 def failed_trial(sweep: Sweep, trial: Trial, *problems: str) -> FailedTrial:
     """The content of a failed trial's JSON."""
-    result: Any = _head(sweep, trial) | {"status": "failed", "problems": list(problems)}
+    result: Any = trial_head(sweep, trial) | {"status": "failed", "problems": list(problems)}
     return result  # type: ignore[no-any-return]
 
 
-def _head(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+def trial_head(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    """What a trial's JSON begins with."""
     return {"schema": TRIAL_SCHEMA, "ablation": sweep.ablation.name, "preset": sweep.preset, "arm": trial.arm,
             "seed": trial.seed, "config": shown_config(trial.config)}  # fmt: skip
 

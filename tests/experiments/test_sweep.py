@@ -19,7 +19,7 @@ from tiny import sentences, without_time
 
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import UserError
-from simcse_bench.experiments import sweep, trial
+from simcse_bench.experiments import run, sweep, trial
 from simcse_bench.experiments.ablations import Ablation
 from simcse_bench.training.run import RunOptions
 from simcse_bench.training.selection import read_split
@@ -135,6 +135,25 @@ def test_names_of_arms_stay_what_they_are():
 
 
 # --- a sweep
+
+
+def test_an_arm_of_two_ablations_is_trained_once(ablate, monkeypatch):
+    ablate("augmentation", "--arm", "none")
+    folder, calls, trained = Path("results/ablations/objective-mini"), [], run.run_trial
+    monkeypatch.setattr(run, "run_trial", lambda *given: calls.append(given) or trained(*given))
+    done = ablate("objective", "--arm", "unsup simcse")
+    assert (done.code, calls) == (0, []), done.err
+    (shared,), (one,) = trials(folder).values(), trials(FOLDER.with_name("augmentation-mini")).values()
+    assert shared.pop("trained_as") == "augmentation-mini, none"
+    assert {k for k in one if shared[k] != one[k]} == {"ablation", "arm"}
+    assert found(folder)["arms"][0]["arm"] == "unsup simcse"
+    for again in ({"steps": 4, "seed": 1}, {"steps": 3, "seed": 2}):  # other settings, other machine
+        if again["seed"] == 2:
+            monkeypatch.setattr(run, "environment", lambda device: {"processor": "another"})
+        shutil.rmtree(folder)
+        done = ablate("objective", "--arm", "unsup simcse", steps=again["steps"])
+        assert (done.code, len(calls)) == (0, again["seed"]), done.err
+        assert "trained_as" not in next(iter(trials(folder).values()))
 
 
 def cells_of(arm, reference, other):
