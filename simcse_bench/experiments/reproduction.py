@@ -112,8 +112,8 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
         whole += seconds
         rows.append([step.what, f"{step.missing} of {step.of}", shown_duration(seconds) if seconds else MISSING])
     notes = [
-        f"Training together: at most {shown_duration(whole).removeprefix('about ')}, one run after the other; an arm that "
-        "several tables share is trained once. Evaluations are not counted."
+        f"Training together: at most {shown_duration(whole).removeprefix('about ')}, one run after the other; an arm "
+        "that several tables share is trained once. Evaluations are not counted."
     ]
     return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
 

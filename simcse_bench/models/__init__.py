@@ -16,6 +16,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``own``          an object of the user's own: its vectors as ours, its fingerprints
 - ``mteb_model``   mteb:NAME, loaded and prompted by mteb's registry
 - ``first_token``  the last layer for [CLS] alone
+- ``fused_bert``   BERT in few calls, batches side by side, for CPUs
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
 - ``baselines``    word vectors, given or random; BERT-whitening
 - ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read

@@ -74,6 +74,11 @@ class PackedLinear(nn.Module):
         """(..., in) -> (..., out)."""
         return _multiply(x, self.weight, self.bias, self.activation, self.algorithm)
 
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The layer's output for x (..., in) added to the residual (..., out), for a layer without activation."""
+        add = torch.ops.mkldnn._linear_pointwise.binary
+        return add(x, residual, self.weight, self.bias, "add")  # type: ignore[no-any-return]
+
 
 def pack_linears(model: nn.Module) -> None:
     """Replace every ``nn.Linear`` below ``model`` by a PackedLinear, with the GELU that follows it fused in.
@@ -110,7 +115,7 @@ def short_attention(
     As in transformers' own eager attention, the logits are rounded to the model's type before the softmax.
     Takes the unpadded case in a half-precision type; everything else goes to torch's fused attention.
     """
-    batch, heads, n, d = query.shape
+    n, d = query.shape[2:]
     plain = attention_mask is None and dropout == 0.0 and key.shape == query.shape and not _causal(module, kwargs)
     if not plain or n > MAX_SHORT or query.dtype is torch.float32 or torch.is_grad_enabled():  # it works in place
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -119,13 +124,25 @@ def short_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    q, k, v = (x.reshape(batch * heads, n, d) for x in (query, key, value))
-    logits = torch.bmm(q, k.transpose(1, 2)).float()  # (BH, n, n)
+    return plain_attention(query, key, value, d**-0.5 if scaling is None else scaling), None
+
+
+def plain_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Every query (B, H, m, d) over all keys and values (B, H, n, d), without gradient; (B, m, H, d).
+
+    Half-precision types and short sentences by two batched products, else torch's fused attention.
+    """
+    batch, heads, n, d = key.shape
+    if query.dtype is torch.float32 or n > MAX_SHORT:
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+        return mixed.transpose(1, 2).contiguous()
+    q, k, v = (x.reshape(batch * heads, -1, d) for x in (query, key, value))
+    logits = torch.bmm(q, k.transpose(1, 2)).float()  # (BH, m, n)
     logits -= logits.amax(-1, keepdim=True)
-    weights = logits.mul_(d**-0.5 if scaling is None else scaling).exp_()
-    # normalised after the second product: n x d divisions instead of n x n
+    weights = logits.mul_(scaling).exp_()
+    # normalised after the second product: m x d divisions instead of m x n
     mixed = torch.bmm(weights.to(v.dtype), v).div_(weights.sum(-1, keepdim=True))
-    return mixed.view(batch, heads, n, d).transpose(1, 2).contiguous(), None
+    return mixed.view(batch, heads, -1, d).transpose(1, 2).contiguous()
 
 
 class _LinearFunction(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,11 +17,14 @@ from simcse_bench.errors import UserError
 from simcse_bench.models.agreement import fill_id, forward_options, padded
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
 from simcse_bench.models.first_token import first_token_only
+from simcse_bench.models.fused_bert import FusedBert
 from simcse_bench.models.prompts import NO_PROMPT, Prompt, mask_places, prefix_length, template_ids, tokenize
 from simcse_bench.progress import Progress
 
 Array = NDArray[np.float32]
+IndexArray = NDArray[np.int64]
 View = tuple[str, str]  # pooling, head
+_SMALLEST = 256  # tokens of a batch that is still as fast
 _SECOND_LAYERS = {"first_last": 1, "embedding_last": 0, "top2": -2}  # averaged with the last one
 
 
@@ -123,6 +127,7 @@ class TransformerEncoder:
     normalize: bool = False
     truncate_dim: int | None = None  # only so many values of every vector, after all else
     first_token: bool = False  # the model is prepared for ``first_token_only``
+    fused: FusedBert | None = None  # the same model for batches without padding
     padding: bool = True  # False: the architecture looks at padding, so only sentences of one length share a batch
     batch_tokens: int = 0  # of a batch, padding included; 0: as suits the device
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -159,6 +164,8 @@ class TransformerEncoder:
             self.stats,
             str(self.device),
             self.progress,
+            # a thread per core where the model keeps no state between or during its calls
+            1 if self.fused is None or self.prompt.debiased else torch.get_num_threads(),
         ) or [np.zeros((0, 0), dtype=np.float32) for _ in views]
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
@@ -173,12 +180,15 @@ class TransformerEncoder:
         input_ids, mask = padded(ids, fill_id(self.tokenizer))
         input_ids, mask = input_ids.to(self.device), None if mask is None else mask.to(self.device)
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
-        first = self.first_token and not self.skip and all(pooling == "cls" for pooling, _ in views)
-        with first_token_only(first):
-            output = self.model(
-                input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options
-            )
-        layers = output.hidden_states if all_layers else (output.last_hidden_state,)
+        first = not self.skip and all(pooling == "cls" for pooling, _ in views)
+        if self.fused is not None and mask is None:
+            layers = self.fused(input_ids, first)
+        else:
+            with first_token_only(first and self.first_token):
+                output = self.model(
+                    input_ids=input_ids, attention_mask=mask, output_hidden_states=all_layers, **self.options
+                )
+            layers = output.hidden_states if all_layers else (output.last_hidden_state,)
         at = None
         if any("mask" in pooling_parts(pooling) for pooling, _ in views):
             at = torch.tensor(mask_places(self.tokenizer, ids), device=self.device)
@@ -241,6 +251,7 @@ def embed_in_batches(
     stats: dict[str, int],
     device: str,
     progress: Progress | None = None,
+    threads: int = 1,
 ) -> list[Array]:
     """Arrays (n, d) of all rows from ``embed``, which gives those of some; longest rows first; empty for no rows.
 
@@ -251,6 +262,7 @@ def embed_in_batches(
         stats: gets sentences, tokens, batches and halvings.
         device: for the message.
         progress: told (tokens done, tokens in all), first with nothing done.
+        threads: that embed batches side by side, each on one core; ``embed`` must bear it.
 
     Raises:
         UserError: one row alone does not fit into memory.
@@ -259,15 +271,16 @@ def embed_in_batches(
     out: list[Array] = []
     todo = np.arange(len(sizes))
     budget, done = batch_tokens, 0
+    if threads > 1:  # a few batches for each
+        budget = min(budget, max(_SMALLEST, int(sizes.sum()) // (4 * threads)))
     stats |= {"sentences": len(sizes), "tokens": int(sizes.sum()), "batches": 0, "halvings": 0}
     if progress and len(todo):
         progress(0, stats["tokens"])  # its clock starts here
     while len(todo):
         finished = np.zeros(len(sizes), dtype=bool)
         try:
-            for batch in plan_batches(sizes[todo].tolist(), budget, slack):
-                rows = todo[batch]
-                vectors = embed(rows.tolist())
+            batches = (todo[batch] for batch in plan_batches(sizes[todo].tolist(), budget, slack))
+            for rows, vectors in _side_by_side(lambda rows: embed(rows.tolist()), batches, threads):
                 out = out or [np.empty((len(sizes), v.shape[1]), dtype=np.float32) for v in vectors]
                 for whole, part in zip(out, vectors, strict=True):
                     whole[rows] = part
@@ -292,6 +305,24 @@ def embed_in_batches(
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
     return out
+
+
+def _side_by_side(
+    embed: Callable[[IndexArray], list[Array]], batches: Iterator[IndexArray], threads: int
+) -> Iterator[tuple[IndexArray, list[Array]]]:
+    """Batches and their vectors, in order, computed by so many threads of one core each."""
+    if threads == 1:
+        yield from ((rows, embed(rows)) for rows in batches)
+        return
+    planned = list(batches)
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    torch.set_num_threads(1)
+    try:
+        yield from zip(planned, pool.map(embed, planned), strict=True)
+    finally:  # after an error or Ctrl-C too, without the batches that have not begun
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ from simcse_bench.models.catalog import DTYPES, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
 from simcse_bench.models.first_token import prepare_first_token
+from simcse_bench.models.fused_bert import fused_bert
 from simcse_bench.models.prompts import in_plain_quotes, with_full_stop
 from simcse_bench.models.weights import DAMAGED, dense_head, mlp_head
 from simcse_bench.progress import Progress
@@ -205,6 +206,7 @@ def load_encoder(
     if fast and not _quickened(model, expected):
         fast, model = False, load_backbone(checkpoint, torch_dtype).model.eval()
         notes.append(f"{checkpoint.name}: without our faster layers, which change this architecture's vectors.")
+    fused = fused_bert(model, expected) if fast else None
     first_token = checkpoint.spec.pooling == "cls" and prepare_first_token(model, run_of(model), expected)
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
@@ -229,6 +231,7 @@ def load_encoder(
         truncate_dim=checkpoint.truncate_dim,
         batch_tokens=batch_tokens or 0,
         first_token=first_token,
+        fused=fused,
         padding=not expected.padding_moves,
         provenance={
             **checkpoint.provenance(),
