@@ -31,13 +31,15 @@ def row(side: str, dtype: str, seconds: Sequence[float], digits: int, **more: An
     return {"what": side, "dtype": dtype, "seconds": rounded, "median": statistics.median(rounded), **more}
 
 
-def save(path: Path, title: str, note: str, rows: Sequence[dict[str, Any]], device: str) -> None:
+def save(
+    path: Path, title: str, note: str, rows: Sequence[dict[str, Any]], device: str, reference: str = THEIRS
+) -> None:
     """Write the JSON that `simcse-bench report` draws the table from."""
     import sentence_transformers
 
     from simcse_bench.files import environment, write_text
 
     versions = environment(device) | {"sentence-transformers": sentence_transformers.__version__}
-    content = {"title": title, "reference": THEIRS, "rows": rows, "note": note, "environment": versions}
+    content = {"title": title, "reference": reference, "rows": rows, "note": note, "environment": versions}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {path}")
