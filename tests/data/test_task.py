@@ -187,7 +187,15 @@ TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "
         (TRANSFER, "splits: probe kfold takes 2, found 1"),
         (TRANSFER | {"probe": "zork"}, "unknown probe 'zork'"),
         (TRANSFER | {"labels": None}, "labels: expected a list of at least two"),
-        (TRANSFER | {"source": {"format": "tsv", "path": "x"}}, "unknown format of transfer tasks 'tsv'"),
+        (TRANSFER | {"source": {"format": "hub", "path": "x"}}, "unknown format of transfer tasks 'hub'"),
+        (
+            TRANSFER | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0}}},
+            "expected gold, left and right",
+        ),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0, "left": 1}}}, "expected gold, left"),
+        (TRANSFER | {"probe": "relatedness"}, "probe relatedness: takes pairs of sentences"),
+        (TRANSFER | {"probe": "snli"}, "probe snli: takes pairs of sentences"),
+        (TRANSFER | {"source": {"format": "probing", "path": "x"}, "labels": ["a"]}, "labels: expected a list of at"),
     ],
 )
 def test_bad_fields_of_a_task_file(tmp_path, fields, message):
