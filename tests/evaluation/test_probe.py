@@ -13,7 +13,7 @@ from simcse_bench.data.task import PROBE_NAMES
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import classifiers
 from simcse_bench.evaluation import probe as probes
-from simcse_bench.evaluation.classifiers import Fit, train_all
+from simcse_bench.evaluation.classifiers import Choice, Fit, train_all
 from simcse_bench.evaluation.probe import EXACT, FAST, SKLEARN
 
 SMALL = dataclasses.replace(EXACT, folds=3, batch_size=16, epoch_size=2, tenacity=2)
@@ -201,12 +201,12 @@ def test_the_counter_is_never_reset_and_compared_before_it_is_raised(monkeypatch
 
 
 def test_the_last_five_percent_rule():
-    fit = probes.refit(np.arange(100, 200), 1e-3, SMALL)
+    fit = probes.refit(np.arange(100, 200), Choice(1e-3), SMALL)
     order = np.random.RandomState(1111).permutation(100)
     assert fit.dev.tolist() == (100 + order[:5]).tolist()
     assert fit.train.tolist() == (100 + order[5:]).tolist()
     with pytest.raises(UserError, match="5 % of them, for early stopping, are none"):
-        probes.refit(np.arange(19), 1e-3, SMALL)
+        probes.refit(np.arange(19), Choice(1e-3), SMALL)
 
 
 def test_sklearn_probe_equals_scikit_learn():

@@ -62,7 +62,7 @@ def plain(x, y, n_train, n_dev, probe):
 
 def test_training_equals_the_plain_loop():
     x, y = problem()
-    probe = dataclasses.replace(RELATEDNESS, epoch_size=10, max_epoch=200)
+    probe = dataclasses.replace(RELATEDNESS, epoch_size=10, max_epoch=80)
     predicted, dev = regress(x, y, 160, 50, probe=probe)
     expected, best = plain(x, y, 160, 50, probe)
     assert predicted == pytest.approx(expected, abs=1e-4)
