@@ -56,7 +56,7 @@ def evaluate_command(
     ] = "simcse",
     probe: Annotated[
         str | None,
-        console.how(metavar="exact|fast|sklearn", help="Classifier of transfer tasks."),
+        console.how(metavar="exact|fast|sklearn|mlp|mlp-tuned", help="Classifier of transfer and probing tasks."),
         OURS,
     ] = None,
     pooling: console.Pooling = None,
@@ -123,6 +123,7 @@ def evaluate_command(
     simcse-bench eval runs/mine --pooling cls --head none --dtype bfloat16
     simcse-bench eval Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
     simcse-bench eval runs/mine --suite transfer --probe fast
+    simcse-bench eval runs/mine --suite senteval,probing --probe mlp
     simcse-bench eval mteb:Qwen/Qwen3-Embedding-0.6B
     simcse-bench eval word-vectors:glove.840B.300d.txt --aggregate wmean
     simcse-bench eval runs/mine --suite 'mteb:MTEB(eng, v2)'

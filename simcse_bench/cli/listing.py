@@ -191,6 +191,7 @@ def data_check(
     """Check row counts, gold ranges and duplicates of every task, and print the fingerprints reports carry.
 
     Other languages are checked where a copy of their data is here; named by --task or --suite, they come from the Hub.
+    SNLI and the probing tasks are checked where they are here, or named.
 
     \b
     simcse-bench data check

@@ -11,7 +11,7 @@ from pathlib import Path
 from simcse_bench.data.hub_datasets import shown_dataset
 from simcse_bench.data.labelled import Labelled, read_labelled
 from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
-from simcse_bench.data.task import PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
+from simcse_bench.data.task import OPTIONAL_FORMATS, PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS, PREPROCESSES
@@ -38,7 +38,7 @@ def list_tasks(tasks_dir: Path | None = None) -> Table:
         known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
         counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
         names = [n for n in (task.title, *task.aliases) if n != name]
-        scored = "correlation" if task.kind == "sts" else f"accuracy, {task.probe}"
+        scored = "correlation" if task.kind == "sts" else f"{task.metric}, {task.probe}"
         rows.append([name, ", ".join(names) or MISSING, counts, scored])
     note = "Names are understood in any case, with or without hyphens: STS-B, STSB and STSBenchmark are stsb."
     return Table("tasks", ["name", "also", "rows", "score"], rows, [note])
@@ -97,7 +97,8 @@ def list_protocols() -> Table:
 def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> tuple[Table, list[str]]:
     """Read every split and text variant of every task; the table of what was found, and all problems.
 
-    Without ``fetch``, a Hub dataset that may have a copy is only read from that copy.
+    Without ``fetch``, a Hub dataset that may have a copy is only read from that copy, and SNLI and the probing tasks
+    where they are here.
     """
     rows: list[list[str]] = []
     problems: list[str] = []
@@ -115,6 +116,9 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
 
     for task in tasks:
         if task.kind == "transfer":
+            if not fetch and (absent := _absent_option(task, root)):
+                rows.append([task.name, " + ".join(task.splits), "only", "", "", "", f"not here ({absent})"])
+                continue
             attempt(task.name, " + ".join(task.splits), "only", partial(read_labelled, task, root))
             continue
         for text in task.sources if "only" in task.sources else TEXT_VARIANTS:
@@ -128,6 +132,16 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
     header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
     note = "repeated: rows whose text stood in an earlier row"
     return Table("data", header, rows, [note]), list(dict.fromkeys(problems))
+
+
+def _absent_option(task: Task, root: Path | None) -> Path | None:
+    """A file of a task that need not be here, where none of its files is."""
+    source = task.source("only")[1]
+    if source.format not in OPTIONAL_FORMATS:
+        return None
+    parts = [file_paths(task, source, split, subset, root) for split in task.splits for subset in task.splits[split]]
+    paths = [path for one in parts for path in one.values()]
+    return None if any(path.exists() for path in paths) else paths[0]
 
 
 def list_recipes() -> Table:

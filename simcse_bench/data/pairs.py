@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_bench.data.hub_datasets import COPY, GOLD_DECIMALS, PairRow, copy_of, hub_rows, shown_dataset
-from simcse_bench.data.senteval import ANYWHERE, DataRoot, DataSource, find_root, given_root
-from simcse_bench.data.task import Source, Task
+from simcse_bench.data.senteval import ANYWHERE, PROBING, DataRoot, DataSource, find_root, given_root
+from simcse_bench.data.task import PARTS, Source, Task
 from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
@@ -88,7 +88,7 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         bad = []
         for where, score, a, b in rows:
             try:
-                gold = _gold(score, task.gold, decimals)
+                gold = gold_score(score, task.gold, decimals)
                 whole.append((_clean(a, variant, source), _clean(b, variant, source), gold, name))
             except ValueError as error:
                 bad.append(f"{where}: {error}")
@@ -123,8 +123,9 @@ def data_root(tasks: Iterable[Task], where: DataSource = ANYWHERE) -> DataRoot |
     For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files.
     """
     tasks = list(tasks)
-    if any(needs_root(t) for t in tasks):
-        return find_root(where)
+    if needy := [t for t in tasks if needs_root(t)]:
+        archived = any(s.format != PROBING for t in needy for s in t.sources.values())
+        return find_root(where, download=archived)
     copied = any(s.format == "hub" and s.path for t in tasks for s in t.sources.values())
     return given_root(where) if copied else None
 
@@ -141,7 +142,8 @@ def _clean(text: str, variant: str, source: Source) -> str:
     return unicodedata.normalize("NFC", text) if source.unicode else text
 
 
-def _gold(score: Any, bounds: tuple[float, float], decimals: int | None) -> float:
+def gold_score(score: Any, bounds: tuple[float, float], decimals: int | None = None) -> float:
+    """A gold score as a number; ValueError where it is none, or outside the bounds."""
     try:
         value = float(score)
     except (TypeError, ValueError):
@@ -161,10 +163,14 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
         copy = copy_of(source, task.folder, split, subset, root)
         return {"": copy} if copy else {}
     paths = {}
-    for part in ("input", "gs") if source.format == "semeval" else ("",):
+    for part in PARTS.get(source.format, ("",)):
         relative = Path(source.path.format(split=split, subset=subset, part=part))
-        beside = task.folder / relative
-        paths[part] = beside if root is None or beside.exists() else root / relative
+        places = [task.folder / relative]
+        if root is not None:
+            places.append(root / relative)
+        if root is not None and source.format == PROBING:  # SentEval's data/probing stands beside data/downstream
+            places.append(root.absolute().parent / relative)
+        paths[part] = next((p for p in places if p.exists()), places[min(1, len(places) - 1)])
     return paths
 
 
@@ -208,8 +214,11 @@ def _read_semeval(source: Source, paths: Mapping[str, Path], split: str, subset:
             yield f"{paths['gs']}:{number}", gold, fields[0], fields[1]
 
 
-def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
-    """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting."""
+def read_table(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
+    """Tab-separated without quoting (STS-B has lone quotes), or comma-separated with the usual quoting.
+
+    Where ``columns`` name no right sentence it is "".
+    """
     path = paths[""]
     lines = read_lines(path, source.encoding)
     if source.format == "tsv":
@@ -223,8 +232,8 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         if missing:
             raise UserError(f"{path}: no column {missing[0]!r} in its header; it has: {', '.join(header):.300}.")
         columns = {k: header.index(c) if isinstance(c, str) else c for k, c in columns.items()}
-    gold, left, right = (int(columns[k]) for k in ("gold", "left", "right"))
-    least, widths = max(gold, left, right) + 1, source.widths or ((len(header),) if header else ())
+    places = {name: int(place) for name, place in columns.items()}
+    least, widths = max(places.values()) + 1, source.widths or ((len(header),) if header else ())
     for number, fields in table:
         if not any(fields):
             continue
@@ -232,7 +241,8 @@ def _read_table(source: Source, paths: Mapping[str, Path], split: str, subset: s
         if problem := _width_problem(source, widths, fields):
             yield f"{path}:{number}: {problem}"
         else:
-            yield f"{path}:{number}", fields[gold], fields[left], fields[right]
+            right = fields[places["right"]] if "right" in places else ""
+            yield f"{path}:{number}", fields[places["gold"]], fields[places["left"]], right
 
 
 def _width_problem(source: Source, widths: Sequence[int], fields: list[str]) -> str:
@@ -248,7 +258,7 @@ def _width_problem(source: Source, widths: Sequence[int], fields: list[str]) -> 
 
 def _read_hub(source: Source, paths: Mapping[str, Path], split: str, subset: str) -> Iterator[PairRow | str]:
     """The copy in the data folder where there is one, else the Hub."""
-    return _read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
+    return read_table(COPY, paths, split, subset) if paths else hub_rows(source, split, subset)
 
 
 def require_rows(rows: Iterable[Row | str]) -> list[Row]:
@@ -284,7 +294,7 @@ def first_of_each(groups: Iterable[Hashable], n: int) -> list[int]:
 
 _READERS: Mapping[str, Callable[[Source, Mapping[str, Path], str, str], Iterator[PairRow | str]]] = {
     "semeval": _read_semeval,
-    "tsv": _read_table,
-    "csv": _read_table,
+    "tsv": read_table,
+    "csv": read_table,
     "hub": _read_hub,
 }

@@ -29,6 +29,7 @@ HOW_TO_CONFIGURE = f"For the real one: --data-dir, {ENV_DATA}, or `simcse-bench 
 MAX_BYTES = 2 * 1024**3  # unpacked; the official archive has about 0.3 GB
 MAX_MEMBERS = 10_000
 _READ = 1 << 16  # bytes; no header of the archive has as many
+PROBING = "probing"  # SentEval's folder of the probing tasks, in its repository; the official archive has none
 _MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 
 
@@ -103,7 +104,8 @@ def locate(folder: Path) -> Path | None:
     for below in ("", "downstream", "data/downstream", "SentEval/data/downstream", "senteval", "senteval/downstream"):
         if any((folder / below / marker).is_dir() for marker in _MARKERS):
             return folder / below
-    return None
+    # the probing tasks alone
+    return next((folder / below for below in ("", "data") if (folder / below / PROBING).is_dir()), None)
 
 
 def _locate_cached(revision: str) -> Path | None:

@@ -24,11 +24,15 @@ from simcse_bench.errors import UserError, first_line, unknown
 MAX_YAML = 1 << 20  # bytes of a task file or suites.yaml
 KINDS = ("sts", "transfer")
 STS_FORMATS = ("semeval", "tsv", "csv", "hub")
-TRANSFER_FORMATS = ("class_files", "sst", "trec", "mrpc")
-PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3}  # of a transfer task -> its number of splits
+TRANSFER_FORMATS = ("class_files", "sst", "sst_fine", "trec", "mrpc", "snli", "probing", "tsv")
+# of a transfer task -> its number of splits
+PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3, "linear_split": 3, "snli": 3, "relatedness": 3}
+PAIR_PROBES = ("snli", "relatedness")
 TEXT_VARIANTS = ("senteval", "raw")
+OPTIONAL_FORMATS = ("snli", "probing")  # data from SentEval itself, which need not be in the official archive
+PARTS = {"semeval": ("input", "gs"), "snli": ("s1", "s2", "labels")}  # of a format that has several files a subset
 UNICODE_FORMS = ("", "NFC")
-PROBE_NAMES = ("exact", "fast", "sklearn")
+PROBE_NAMES = ("exact", "fast", "sklearn", "mlp", "mlp-tuned")
 METRICS = ("spearman", "pearson")
 AGGREGATES = ("all", "mean", "wmean")
 
@@ -38,7 +42,7 @@ class Source:
     """Where the rows of a task lie and how to read them (one text variant)."""
 
     format: str
-    path: str = ""  # relative to the data folder; {split}, {subset} and (semeval) {part} are filled in. hub: of a copy
+    path: str = ""  # relative to the data folder; {split}, {subset} and (PARTS) {part} are filled in. hub: of a copy
     columns: Mapping[str, int | str] = field(default_factory=lambda: {"gold": 0, "left": 1, "right": 2})
     header: bool = False
     widths: tuple[int, ...] = ()  # numbers of fields that a line may have; empty: as many as the header or the first
@@ -47,6 +51,12 @@ class Source:
     dataset: str = ""  # hub: dataset id
     config: str | None = None
     revision: str | None = None
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether a row has two sentences."""
+        singles = ("class_files", "sst", "sst_fine", "trec", "probing")
+        return self.format not in singles and (self.format != "tsv" or "right" in self.columns)
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,17 @@ class Task:
     sources: Mapping[str, Source]  # text variant -> source; the key "only" serves every variant
     splits: Mapping[str, Mapping[str, int | None]]
     gold: tuple[float, float] = (0.0, 5.0)
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # their order numbers them; of a probing file none: those of its training rows
     probe: str = ""
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
     aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
+
+    @property
+    def metric(self) -> str:
+        """Of its score: a correlation of cosines, a probe's accuracy, the correlation of a trained regression."""
+        if self.kind == "sts":
+            return "spearman"
+        return "pearson" if self.probe == "relatedness" else "accuracy"
 
     def source(self, variant: str) -> tuple[str, Source]:
         """The variant that is truly read, and its source.
@@ -86,7 +103,7 @@ class EvalProtocol:
     text: str  # text variant: "senteval" (tokenised, STS lower-cased) or "raw" (as SemEval released it)
     split: str = "test"
     task_splits: Mapping[str, str] = field(default_factory=dict)  # task -> split, where it differs
-    probe: str = "exact"  # classifier of transfer tasks: exact, fast or sklearn (probe.PROBES)
+    probe: str = "exact"  # classifier of transfer tasks: one of probe.PROBES
     resamples: int = 1000  # of the bootstrap
     bootstrap_seed: int = 0
 
@@ -224,7 +241,9 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         problems.append(f"aliases: expected a list of other names, each a text of its own, found {_shown(aliases)}.")
         aliases = []
     labels, probe = fields.get("labels") or [], fields.get("probe")
-    if not _are_names(labels) or (kind == "transfer" and len(labels) < 2):
+    # a regression has none, and a probing file's are those of its training rows
+    labelled = kind == "transfer" and probe != "relatedness" and all(s.format != "probing" for s in sources.values())
+    if not _are_names(labels) or (labelled and len(labels) < 2):
         problems.append(f"labels: expected a list of at least two, each a text of its own, found {_shown(labels)}.")
         labels = []
     if kind == "transfer":
@@ -232,6 +251,8 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
             problems.append(str(unknown("probe", _named(probe), PROBE_SPLITS)))
         elif len(splits) != PROBE_SPLITS[probe]:
             problems.append(f"splits: probe {probe} takes {PROBE_SPLITS[probe]}, found {len(splits)}.")
+        if probe in PAIR_PROBES and not all(s.is_pairs for s in sources.values()):
+            problems.append(f"probe {probe}: takes pairs of sentences, from a format such as tsv.")
     if problems:
         raise UserError(*(f"{path}: {p}" for p in problems))
     return Task(
@@ -282,7 +303,8 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
     if not isinstance(widths, list) or not widths or not all(_is_count(n) and n for n in widths):
         problems.append(f"widths: expected the numbers of fields of a line, such as [7, 9], found {_shown(widths)}.")
     columns = entry.get("columns", {"gold": 0, "left": 1, "right": 2})
-    if not isinstance(columns, Mapping) or set(columns) != {"gold", "left", "right"}:
+    names = set(columns) if isinstance(columns, Mapping) else set()
+    if names != {"gold", "left", "right"} and not (kind == "transfer" and names == {"gold", "left"}):
         return [*problems, f"columns: expected gold, left and right, found {_shown(columns)}."]
     named = form == "hub" or entry.get("header") is True
     for name, column in columns.items():

@@ -7,8 +7,10 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``scoring``     the score of one STS or transfer task, with its interval
 - ``metrics``     cosine, correlation, aggregation, the worst pairs: pure functions
 - ``statistics``  bootstrap, two systems compared, Holm
-- ``probe``       SentEval's folds and L2 grid
-- ``classifiers`` many logistic regressions at once, each as SentEval trains one
+- ``probe``       SentEval's folds and grid of L2 (and of an MLP's sizes)
+- ``classifiers`` many classifiers at once, each as SentEval trains one
+- ``networks``    what they are: logistic regressions, or networks with one hidden layer
+- ``relatedness`` SentEval's regression of a pair's score
 - ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
 - ``compare``     two reports; a model against its published numbers
 - ``dry_run``     what would be loaded and why

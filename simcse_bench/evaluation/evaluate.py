@@ -180,14 +180,15 @@ def score_all(
                 scored, replicates[task.name] = score_sts(similarities[task.name], rows, protocol, task.name)
             else:
                 scored, replicates[task.name] = score_transfer(task, rows, *whole.sides(rows), protocol, device)
-                say(f"{task.title}: {scored['scores']['accuracy']['all']['value']:.2f}")
+                say(f"{task.title}: {scored['scores'][task.metric]['all']['value']:.2f}")
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]
         origin = {"split": protocol.split_of(task), "text": text, "fingerprint": rows.fingerprint()}
         results[task.name] = {"title": task.title, "kind": task.kind, "n": len(rows), **scored, "data": origin}
     counted = {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
-    one_kind = len({t.kind for t in tasks}) == 1  # a Spearman correlation and an accuracy have no average
+    # a correlation and an accuracy have no average, and that of cosines none with a trained one
+    alike = len({tuple(r["scores"]) for r in results.values()}) == 1
     fields: Any = protocol_fields(protocol, tasks)
     fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
     machine: Any = environment(device)
@@ -198,7 +199,7 @@ def score_all(
         model=described,
         protocol=fields,
         tasks=results,
-        average=_average(results, replicates) if one_kind and not skipped else None,
+        average=_average(results, replicates) if alike and not skipped else None,
         skipped=dict(skipped),
         limit=limit,
         stats=dict(getattr(encoder, "stats", {})) | counted,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ def score_sts(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
     """All scores of one task with their intervals, and the bootstrap replicates by metric and aggregate."""
     # a stream of draws per task: tasks are independent of each other, and two models meet the same draws
-    seed = [protocol.bootstrap_seed, zlib.crc32(name.encode())]
+    seed = _seed(protocol, name)
     subset = np.array(pairs.subset)
     sizes = pairs.sizes()
     boot, boot_subset = bootstrap(similarity, pairs.gold, sizes, protocol.resamples, seed)
@@ -53,7 +52,7 @@ def score_transfer(
     protocol: EvalProtocol,
     device: str = "cpu",
 ) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
-    """Accuracy of a transfer task under the protocol's probe, and the bootstrap replicates of it.
+    """The score of a transfer task under the protocol's probe, and the bootstrap replicates of it.
 
     Args:
         first: embeddings (n, d) of the sentences; ``second`` (n, d) of the second ones of pairs, else (0, d).
@@ -66,30 +65,77 @@ def score_transfer(
     from simcse_bench.evaluation import probe as probes  # it loads torch
 
     settings = probes.PROBES[protocol.probe]
-    # SentEval mrpc.py: |u - v| and u * v side by side
-    features = np.concatenate([np.abs(first - second), first * second], axis=1) if len(second) else first
     sizes = list(data.sizes.values())
+    features = _features(task, first, second)
+    if task.probe == "relatedness":
+        return _score_relatedness(task, data.labels, features, sizes, protocol, device)
     if task.probe == "nested_kfold":
         outcome = probes.nested_kfold(features, data.labels, settings, device)
     elif task.probe == "kfold":
         outcome = probes.kfold(features, data.labels, sizes[0], settings, device)
     else:
+        alter = {"linear_split": probes.linear, "snli": probes.unregularised}.get(task.probe)
+        settings = alter(settings) if alter else settings
         outcome = probes.split(features, data.labels, sizes[0], sizes[1], settings, device)
     n = len(outcome.correct)
-    rng = np.random.default_rng([protocol.bootstrap_seed, zlib.crc32(task.name.encode())])
+    rng = np.random.default_rng(_seed(protocol, task.name))
     replicates = 100.0 * rng.binomial(n, outcome.correct.mean(), size=protocol.resamples) / n
     # the score is the mean of the folds' rounded accuracies: put the interval around it
     replicates += outcome.test - 100.0 * outcome.correct.mean()
     test = {"value": outcome.test, "interval": _rounded(percentile_interval(replicates))}
     dev: Mapping[str, Any] = {"value": outcome.dev, "interval": None}
     score, kept = (test, {"all": replicates}) if protocol.split == "test" else (dev, {})
-    details = {"test": outcome.test, "dev": outcome.dev, "test_examples": n, "folds": outcome.folds, "l2": outcome.l2}
+    details: dict[str, Any] = {
+        "test": outcome.test, "dev": outcome.dev, "test_examples": n, "folds": outcome.folds, "l2": outcome.l2,
+    }  # fmt: skip
+    if any(settings.hidden):
+        details |= {"hidden": [c.hidden for c in outcome.chosen], "dropout": [c.dropout for c in outcome.chosen]}
     if task.name == "mrpc":
         from sklearn.metrics import f1_score
 
         details["test_f1"] = round(100 * float(f1_score(data.labels[-n:], outcome.predicted)), 2)
-    scored = {"scores": {"accuracy": {"all": score}}, "subsets": {}, "probe": asdict(settings) | details}
+    scored = {"scores": {"accuracy": {"all": score}}, "subsets": {}, "probe": settings.shown() | details}
     return scored, {"accuracy": kept}
+
+
+def _features(task: Task, first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a probe sees: the embeddings (n, d); of pairs |u - v| and u * v (n, 2d), SNLI (n, 4d)."""
+    if not len(second):
+        return first
+    if task.probe == "snli":  # SentEval snli.py
+        return np.concatenate([first, second, first * second, np.abs(first - second)], axis=1)
+    return np.concatenate([np.abs(first - second), first * second], axis=1)  # SentEval mrpc.py, sick.py
+
+
+def _score_relatedness(
+    task: Task,
+    gold: Floats,
+    features: NDArray[np.float32],
+    sizes: Sequence[int],
+    protocol: EvalProtocol,
+    device: str,
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """Pearson's correlation of predicted and gold scores (SentEval sick.py), the same under every probe."""
+    from simcse_bench.evaluation.relatedness import RELATEDNESS, regress
+
+    predicted, dev_pearson = regress(features, gold, sizes[0], sizes[1], device)
+    gold = gold[-len(predicted) :]
+    boot, _ = bootstrap(predicted, gold, {"test": len(gold)}, protocol.resamples, _seed(protocol, task.name))
+    replicates = boot["pearson"]["all"]
+    test = score_entry(correlation("pearson", predicted, gold), replicates)
+    dev: dict[str, Any] = {"value": round(dev_pearson, 6), "interval": None}
+    details = {
+        "test": test["value"], "dev": dev["value"], "test_examples": len(gold), "folds": [test["value"]], "l2": [0.0],
+        "test_spearman": round(correlation("spearman", predicted, gold), 6),
+        "test_mse": round(float(np.mean((predicted - gold) ** 2)), 6),
+    }  # fmt: skip
+    score, kept = (test, {"all": replicates}) if protocol.split == "test" else (dev, {})
+    scored = {"scores": {"pearson": {"all": score}}, "subsets": {}, "probe": RELATEDNESS.shown() | details}
+    return scored, {"pearson": kept}
+
+
+def _seed(protocol: EvalProtocol, name: str) -> list[int]:
+    return [protocol.bootstrap_seed, zlib.crc32(name.encode())]
 
 
 def _rounded(interval: tuple[float, float] | None) -> list[float] | None:

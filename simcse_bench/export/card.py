@@ -152,7 +152,7 @@ def _results(report: Report) -> list[Any]:
         split = (task["data"] or protocol)["split"]
         identity = {"protocol": protocol["name"]} | ({"probe": protocol["probe"]} if not sts else {})
         identity |= {"text": task["data"]["text"], "fingerprint": task["data"]["fingerprint"]} if task["data"] else {}
-        for metric in ("spearman", "pearson") if sts else ("accuracy",):
+        for metric in ("spearman", "pearson") if sts else task["scores"]:
             entry = task["scores"][metric]["all"]
             kind = f"{metric}_cosine" if sts else metric
             results.append(

@@ -72,7 +72,11 @@ class ProbeResult(TypedDict):
     dev: float
     folds: Sequence[float]
     l2: Sequence[float]
+    hidden: NotRequired[Sequence[int]]  # units of an MLP's hidden layer
+    dropout: NotRequired[Sequence[float]]
     test_f1: NotRequired[float]
+    test_spearman: NotRequired[float]  # of a regression, whose score is Pearson's correlation
+    test_mse: NotRequired[float]
 
 
 class TaskData(TypedDict):
@@ -137,9 +141,10 @@ class Report:
     def load(path: Path) -> Report:
         """Read a saved report; UserError where the file is no whole report of this version."""
         report = read_record(path, Report, _NOT_A_REPORT)
-        problems = _score_problems("average", report.average) if report.average else []
+        trained = all("probe" in task for task in report.tasks.values())
+        problems = _score_problems("average", report.average, trained) if report.average else []
         for name, task in report.tasks.items():
-            problems += _score_problems(f"tasks.{name}.scores", task["scores"])
+            problems += _score_problems(f"tasks.{name}.scores", task["scores"], "probe" in task)
             if "probe" in task and len(task["probe"]["folds"]) != len(task["probe"]["l2"]):
                 problems.append(f"tasks.{name}.probe: folds and l2 differ in number")
         if problems:
@@ -147,9 +152,16 @@ class Report:
         return report
 
 
-def _score_problems(place: str, scores: Scores) -> list[str]:
-    """What is missing in scores, where their type alone cannot say it."""
-    metrics = ["accuracy"] if "accuracy" in scores else METRICS
+def shown_metric(scores: Scores, metric: str) -> str:
+    """The metric that is asked for, where a task has it; else its own: of a probe accuracy, or Pearson."""
+    return next((m for m in (metric, "accuracy", "spearman", "pearson") if m in scores), metric)
+
+
+def _score_problems(place: str, scores: Scores, trained: bool) -> list[str]:
+    """What is missing in scores, where their type alone cannot say it; a trained probe has one of two."""
+    metrics: Sequence[str] = METRICS
+    if "accuracy" in scores or trained:
+        metrics = ["pearson" if "pearson" in scores else "accuracy"]
     missing = [f"{place}.{metric}" for metric in metrics if metric not in scores]
     missing += [f"{place}.{metric}.all" for metric, by_aggregate in scores.items() if "all" not in by_aggregate]
     return [f"{where}: it is missing" for where in missing]

@@ -16,7 +16,7 @@ from simcse_bench.files import Environment, shown_machine, shown_versions, write
 from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
-from simcse_bench.reports.report import Entry, Report, model_facts
+from simcse_bench.reports.report import Entry, Report, model_facts, shown_metric
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
 from simcse_bench.schema import read_record
 
@@ -67,7 +67,7 @@ def subset_table(report: Report, metric: str) -> Table:
     """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks."""
     rows = []
     for task in report.tasks.values():
-        shown = metric if metric in task["scores"] else "accuracy"
+        shown = shown_metric(task["scores"], metric)
         for how, entry in task["scores"][shown].items():
             part = how if shown == metric else shown
             rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
@@ -81,6 +81,7 @@ def subset_table(report: Report, metric: str) -> Table:
             p = task["probe"]
             extra = [("· test", p["test"]), ("· dev", p["dev"])]
             extra += [("· test F1", p["test_f1"])] if "test_f1" in p else []
+            extra += [("· test Spearman", p["test_spearman"])] if "test_spearman" in p else []
             if len(p["folds"]) > 1:
                 extra += [
                     (f"· fold {i}, L2 {v:g}", s) for i, (s, v) in enumerate(zip(p["folds"], p["l2"], strict=True), 1)
@@ -207,12 +208,20 @@ def inseparable(averages: Sequence[Entry | None]) -> list[list[int]]:
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
     """What the reports of one leaderboard share; without metric and aggregation where these are switched."""
     p, kinds = reports[0].protocol, {task.get("kind", "sts") for task in reports[0].tasks.values()}
-    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
+    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds)
+    parts += [f"{name} ×100" for name in probe_measures(reports)]
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
     badge = bundled.badge(all(r.model.get("embedded") for r in reports), _on_embedded_data(reports))
     return ", ".join(parts) + badge
+
+
+def probe_measures(reports: Sequence[Report]) -> list[str]:
+    """What is measured on the transfer tasks of comparable reports."""
+    metrics = {metric for task in reports[0].tasks.values() if "probe" in task for metric in task["scores"]}
+    words = {"accuracy": "accuracy", "pearson": "Pearson of a trained regression"}
+    return [word for metric, word in words.items() if metric in metrics]
 
 
 def _caveats(reports: Sequence[Report]) -> list[str]:
@@ -350,12 +359,12 @@ def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
 
 
 def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Entry | None:
-    """The score that is shown of a task (None: the average), where there is one: on transfer tasks the accuracy."""
+    """The score that is shown of a task (None: the average), where there is one: of a probe its own."""
     task = None if name is None else report.tasks.get(name)
     scores = report.average if name is None else task and task["scores"]
     if not scores:
         return None
-    by_aggregate = scores[metric if metric in scores else "accuracy" if "accuracy" in scores else "spearman"]
+    by_aggregate = scores[shown_metric(scores, metric)]
     return by_aggregate.get(aggregate) or by_aggregate["all"]
 
 

@@ -22,7 +22,7 @@ from simcse_bench.reports.report import Entry, Report, Scores, WorstPair
 from simcse_bench.reports.table import machine_facts
 
 _SEED = re.compile(r"[\s,;_.-]+seed[\s_=-]*(\d+)$", re.IGNORECASE)
-_TITLES = {"sts": "STS", "transfer": "Transfer"}
+_TITLES = {"sts": "STS", "transfer": "Transfer", "senteval": "SentEval", "probing": "Probing"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
     title = _TITLES.get(suites[0], titles.get(names[0], names[0]) if len(names) == 1 else suites[0])
     rules = [f"protocol {protocol['name']}", protocol["split"]]
     rules += [f"probe {protocol['probe']}"] if "transfer" in kinds and "probe" in protocol else []
+    measures = ["Spearman"] * ("sts" in kinds) + scores.probe_measures(reports)
     rows = [_row(list(seeds)) for _, seeds in groupby(sorted(saved, key=_fold), key=_fold)]
     _rank(rows)
     _stand_by(rows, saved)
@@ -75,7 +76,7 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
         "language": language(names),
         "embedded": any(name in bundled.TASKS for name in names),
         "sts": "sts" in kinds,
-        "measure": "Spearman or accuracy ×100" if len(kinds) > 1 else "accuracy ×100" if "transfer" in kinds else "",
+        "measure": f"{' or '.join(measures)} ×100" if "transfer" in kinds else "",
         "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
         "rows": rows,
     }

@@ -31,8 +31,7 @@ class Dev:
 
     def describe(self) -> dict[str, Any]:
         """For the record."""
-        metric = "spearman" if isinstance(self.data, Pairs) else "accuracy"
-        return {"task": self.task.name, "split": self.protocol.split, "metric": metric, "n": len(self.data),
+        return {"task": self.task.name, "split": self.protocol.split, "metric": self.task.metric, "n": len(self.data),
                 "fingerprint": self.data.fingerprint()}  # fmt: skip
 
     def measure(self, encoder: Encoder, score: bool = True, shape: bool = False) -> dict[str, float]:
@@ -42,11 +41,11 @@ class Dev:
         return measured | (self.shape(whole) if shape and isinstance(self.data, Pairs) else {})
 
     def score(self, whole: Embedded) -> float:
-        """Spearman ×100 (accuracy in percent of a transfer task) of embedded sentences."""
+        """Spearman ×100 (of a transfer task its score in percent) of embedded sentences."""
         if isinstance(self.data, Pairs):
             return correlation("spearman", whole.cosines(self.data), self.data.gold)
         scored, _ = score_transfer(self.task, self.data, *whole.sides(self.data), self.protocol, "cpu")
-        return float(scored["scores"]["accuracy"]["all"]["value"])
+        return float(scored["scores"][self.task.metric]["all"]["value"])
 
     def shape(self, whole: Embedded) -> dict[str, float]:
         """Alignment of the pairs with a gold score above ``ALIGNED`` and uniformity of all distinct sentences.

@@ -58,7 +58,7 @@ def test_sentevals_mtebs_and_the_papers_names(name, task):
 
 
 def test_names_of_other_data_are_no_aliases():
-    for name in ("STSBenchmark.v2", "STSBenchmarkMultilingualSTS", "STSBenchmark-VN", "SICK-E"):
+    for name in ("STSBenchmark.v2", "STSBenchmarkMultilingualSTS", "STSBenchmark-VN", "SICK-E-PL"):
         with pytest.raises(UserError, match="unknown task"):
             load_task(name)
     assert task_name("STSBenchmark.v2") == "STSBenchmark.v2"
@@ -187,7 +187,14 @@ TRANSFER = GOOD | {"kind": "transfer", "labels": ["a", "b"], "probe": "kfold", "
         (TRANSFER, "splits: probe kfold takes 2, found 1"),
         (TRANSFER | {"probe": "zork"}, "unknown probe 'zork'"),
         (TRANSFER | {"labels": None}, "labels: expected a list of at least two"),
-        (TRANSFER | {"source": {"format": "tsv", "path": "x"}}, "unknown format of transfer tasks 'tsv'"),
+        (TRANSFER | {"source": {"format": "hub", "path": "x"}}, "unknown format of transfer tasks 'hub'"),
+        (
+            TRANSFER | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0}}},
+            "expected gold, left and right",
+        ),
+        (GOOD | {"source": {"format": "tsv", "path": "x", "columns": {"gold": 0, "left": 1}}}, "expected gold, left"),
+        (TRANSFER | {"probe": "relatedness"}, "probe relatedness: takes pairs of sentences"),
+        (TRANSFER | {"probe": "snli"}, "probe snli: takes pairs of sentences"),
     ],
 )
 def test_bad_fields_of_a_task_file(tmp_path, fields, message):

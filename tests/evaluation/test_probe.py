@@ -9,10 +9,11 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
+from simcse_bench.data.task import PROBE_NAMES
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import classifiers
 from simcse_bench.evaluation import probe as probes
-from simcse_bench.evaluation.classifiers import Fit, train_all
+from simcse_bench.evaluation.classifiers import Choice, Fit, train_all
 from simcse_bench.evaluation.probe import EXACT, FAST, SKLEARN
 
 SMALL = dataclasses.replace(EXACT, folds=3, batch_size=16, epoch_size=2, tenacity=2)
@@ -30,10 +31,14 @@ def problem(n=150, d=12, classes=2, seed=0):
 class OneAtATime:
     """A torch module, its optimiser, SentEval's seeds, permutations and early stopping."""
 
-    def __init__(self, d, classes, l2, probe):
+    def __init__(self, d, classes, l2, probe, hidden=0, dropout=0.0):
         self.random = np.random.RandomState(probe.seed)
         torch.manual_seed(probe.seed)
         self.model, self.probe = nn.Linear(d, classes), probe
+        if hidden:
+            torch.manual_seed(probe.seed)
+            layers = nn.Linear(d, hidden), nn.Dropout(dropout), nn.Sigmoid(), nn.Linear(hidden, classes)
+            self.model = nn.Sequential(*layers)
         optimizer = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[probe.optimizer]
         self.optimizer = optimizer(self.model.parameters(), weight_decay=l2)
 
@@ -47,6 +52,7 @@ class OneAtATime:
             dev_x, dev_y = map(torch.from_numpy, dev)
         best, misses, epoch, stop = -1.0, 0, 0, False
         while not stop and epoch <= self.probe.max_epoch:
+            self.model.train()
             for _ in range(self.probe.epoch_size):
                 order = torch.from_numpy(self.random.permutation(len(x)))
                 for i in range(0, len(x), self.probe.batch_size):
@@ -66,6 +72,7 @@ class OneAtATime:
         return best
 
     def score(self, x, y):
+        self.model.eval()
         with torch.no_grad():
             return float((self.model(torch.as_tensor(x)).argmax(1) == torch.as_tensor(y)).float().mean())
 
@@ -141,6 +148,38 @@ def test_kfold_and_split_equal_the_plain_loop():
     assert found.test == pytest.approx(100 * test, abs=1.7)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(("classes", "optimizer"), [(2, "adam"), (5, "adam"), (3, "rmsprop")])
+def test_an_mlp_equals_the_plain_loop(dropout, classes, optimizer):
+    """Its masks too: those that torch draws after SentEval's seed and the initial weights."""
+    x, y = problem(200, classes=classes, seed=7)
+    settings = dataclasses.replace(SMALL, optimizer=optimizer, hidden=(8,), dropout=(dropout,), l2=(1e-4, 1e-2, 0.1))
+    train, dev = np.arange(120), np.arange(120, 160)
+    accuracy, predict = train_all(x, y, [Fit(train, dev, *choice) for choice in settings.choices], settings)
+    for c, l2 in enumerate(settings.l2):
+        plain = OneAtATime(12, classes, l2, settings, 8, dropout)
+        assert accuracy[c] == pytest.approx(plain.fit(x[train], y[train], (x[dev], y[dev])), abs=1.01 / 40)
+        rows = np.arange(160, 200)
+        with torch.no_grad():
+            expected = plain.model(torch.from_numpy(x[rows])).argmax(1).numpy()
+        assert (predict(c, rows) != expected).sum() <= 1
+
+
+def test_an_mlps_size_and_dropout_are_chosen_on_dev_rows():
+    x, y = problem(240, classes=3, seed=2)
+    settings = dataclasses.replace(SMALL, hidden=(3, 9), dropout=(0.0, 0.2), l2=(1e-4, 1e-2))
+    found = probes.split(x, y, 150, 40, settings)
+    scores = {}
+    for choice in settings.choices:
+        plain = OneAtATime(12, 3, choice.l2, settings, choice.hidden, choice.dropout)
+        scores[choice] = 100 * plain.fit(x[:150], y[:150], (x[150:190], y[150:190]))
+    assert len(scores) == 8
+    assert found.dev == pytest.approx(max(scores.values()), abs=2.51)  # one example of 40
+    assert scores[found.chosen[0]] >= max(scores.values()) - 2.51
+    assert len(probes.kfold(x, y, 180, settings).chosen) == 1
+    assert len(probes.nested_kfold(x[:90], y[:90], dataclasses.replace(settings, max_epoch=4)).chosen) == 3
+
+
 def test_finished_classifiers_keep_their_best_while_others_go_on():
     """A classifier must not depend on which others are trained beside it."""
     x, y = problem(200, seed=3)
@@ -162,12 +201,12 @@ def test_the_counter_is_never_reset_and_compared_before_it_is_raised(monkeypatch
 
 
 def test_the_last_five_percent_rule():
-    fit = probes.refit(np.arange(100, 200), 1e-3, SMALL)
+    fit = probes.refit(np.arange(100, 200), Choice(1e-3), SMALL)
     order = np.random.RandomState(1111).permutation(100)
     assert fit.dev.tolist() == (100 + order[:5]).tolist()
     assert fit.train.tolist() == (100 + order[5:]).tolist()
     with pytest.raises(UserError, match="5 % of them, for early stopping, are none"):
-        probes.refit(np.arange(19), 1e-3, SMALL)
+        probes.refit(np.arange(19), Choice(1e-3), SMALL)
 
 
 def test_sklearn_probe_equals_scikit_learn():
@@ -196,4 +235,11 @@ def test_a_class_smaller_than_the_folds():
 def test_the_settings_are_those_of_evaluation_py():
     assert (EXACT.optimizer, EXACT.folds, EXACT.batch_size, EXACT.tenacity, EXACT.epoch_size) == ("adam", 10, 64, 5, 4)
     assert (FAST.optimizer, FAST.folds, FAST.batch_size, FAST.tenacity, FAST.epoch_size) == ("rmsprop", 5, 128, 3, 2)
+    assert (probes.MLP.hidden, probes.MLP.dropout, probes.MLP.l2) == ((50,), (0.0,), EXACT.l2)
+    assert (probes.MLP_TUNED.hidden, probes.MLP_TUNED.dropout) == ((50, 100, 200), (0.0, 0.1, 0.2))
+    assert set(probes.PROBES) == set(PROBE_NAMES)
+    assert probes.linear(probes.MLP_TUNED) == dataclasses.replace(EXACT, name="mlp-tuned")
+    snli = probes.unregularised(EXACT)
+    assert (snli.l2, snli.max_epoch, snli.epoch_size, snli.batch_size) == ((1e-9,), 15, 1, 64)
+    assert probes.unregularised(SKLEARN).l2 == (1e9,)
     assert (EXACT.learning_rate, FAST.learning_rate, EXACT.seed) == (1e-3, 1e-2, 1111)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from tiny import WORDS, sentences
 
+from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.task import SIMCSE, load_task
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation import probe
+from simcse_bench.evaluation import probe, scoring
 from simcse_bench.evaluation.evaluate import evaluate
+from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import published_row
+from simcse_bench.training.selection import Dev
 
 
 @pytest.fixture
@@ -110,6 +113,85 @@ def test_a_correlation_and_an_accuracy_have_no_average(cli, bert, transfer_tasks
     assert "No average" in done.out
 
 
+@pytest.fixture
+def senteval_tasks(transfer_tasks):
+    """A regression, an entailment task in SNLI's files, and two probing files: of form, and of words."""
+    rng, pool = random.Random(3), sentences(60, seed=9)
+    for name, n in (("train", 90), ("dev", 30), ("test", 40)):
+        pairs = [(rng.choice(pool), rng.choice(pool)) for _ in range(n)]
+        overlap = [len({*a.split()} & {*b.split()}) / len({*a.split(), *b.split()}) for a, b in pairs]
+        rows = (f"{1 + 4 * o:.2f}\t{a}\t{b}\n" for o, (a, b) in zip(overlap, pairs, strict=True))
+        (transfer_tasks / f"pairs-{name}").write_text("".join(rows))
+        for part, column in (("s1", [a for a, _ in pairs]), ("s2", [b for _, b in pairs]),
+                             ("labels", ["yes" if o > 0.1 else "no" for o in overlap])):  # fmt: skip
+            (transfer_tasks / f"{part}.{name}").write_text("\n".join(column) + "\n")
+    lines = [(s, "LONG" if len(s.split()) > 6 else "SHORT") for s in sentences(160, seed=11)]
+    rows = (f"{'tr' if i < 100 else 'va' if i < 130 else 'te'}\t{y}\t{s}\n" for i, (s, y) in enumerate(lines))
+    (transfer_tasks / "length.txt").write_text("".join(rows))
+    three = "splits: {train: {train: }, dev: {dev: }, test: {test: }}\n"
+    probing = "splits: {train: {tr: }, dev: {va: }, test: {te: }}\nsource: {format: probing, path: length.txt}\n"
+    (transfer_tasks / "regression.yaml").write_text(
+        "kind: transfer\nprobe: relatedness\ngold: [1, 5]\nsource: {format: tsv, path: 'pairs-{subset}'}\n" + three)  # fmt: skip
+    (transfer_tasks / "nli.yaml").write_text(
+        "kind: transfer\nprobe: snli\nlabels: ['yes', 'no']\nsource: {format: snli, path: '{part}.{subset}'}\n" + three)  # fmt: skip
+    (transfer_tasks / "form.yaml").write_text("kind: transfer\nprobe: split\n" + probing)
+    (transfer_tasks / "words.yaml").write_text("kind: transfer\nprobe: linear_split\n" + probing)
+    (transfer_tasks / "suites.yaml").write_text("small: [regression, nli, form, words]\nregressions: [regression]\n")
+    return transfer_tasks
+
+
+def test_sentevals_other_tasks_end_to_end(run, cli, senteval_tasks, tmp_path, few_resamples):
+    done = run()
+    assert done.code == 0, done.err
+    assert "accuracy ×100, Pearson of a trained regression ×100, protocol simcse" in done.out
+    assert "No average: a correlation and an accuracy have none." in done.out
+    report = saved(tmp_path, "tiny-bert--embedding_last-none.json")
+    tasks, settings = report["tasks"], {n: t["probe"] for n, t in report["tasks"].items()}
+    (metric,) = tasks["regression"]["scores"]
+    entry = tasks["regression"]["scores"][metric]["all"]
+    assert metric == "pearson"
+    assert entry["interval"][0] < entry["value"] < entry["interval"][1]
+    assert {"test_spearman", "test_mse"} <= set(settings["regression"])
+    assert (settings["nli"]["l2"], settings["nli"]["max_epoch"], settings["nli"]["epoch_size"]) == ([1e-9], 15, 1)
+    assert settings["form"] == settings["words"]
+    assert tasks["form"]["scores"]["accuracy"]["all"]["value"] > 60
+    assert "hidden" not in settings["form"]
+    assert report["protocol"]["task_probes"]["words"] == "linear_split"
+    assert "· test Spearman" in (tmp_path / "results/small/tiny-bert--embedding_last-none.md").read_text()
+    assert cli("report", "results").code == 0
+    assert "Pearson of a trained regression" in (tmp_path / "results" / "index.html").read_text()
+
+
+def test_an_mlp_is_used_where_senteval_uses_one(run, senteval_tasks, tmp_path, few_resamples, monkeypatch):
+    """Not on WordContent, and not by the regression."""
+    monkeypatch.setitem(probe.PROBES, "mlp-tuned", dataclasses.replace(
+        probe.PROBES["mlp-tuned"], hidden=(3, 5), dropout=(0.0, 0.1), max_epoch=8))  # fmt: skip
+    for name in ("mlp", "mlp-tuned"):
+        assert run("--probe", name).code == 0
+        settings = saved(tmp_path, f"tiny-bert--{name}--embedding_last-none.json")["tasks"]
+        settings = {task: result["probe"] for task, result in settings.items()}
+        assert settings["form"]["hidden"][0] in ((50,) if name == "mlp" else (3, 5))
+        assert len(settings["form"]["dropout"]) == len(settings["form"]["l2"]) == 1
+        assert settings["nli"]["hidden"][0] > 0
+        assert "hidden" not in settings["words"]
+        assert settings["regression"]["name"] == "relatedness"
+
+
+def test_features_of_pairs():
+    u, v = np.array([[1.0, -2.0]], dtype=np.float32), np.array([[3.0, 5.0]], dtype=np.float32)
+    task = load_task("sick-e")
+    assert scoring._features(task, u, v).tolist() == [[2, 7, 3, -10]]
+    assert scoring._features(load_task("snli"), u, v).tolist() == [[1, -2, 3, 5, 3, -10, 2, 7]]
+    assert scoring._features(task, u, v[:0]).tolist() == [[1, -2]]
+
+
+def test_a_model_is_selected_by_a_regression(senteval_tasks, bert):
+    task = load_task("regression", senteval_tasks)
+    dev = Dev(task, read_labelled(task, None), dataclasses.replace(SIMCSE, split="dev"))
+    assert dev.describe()["metric"] == "pearson"
+    assert -1 <= dev.measure(open_model(bert, pooling="mean", head="none").load())["dev"] / 100 <= 1
+
+
 def test_bad_input(run, transfer_tasks, tmp_path):
     done = run("--limit", "2", "--probe", "exact")
     assert done.code == 2
@@ -163,6 +245,22 @@ def test_minilm_equals_sentevals_own_run(cli, minilm, real_data, tmp_path):
     assert found["trec"] == pytest.approx((90.00, 85.23), abs=0.21)
     assert found["mrpc"] == pytest.approx((72.35, 74.16), abs=0.15)
     assert tasks["mrpc"]["probe"]["test_f1"] == pytest.approx(81.40, abs=0.15)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_minilm_equals_sentevals_own_run_on_its_other_tasks(cli, minilm, real_data):
+    """facebookresearch/SentEval on CPU in the same way: dev and test accuracies; dev and test Pearson ×100."""
+    names = ("sick-e", "sst5", "sickr-probe", "stsb-probe")
+    done = cli("eval", "--model", minilm, "--pooling", "mean", "--name", "minilm", "--data-dir", real_data, "--quiet",
+               "--task", ",".join(names), "--format", "json")  # fmt: skip
+    assert done.code == 0, done.err
+    tasks = json.loads(done.out)["tasks"]
+    found = [(tasks[name]["probe"]["dev"], tasks[name]["probe"]["test"]) for name in names]
+    # the regressions are trained until nothing improves: 0.15 is far more than float32 moves
+    expected = [(84.60, 83.97), (43.32, 42.35), (88.62, 86.61), (83.64, 79.70)]
+    for one, theirs in zip(found, expected, strict=True):
+        assert one == pytest.approx(theirs, abs=0.15)
 
 
 @pytest.mark.data
