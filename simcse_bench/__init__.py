@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from simcse_bench.evaluation.evaluate import evaluate
     from simcse_bench.evaluation.geometry import alignment, analyze, uniformity
     from simcse_bench.evaluation.mteb.adapter import mteb_model
+    from simcse_bench.evaluation.rescore import rescore
     from simcse_bench.evaluation.statistics import difference, holm
     from simcse_bench.experiments.run import run_ablation
     from simcse_bench.models.open import open_model
-    from simcse_bench.reports.frames import read_results
+    from simcse_bench.reports.frames import read_pairs, read_results
     from simcse_bench.search.simcse import SimCSE
+    from simcse_bench.search.vectors import open_vectors
     from simcse_bench.training.config import recipe
     from simcse_bench.training.losses import contrastive_loss
     from simcse_bench.training.run import RunOptions, train
@@ -46,8 +48,11 @@ _HOMES = {
     "load_task": "data.task",
     "mteb_model": "evaluation.mteb.adapter",
     "open_model": "models.open",
+    "open_vectors": "search.vectors",
+    "read_pairs": "reports.frames",
     "read_results": "reports.frames",
     "recipe": "training.config",
+    "rescore": "evaluation.rescore",
     "run_ablation": "experiments.run",
     "train": "training.run",
     "uniformity": "evaluation.geometry",
@@ -55,8 +60,8 @@ _HOMES = {
 }
 __all__ = [
     "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "compare", "contrastive_loss",
-    "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model", "read_results", "recipe",
-    "run_ablation", "train", "uniformity", "verify",
+    "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model", "open_vectors",
+    "read_pairs", "read_results", "recipe", "rescore", "run_ablation", "train", "uniformity", "verify",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, official, search, train
+from simcse_bench.cli import compare, console, evaluate, experiments, export, listing, official, rescore, search, train
 from simcse_bench.errors import Stopped, UserError, printable
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def root(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate_command,
+    "rescore": rescore.rescore_command,
     "train": train.train_command,
     "run-ablation": experiments.ablation_command,
     "reproduce": experiments.reproduce_command,

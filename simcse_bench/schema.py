@@ -79,8 +79,9 @@ def parse_record(content: bytes, kind: type[T], where: str, otherwise: str) -> T
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
-    """The JSON schema of a file's type."""
-    return _adapter(kind).json_schema()  # type: ignore[no-any-return]
+    """The JSON schema of a file's type; a dataclass takes no further fields, as ``parse_record`` does."""
+    schema: dict[str, Any] = _adapter(kind).json_schema()
+    return schema | ({"additionalProperties": False} if is_dataclass(kind) else {})
 
 
 def schema_version(schema: dict[str, Any]) -> int:

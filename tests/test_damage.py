@@ -5,29 +5,38 @@ The fast set takes a seeded share; marked slow, all.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from damage import PLACES, damage, told
 
+from simcse_bench.data.pairs import read_pairs as read_task
+from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.compare import read_data, read_sides
 from simcse_bench.evaluation.geometry import read_trajectory
+from simcse_bench.evaluation.metrics import pair_records
 from simcse_bench.experiments import run
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import named_ablation, plan_sweep
 from simcse_bench.experiments.trial import read_trial
 from simcse_bench.reports import ablation, frames, geometry, mteb, panels, reproduction, scores, site, standings
-from simcse_bench.reports.report import Report, load_pairs, load_worst
+from simcse_bench.reports.pair_records import load_pairs, load_worst, save_pairs
+from simcse_bench.reports.report import Report
 from simcse_bench.training.run import RunOptions
 
 RESULTS = Path(__file__).parent.parent / "results"
 PAPER = RESULTS / "embedded" / "simcse-2021-mini"
+OLD = "mini/CLS--cls-none.json"
 pytestmark = pytest.mark.skipif(not PAPER.is_dir(), reason="no results/ here: this is no checkout")
 
 MTEB = {
@@ -125,8 +134,10 @@ def read_run(path: Path) -> None:
 KINDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], int, int]] = {
     "report": ("mini/CLS--cls-none.json", ("mini/unsupervised-SimCSE-seed-42.json",), read_report, 60, 600),
     "transfer": ("mini-transfer/CLS--cls-none.json", (), read_report, 40, 400),
-    "pairs": ("mini/CLS--cls-none.pairs.jsonl", ("mini/CLS--cls-none.json", "mini/unsupervised-SimCSE-seed-42.json",
+    "pairs": ("mini/new.pairs.jsonl", ("mini/new.json", "mini/unsupervised-SimCSE-seed-42.json",
               "mini/unsupervised-SimCSE-seed-42.pairs.jsonl"), read_pairs, 25, 300),
+    "first pairs": ("mini/CLS--cls-none.pairs.jsonl", ("mini/CLS--cls-none.json", "mini/unsupervised-SimCSE-seed-42.json",
+                    "mini/unsupervised-SimCSE-seed-42.pairs.jsonl"), read_pairs, 25, 300),
     "trial": ("ablations/dropout-mini/0.1--seed42.json", (), read_one_trial, 40, 400),
     "summary": ("ablations/dropout-mini/summary.json", (), read_summary, 12, 400),
     "geometry": ("analysis/CLS.json", (), read_analysis, 6, 300),
@@ -148,7 +159,23 @@ def source(name: str) -> bytes:
     if name.startswith("run/"):
         points = json.loads((PAPER / "trajectories.json").read_text("utf-8"))["no dropout"]
         return json.dumps({"config": {}, "status": "finished", "measured": points}).encode()
+    if name == "mini/new.json":
+        return source(OLD)
+    if name == "mini/new.pairs.jsonl":
+        return new_pairs()
     return (PAPER / name).read_bytes()
+
+
+@functools.cache
+def new_pairs() -> bytes:
+    """The committed pairs of version 1 as today's."""
+    path = PAPER / OLD
+    report = Report.load(path)
+    data = {n: read_task(load_task(n), "test", "senteval", None) for n in report.tasks}
+    rows = [pair_records(n, data[n], np.array(x)) for n, x in load_pairs(path, report).items()]
+    with tempfile.TemporaryDirectory() as folder:
+        save_pairs(Path(folder) / "r.json", report.key, itertools.chain.from_iterable(rows))
+        return (Path(folder) / "r.pairs.jsonl").read_bytes()
 
 
 def parsed(raw: bytes, name: str) -> Any:

@@ -7,7 +7,8 @@ import pytest
 from processes import kept, killed_at_each_write, set_options, start_command
 from tiny import sentences, without_time
 
-from simcse_bench.reports.report import Report, load_pairs
+from simcse_bench.reports.pair_records import load_pairs
+from simcse_bench.reports.report import Report
 
 pytestmark = pytest.mark.slow
 

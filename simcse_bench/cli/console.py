@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -30,6 +30,7 @@ _LETTERS = str.maketrans(
     {"–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "×": "x", "±": "+-", "…": "...", "→": "->", "’": "'",
      "α": "alpha", "λ": "lambda", "τ": "tau", "ρ": "rho"}
 )  # fmt: skip
+PRINT_FORMATS = ("table", "md", "csv", "latex", "json")
 PROGRESS = ("auto", "bar", "plain", "none")
 # the groups of --help, in this order
 what = functools.partial(typer.Option, rich_help_panel="What")
@@ -92,6 +93,12 @@ TasksDir = Annotated[
 ]
 Reports = Annotated[Path, where(help="Folder for the reports.")]
 Results = Annotated[Path, where(help="Folder for the results.")]
+
+Resamples = Annotated[int | None, how(help="Of the bootstrap, for the intervals (default: 1000).")]
+BootstrapSeed = Annotated[int | None, how(help="Of the bootstrap (default: 0).")]
+Metric = Annotated[str, output(metavar="spearman|pearson", help="Which is shown.")]
+Aggregate = Annotated[str, output(metavar="all|mean|wmean", help="Shown for tasks with subsets.")]
+PrintFormat = Annotated[str, output(metavar="table|md|csv|latex|json", help="What is printed.")]
 
 StartModel = Annotated[
     str | None,
@@ -218,6 +225,17 @@ def _spelled(text: str, encoding: str) -> str:
 def aloud(line: str) -> None:
     """A note to the user, beside the result."""
     typer.echo(line, err=True)
+
+
+def given_options(context: typer.Context, command: Callable[..., None], mark: str) -> dict[str, Any]:
+    """The options given in words whose annotation carries this mark, as they are written, and their values."""
+    hints = get_type_hints(command, include_extras=True)
+    return {
+        f"--{name.replace('_', '-')}": value
+        for name, value in context.params.items()
+        if mark in getattr(hints[name], "__metadata__", ())
+        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
 
 
 def where_from(data_dir: Path | None, tasks_dir: Path | None, data_revision: str) -> DataSource:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +15,10 @@ from simcse_bench.errors import UserError
 from simcse_bench.progress import Say, silent
 
 if TYPE_CHECKING:
-    from simcse_bench.evaluation.run import EvaluationSettings
+    from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings
     from simcse_bench.models.open import Model
     from simcse_bench.reports.mteb import MtebReport
 
-PRINT_FORMATS = ("table", "md", "csv", "latex", "json")
 OURS = "for our own tasks only"  # marks options that mteb's tasks decide themselves
 
 
@@ -59,6 +59,8 @@ def evaluate_command(
         console.how(metavar="exact|fast|sklearn|mlp|mlp-tuned", help="Classifier of transfer and probing tasks."),
         OURS,
     ] = None,
+    resamples: Annotated[console.Resamples, OURS] = None,
+    bootstrap_seed: Annotated[console.BootstrapSeed, OURS] = None,
     pooling: console.Pooling = None,
     head: console.Head = None,
     pooler: console.Pooler = None,
@@ -91,20 +93,9 @@ def evaluate_command(
         str | None,
         console.output(help="Name of the model in reports and file names."),
     ] = None,
-    metric: Annotated[
-        str,
-        console.output(metavar="spearman|pearson", help="Which is shown."),
-        OURS,
-    ] = "spearman",
-    aggregate: Annotated[
-        str,
-        console.output(metavar="all|mean|wmean", help="Shown for tasks with subsets."),
-        OURS,
-    ] = "all",
-    format: Annotated[
-        str,
-        console.output(metavar="table|md|csv|latex|json", help="What is printed."),
-    ] = "table",
+    metric: Annotated[console.Metric, OURS] = "spearman",
+    aggregate: Annotated[console.Aggregate, OURS] = "all",
+    format: console.PrintFormat = "table",
     force: console.Again = False,
     dry_run: Annotated[
         bool,
@@ -134,7 +125,7 @@ def evaluate_command(
     named = console.one_model(model, model_option)
     suites = ",".join(suite or ())
     problems = console.choice_problems(
-        aggregation=(aggregate, AGGREGATES), metric=(metric, METRICS), format=(format, PRINT_FORMATS),
+        aggregation=(aggregate, AGGREGATES), metric=(metric, METRICS), format=(format, console.PRINT_FORMATS),
         progress=(progress, console.PROGRESS),
     )  # fmt: skip
     if suite and task:
@@ -151,6 +142,7 @@ def evaluate_command(
 
     settings = EvaluationSettings(
         suite=suites, tasks=console.split_names(task), protocol=protocol, split=split, limit=limit, probe=probe,
+        resamples=resamples, bootstrap_seed=bootstrap_seed,
         where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
     )  # fmt: skip
     pooling, head = console.named_view(pooling, head, pooler)
@@ -181,12 +173,24 @@ def _evaluate(
     model: Model, settings: EvaluationSettings, metric: str, aggregate: str, format: str, quiet: bool, progress: str
 ) -> None:
     """Run, save and print; the arguments are the command line's."""
-    from simcse_bench.evaluation.run import each_suite, plan_evaluation, run_evaluation
+    say = silent if quiet or progress == "none" else console.aloud
+    run_plans(plans_of(model, settings, say), metric, aggregate, format, quiet, progress, say)
+
+
+def plans_of(model: Model, settings: EvaluationSettings, say: Say) -> list[EvaluationPlan]:
+    """The plan of every suite: all is checked before anything is computed."""
+    from simcse_bench.evaluation.run import each_suite, plan_evaluation
+
+    return [plan_evaluation(model, one) for one in each_suite(_with_suite(settings, model, say))]
+
+
+def run_plans(
+    plans: Sequence[EvaluationPlan], metric: str, aggregate: str, format: str, quiet: bool, progress: str, say: Say
+) -> None:
+    """Run, save and print evaluations; the other arguments are the command line's."""
+    from simcse_bench.evaluation.run import run_evaluation
     from simcse_bench.progress import show_progress
 
-    say = silent if quiet or progress == "none" else console.aloud
-    settings = _with_suite(settings, model, say)
-    plans = [plan_evaluation(model, one) for one in each_suite(settings)]  # all is checked before anything is computed
     reports = []
     for plan in plans:
         with show_progress("none" if quiet else progress) as show:
@@ -216,14 +220,10 @@ def _with_suite(settings: EvaluationSettings, model: Model, say: Say) -> Evaluat
 
 def _mteb_problems(context: typer.Context, on_mteb: bool) -> list[str]:
     """What cannot go together: our tasks' options with mteb's tasks, mteb's files with our tasks."""
-    given = [
-        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
     if not on_mteb:
-        return ["--mteb-json: mteb's own files exist for --suite mteb:... only."] if "mteb_json" in given else []
-    hints = get_type_hints(evaluate_command, include_extras=True)
-    ours = [name for name in hints if name in given and OURS in getattr(hints[name], "__metadata__", ())]
-    options = {f"--{name.replace('_', '-')}": context.params[name] for name in ours}
+        given = context.params["mteb_json"] is not None
+        return ["--mteb-json: mteb's own files exist for --suite mteb:... only."] if given else []
+    options = console.given_options(context, evaluate_command, OURS)
     if options.get("--protocol") == "mteb":
         del options["--protocol"]
     if not options:

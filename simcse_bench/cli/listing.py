@@ -1,4 +1,4 @@
-"""The commands that look: `ls`, `doctor`, `report`, `data where`, `data fetch` and `data check`."""
+"""The commands that look: `ls`, `doctor`, `report`, `data where`, `data fetch`, `data sentences` and `data check`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_command(
 # name of a kind of file of ours -> the type it is read as
 SCHEMAS = {
     "report": "simcse_bench.reports.report:Report",
-    "pairs": "simcse_bench.reports.report:PairsLine",
+    "pairs": "simcse_bench.reports.pair_records:PairsLine",
     "mteb": "simcse_bench.reports.mteb:MtebReport",
     "trial": "simcse_bench.experiments.trial:TrialResult",
     "summary": "simcse_bench.reports.ablation:Summary",
@@ -61,7 +61,11 @@ SCHEMAS = {
     "geometry": "simcse_bench.reports.geometry:Analysis",
     "speed": "simcse_bench.reports.scores:Speed",
     "train": "simcse_bench.training.folder:RunRecord",
+    "log": "simcse_bench.training.folder:LogLine",
     "checkpoint": "simcse_bench.training.folder:State",
+    "config": "simcse_bench.training.config:TrainConfig",
+    "settings": "simcse_bench.models.weights:ModelSettings",
+    "tokens": "simcse_bench.training.tokenised:CachedTokens",
     "index": "simcse_bench.search.index:IndexRecord",
     "encode": "simcse_bench.search.encode_file:Encoded",
     "export": "simcse_bench.export.run:ExportRecord",
@@ -73,7 +77,7 @@ def schema_command(
 ) -> None:
     """Print the JSON schema of a kind of file that we write: report, trial, summary, ...
 
-    A .jsonl file (pairs) holds one such object a line.
+    A .jsonl file (pairs, log) holds one such object a line.
 
     \b
     simcse-bench schema
@@ -178,6 +182,35 @@ def data_fetch(
 
     root = fetch_archive(data_revision, force)
     typer.echo(f"{root.path} ({root.origin})")
+
+
+@data_app.command("sentences")
+def data_sentences(
+    out: Annotated[Path, typer.Option(help="sentences.txt, one a line; or .jsonl.")],
+    task: Annotated[list[str] | None, console.what(help="Only these tasks: stsb,sickr.")] = None,
+    suite: Annotated[list[str] | None, console.what(help="sts (default), or others: sts,transfer.")] = None,
+    split: Annotated[str | None, console.what(metavar="dev|test", help="Default: the protocol's, test.")] = None,
+    protocol: Annotated[str, console.how(metavar="simcse|mteb", help="Whose text.")] = "simcse",
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+) -> None:
+    """Write every distinct sentence that an evaluation embeds, for `encode` on another machine and `rescore` here.
+
+    \b
+    simcse-bench data sentences --suite sts --out sts.txt
+    simcse-bench data sentences --task stsb,sickr --split dev --out dev.jsonl
+    """
+    from simcse_bench.evaluation.run import EvaluationSettings, sentences_of, write_sentences
+
+    names = console.split_names(task)
+    if suite and names:
+        raise UserError("--suite and --task exclude each other; name the suite, or the tasks.")
+    suites = ",".join(suite or ()) or ("" if names else "sts")
+    where = console.where_from(data_dir, tasks_dir, data_revision)
+    settings = EvaluationSettings(suite=suites, tasks=names, protocol=protocol, split=split, where=where)
+    count = write_sentences(out, sentences_of(settings))
+    typer.echo(f"{out}: {count:,} sentences")
 
 
 @data_app.command("check")

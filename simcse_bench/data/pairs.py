@@ -48,6 +48,10 @@ class Pairs:
         """Number of pairs of each subset."""
         return {name: self.subset.count(name) for name in dict.fromkeys(self.subset)}
 
+    def ids(self, task: str) -> list[str]:
+        """``task/subset/number`` of every pair; the number counts the subset's scored pairs from 0, in file order."""
+        return [f"{task}/{name}/{i}" for name, n in self.sizes().items() for i in range(n)]
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 over subset, gold and both sentences of every row."""
         rows = zip(self.subset, self.gold.tolist(), self.left, self.right, strict=True)

@@ -4,8 +4,9 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 
 - ``run``         one evaluation from names to a saved report; finished work is found by its key
 - ``evaluate``    read the tasks, embed every distinct sentence once, score
+- ``rescore``     a saved report's pairs scored again, without model and data
 - ``scoring``     the score of one STS or transfer task, with its interval
-- ``metrics``     cosine, correlation, aggregation, the worst pairs: pure functions
+- ``metrics``     cosine, correlation, aggregation, the record of a pair: pure functions
 - ``statistics``  bootstrap, two systems compared, Holm
 - ``probe``       SentEval's folds and grid of L2 (and of an MLP's sizes)
 - ``classifiers`` many classifiers at once, each as SentEval trains one

@@ -23,7 +23,8 @@ from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.open import open_model
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
-from simcse_bench.reports.report import Report, load_pairs, readable_name, report_path
+from simcse_bench.reports.pair_records import load_pairs
+from simcse_bench.reports.report import Report, readable_name, report_path
 from simcse_bench.reports.table import MISSING, Table, shown_numbers
 
 if TYPE_CHECKING:

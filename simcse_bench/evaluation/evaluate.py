@@ -16,14 +16,15 @@ from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.metrics import Floats, paired_cosine, worst_pairs
+from simcse_bench.evaluation.metrics import Floats, pair_records, paired_cosine
 from simcse_bench.evaluation.scoring import score_entry, score_sts, score_transfer
 from simcse_bench.files import environment, now, require_writable
 from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
 from simcse_bench.models.own import as_rows
 from simcse_bench.progress import Say, silent
-from simcse_bench.reports.report import Report, evaluation_key, save_pairs
+from simcse_bench.reports.pair_records import save_pairs
+from simcse_bench.reports.report import Report, evaluation_key
 from simcse_bench.reports.scores import write_report_tables
 
 if TYPE_CHECKING:  # torch is not needed to read, score or print
@@ -106,8 +107,8 @@ def existing_report(
 
 def save_whole(path: Path, report: Report, data: Mapping[str, Data], similarities: Mapping[str, Floats]) -> None:
     """Write a report, its pairs beside it, and its tables."""
-    worst = {n: worst_pairs(rows, similarities[n]) for n, rows in data.items() if isinstance(rows, Pairs)}
-    save_pairs(path, report.key, similarities, worst)
+    by_task = (pair_records(n, rows, similarities[n]) for n, rows in data.items() if isinstance(rows, Pairs))
+    save_pairs(path, report.key, itertools.chain.from_iterable(by_task))
     report.save(path)  # last: where it is, its pairs are
     write_report_tables(report, path)
 
@@ -179,6 +180,7 @@ def score_all(
                 similarities[task.name] = whole.cosines(rows)
                 scored, replicates[task.name] = score_sts(similarities[task.name], rows, protocol, task.name)
             else:
+                _require_unscaled(model)
                 scored, replicates[task.name] = score_transfer(task, rows, *whole.sides(rows), protocol, device)
                 say(f"{task.title}: {scored['scores'][task.metric]['all']['value']:.2f}")
         except UserError as error:
@@ -210,6 +212,15 @@ def score_all(
     return report, similarities
 
 
+def _require_unscaled(model: Mapping[str, Any]) -> None:
+    """UserError for saved vectors scaled to length 1, where the model's own are not: a probe sees the length."""
+    if (model.get("scored_from") or {}).get("normalized") and not model.get("normalize"):
+        raise UserError(
+            f"{model['scored_from']['file']}: vectors scaled to length 1, which cost a probe points; a transfer "
+            "task takes them as the model gives them. Encode with --raw."
+        )
+
+
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
     """The protocol for a report; the probe only where a task has one."""
     probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
@@ -239,8 +250,10 @@ class Embedded:
         return paired_cosine(*self.sides(pairs))
 
 
-def embed_once(encoder: Encoder, data: Iterable[Data]) -> Embedded:
-    """The distinct sentences of all data, embedded in one go."""
+def embed_once(encoder: Encoder | Embedded, data: Iterable[Data]) -> Embedded:
+    """The distinct sentences of all data, embedded in one go; what is embedded already stays as it is."""
+    if isinstance(encoder, Embedded):
+        return encoder
     sentences = distinct_sentences(data)
     return Embedded({s: i for i, s in enumerate(sentences)}, embed(encoder, sentences))
 

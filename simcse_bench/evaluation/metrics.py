@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError
+from simcse_bench.reports.pair_records import Pair
 
-COUNT = 20  # worst pairs of each task, kept beside a report
 Floats = NDArray[np.float64]
 Real = TypeVar("Real", NDArray[np.float32], NDArray[np.float64])
 
@@ -76,28 +76,20 @@ def percent_ranks(values: Floats | Sequence[float]) -> Floats:
     return 100 * ranks / len(values)
 
 
-def worst_pairs(pairs: Pairs, similarities: Floats, count: int = COUNT) -> list[dict[str, Any]]:
-    """The pairs whose two ranks differ most, worst first.
-
-    Spearman's correlation is 1 minus a multiple of the sum of these squared differences: these pairs cost it most.
-
-    Args:
-        pairs: of a task, n of them.
-        similarities: cosines (n,).
-        count: how many are given.
-
-    Returns:
-        ``gold``, ``cosine``, their ranks among the task's pairs in percent, ``left`` and ``right``.
-    """
-    ranks = {"gold_rank": percent_ranks(pairs.gold), "cosine_rank": percent_ranks(similarities)}
-    order = np.argsort(-np.abs(ranks["cosine_rank"] - ranks["gold_rank"]), kind="stable")[:count]
+def pair_records(task: str, pairs: Pairs, similarities: Floats) -> list[Pair]:
+    """Every pair of a task with its cosine (n,) and its two ranks, as the file beside a report keeps it."""
+    ranks = [percent_ranks(side).round(4).tolist() for side in (pairs.gold, similarities)]
+    fields = (
+        pairs.subset,
+        pairs.ids(task),
+        pairs.left,
+        pairs.right,
+        pairs.gold.tolist(),
+        similarities.tolist(),
+        *ranks,
+    )
     return [
-        {
-            "gold": round(float(pairs.gold[i]), 4),
-            "cosine": round(float(similarities[i]), 4),
-            **{name: round(float(values[i]), 1) for name, values in ranks.items()},
-            "left": pairs.left[i],
-            "right": pairs.right[i],
-        }
-        for i in order.tolist()
-    ]
+        Pair(task=task, subset=subset, id=name, left=left, right=right, gold=gold, cosine=cosine, gold_rank=by_gold,
+             cosine_rank=by_cosine)
+        for subset, name, left, right, gold, cosine, by_gold, by_cosine in zip(*fields, strict=True)
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from simcse_bench.data.pairs import data_folder
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.data.task import (
     PROBE_NAMES,
+    SIMCSE,
     EvalProtocol,
     Task,
     known_name,
@@ -21,12 +23,22 @@ from simcse_bench.data.task import (
     named_protocol,
 )
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluation.evaluate import Data, existing_report, protocol_fields, read_all, save_whole, score_all
-from simcse_bench.files import require_writable
+from simcse_bench.evaluation.evaluate import (
+    Data,
+    distinct_sentences,
+    existing_report,
+    protocol_fields,
+    read_all,
+    save_whole,
+    score_all,
+)
+from simcse_bench.files import require_writable, write_text
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path
 from simcse_bench.reports.scores import write_report_tables
+
+RESAMPLES = (100, 10_000)  # an interval needs a few beyond its ends; 10,000 of SICK-R take 2 GB
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class EvaluationSettings:
     protocol: str = "simcse"
     split: str | None = None
     probe: str | None = None
+    resamples: int | None = None  # of the bootstrap; None: the protocol's
+    bootstrap_seed: int | None = None
     limit: int | None = None
     where: DataSource = ANYWHERE
     out: Path = Path("results")
@@ -99,11 +113,15 @@ def each_suite(settings: EvaluationSettings) -> list[EvaluationSettings]:
 
 def destination(model: Mapping[str, Any], settings: EvaluationSettings) -> tuple[list[Task], EvalProtocol, Path]:
     """The tasks and the protocol of an evaluation, and where its report goes; ``model`` is its provenance."""
-    tasks = _tasks(settings)
+    tasks, protocol = _rules(settings)
     settings = replace(settings, tasks=tuple(task.name for task in tasks))
-    protocol = _protocol(settings, tasks)
-    variant = _variant(model, protocol_fields(protocol, tasks), settings)
-    return tasks, protocol, report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
+    return tasks, protocol, place(model, protocol_fields(protocol, tasks), settings)
+
+
+def place(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: EvaluationSettings) -> Path:
+    """Where the report of a model's evaluation under these rules goes."""
+    variant = _variant(model, protocol, settings)
+    return report_path(settings.out, settings.suite or "tasks", str(model["name"]), variant)
 
 
 def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPlan:
@@ -142,6 +160,31 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: 
     return report
 
 
+def write_sentences(path: Path, sentences: Sequence[str]) -> int:
+    """Sentences as a text of which ``encode`` makes vectors, blank ones left out; their number.
+
+    Raises:
+        UserError: another suffix than .txt and .jsonl; a line break inside a sentence of a .txt.
+    """
+    whole = [sentence for sentence in sentences if sentence.strip()]
+    if path.suffix == ".jsonl":
+        lines = [json.dumps({"sentence": sentence}, ensure_ascii=False) for sentence in whole]
+    elif path.suffix == ".txt":
+        lines = whole
+        broken = [sentence for sentence in whole if "\n" in sentence or "\r" in sentence]
+        if broken:
+            raise UserError(f"--out {path}: a line break in {broken[0][:80]!r}; give a .jsonl.")
+    else:
+        raise UserError(f"--out {path}: unknown suffix {path.suffix!r}; expected .txt or .jsonl.")
+    write_text(path, "".join(line + "\n" for line in lines))
+    return len(whole)
+
+
+def _rules(settings: EvaluationSettings) -> tuple[list[Task], EvalProtocol]:
+    tasks = _tasks(settings)
+    return tasks, _protocol(settings, tasks)
+
+
 def _protocol(settings: EvaluationSettings, tasks: Sequence[Task]) -> EvalProtocol:
     protocol = named_protocol(settings.protocol)
     transfer = [t.name for t in tasks if t.kind == "transfer"]
@@ -157,7 +200,33 @@ def _protocol(settings: EvaluationSettings, tasks: Sequence[Task]) -> EvalProtoc
     probe = settings.probe or ("fast" if protocol.split == "dev" else "exact")
     if probe not in PROBE_NAMES:
         raise unknown("probe", probe, PROBE_NAMES)
-    return replace(protocol, probe=probe)
+    return with_bootstrap(replace(protocol, probe=probe), settings.resamples, settings.bootstrap_seed)
+
+
+def with_bootstrap(protocol: EvalProtocol, resamples: int | None, seed: int | None) -> EvalProtocol:
+    """The protocol with other intervals; None: its own.
+
+    Raises:
+        UserError: too few resamples for an interval, more than fit in memory, a seed below 0.
+    """
+    low, high = RESAMPLES
+    if resamples is not None and not low <= resamples <= high:
+        raise UserError(
+            f"--resamples {resamples}: expected {low} to {high:,}; the protocol's are {protocol.resamples}."
+        )
+    if seed is not None and seed < 0:
+        raise UserError(f"--bootstrap-seed {seed}: expected 0 or more.")
+    changes = {"resamples": resamples, "bootstrap_seed": seed}
+    return replace(protocol, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def sentences_of(settings: EvaluationSettings) -> list[str]:
+    """Every distinct sentence that an evaluation embeds, in its order."""
+    data: list[Data] = []
+    for one in each_suite(settings):
+        tasks, protocol = _rules(one)
+        data += read_all(tasks, protocol, data_folder(tasks, one.where), one.limit)[0].values()
+    return distinct_sentences(data)
 
 
 def _tasks(settings: EvaluationSettings) -> list[Task]:
@@ -180,5 +249,7 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Ev
     parts = list(dict.fromkeys(settings.tasks)) if not settings.suite else []
     usual = {"name": "simcse", "split": "test", "probe": "exact"}
     parts += [protocol[field] for field, value in usual.items() if protocol.get(field, value) != value]
+    drawn = {"resamples": SIMCSE.resamples, "bootstrap_seed": SIMCSE.bootstrap_seed}
+    parts += [f"{field.removesuffix('_seed')}{protocol[field]}" for field, n in drawn.items() if protocol[field] != n]
     parts += [f"first{settings.limit}"] if settings.limit else []
     return "".join(f"--{p}" for p in (*parts, *model_variant(model)))

@@ -19,7 +19,8 @@ from simcse_bench.files import environment, now, require_writable, write_json
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.progress import Say
 from simcse_bench.reports.page import require_own, write_drawn
-from simcse_bench.reports.report import Report, load_pairs
+from simcse_bench.reports.pair_records import load_pairs
+from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, Reproduced, draw_reproduction, read_reproduction
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import recipe

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import read_json
@@ -16,6 +17,17 @@ SETTINGS_FILE = "simcse_bench.json"  # beside a checkpoint that we trained: {"po
 DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
 # heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)
 MLP_KEYS = ("mlp.dense", "pooler.dense", "bert.pooler.dense", "roberta.pooler.dense")
+
+
+class ModelSettings(TypedDict):
+    """``SETTINGS_FILE``: how a model folder that we wrote is used."""
+
+    pooling: str
+    head: str
+    start: NotRequired[str]  # mini, where it was trained from the embedded encoder
+    template: NotRequired[str]  # around the sentence, see ``prompts.Prompt``
+    prompt_left_out: NotRequired[bool]
+    template_bias_removed: NotRequired[bool]
 
 
 def mlp_head(name: str, folder: Path) -> Any:

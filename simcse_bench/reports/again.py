@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from simcse_bench.data.task import SIMCSE
 from simcse_bench.models.baselines import RANDOM, is_baseline
 from simcse_bench.models.catalog import known_model
 from simcse_bench.reports.ablation import Summary
@@ -29,6 +30,7 @@ def eval_command(report: Report) -> str:
         *_model(model),
         *suite,
         *((option, value) for option, value in rules if value not in _RECORDED),
+        *_intervals(protocol),
         *([("--limit", str(report.limit))] if report.limit else []),
     ]
     return _line(["eval"], options)
@@ -72,6 +74,13 @@ def reproduce_command(record: Mapping[str, Any]) -> str:
     """``simcse-bench reproduce …``."""
     options = [("--preset", str(record["preset"])), ("--seeds", str(record["seeds"]))]
     return _line(["reproduce", str(record["paper"])], options)
+
+
+def _intervals(protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options of the bootstrap, where they are not the protocol's own."""
+    for field in ("resamples", "bootstrap_seed"):
+        if protocol.get(field, getattr(SIMCSE, field)) != getattr(SIMCSE, field):
+            yield f"--{field.replace('_', '-')}", str(protocol[field])
 
 
 def _model(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

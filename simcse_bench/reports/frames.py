@@ -10,6 +10,7 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.models.identity import VALUES, deciding
 from simcse_bench.reports.ablation import SUMMARY, ablation_rows, read_summary
 from simcse_bench.reports.geometry import geometry_rows, read_analyses
+from simcse_bench.reports.pair_records import load_records, pairs_path, report_beside
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.scores import score_rows
 from simcse_bench.reports.site import read_reports
@@ -55,6 +56,49 @@ def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.Dat
     for problem in problems:
         warnings.warn(f"left out: {problem}", stacklevel=2)
     return pd.DataFrame(rows)
+
+
+def read_pairs(source: str | Path = "results") -> pd.DataFrame:
+    """The pairs of saved STS reports as a frame, a row per model and pair.
+
+    Columns: model, suite, task, subset, id ("task/subset/number", the same for every model), left, right (the sentences
+    as they were embedded), gold (the task's own score), cosine, gold_rank, cosine_rank (average ranks among the task's
+    pairs, in percent), key and path of the report.
+
+    Args:
+        source: a report, the ``.pairs.jsonl`` beside it, or a folder: all reports below it that have pairs.
+
+    Raises:
+        UserError: no such file or folder; no report or no pairs of this version there; pairs of another evaluation,
+            lines missing or doubled.
+
+    Warns:
+        of every damaged or older file below a folder; the frame holds the others.
+    """
+    import pandas as pd
+
+    path = Path(source)
+    if not path.is_dir():
+        return pd.DataFrame(_pair_rows(report_beside(path)))
+    problems: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for one in read_reports(path, problems):
+        if pairs_path(one).exists():
+            try:
+                rows += _pair_rows(one)
+            except UserError as error:
+                problems += error.problems
+    if not rows:
+        raise UserError(*(problems or [f"{path}: no report with pairs; `simcse-bench eval` writes both."]))
+    for problem in problems:
+        warnings.warn(f"left out: {problem}", stacklevel=2)
+    return pd.DataFrame(rows)
+
+
+def _pair_rows(path: Path) -> list[dict[str, Any]]:
+    report = Report.load(path)
+    about, beside = {"model": report.model["name"], "suite": report.suite}, {"key": report.key, "path": path.as_posix()}
+    return [about | row | beside for rows in load_records(path, report).values() for row in rows]
 
 
 def _scores(results: Path, problems: list[str]) -> list[dict[str, Any]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -15,15 +14,24 @@ from typing_extensions import TypedDict
 
 from simcse_bench.data.task import METRICS
 from simcse_bench.errors import UserError
-from simcse_bench.files import Environment, fingerprint, write_json, write_text
+from simcse_bench.files import Environment, fingerprint, write_json
 from simcse_bench.models.identity import deciding, shown_files, shown_model, shown_origin
 from simcse_bench.reports.table import MISSING
-from simcse_bench.schema import parse_record, read_bytes, read_record
+from simcse_bench.schema import read_record
 
 REPORT_SCHEMA: Literal[1] = 1
-PAIRS = ".pairs.jsonl"
 LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters come to it
 _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
+
+
+class ScoredFrom(TypedDict):
+    """The saved file that scores come from, where no model was loaded."""
+
+    what: Literal["pairs", "vectors"]
+    file: str
+    sha256: str  # first 16 hex digits
+    key: str  # of the report that the pairs stand beside, or of the vectors' record
+    normalized: NotRequired[bool]  # vectors that were scaled to length 1
 
 
 class Provenance(TypedDict):
@@ -45,6 +53,7 @@ class Provenance(TypedDict):
     whiten: NotRequired[Mapping[str, str] | None]
     object: NotRequired[str]  # of the user's own: module and class
     name_or_path: NotRequired[str]
+    scored_from: NotRequired[ScoredFrom]  # not from the model itself
 
 
 class Entry(TypedDict):
@@ -106,6 +115,8 @@ class ReportProtocol(TypedDict):
     split: str
     text: NotRequired[str]
     probe: NotRequired[str]
+    resamples: NotRequired[int]
+    bootstrap_seed: NotRequired[int]
 
 
 class Times(TypedDict):
@@ -167,87 +178,6 @@ def _score_problems(place: str, scores: Scores, trained: bool) -> list[str]:
     return [f"{where}: it is missing" for where in missing]
 
 
-class WorstPair(TypedDict):
-    """A pair whose rank by cosine is far from its rank by gold score; ranks in percent."""
-
-    gold: float
-    cosine: float
-    gold_rank: float
-    cosine_rank: float
-    left: str
-    right: str
-
-
-class PairsHead(TypedDict):
-    """The first line of a report's pairs."""
-
-    schema: Literal[1]
-    key: str  # of the report
-
-
-class TaskPairs(TypedDict):
-    """A further line: the cosines of a task's pairs, in their order."""
-
-    task: str
-    similarities: Sequence[float]
-    worst: NotRequired[Sequence[WorstPair]]
-
-
-PairsLine = PairsHead | TaskPairs
-
-
-def pairs_path(path: Path) -> Path:
-    """The file beside a report that holds its pairs' similarities."""
-    return path.with_name(path.stem + PAIRS)
-
-
-def save_pairs(
-    path: Path, key: str, similarities: Mapping[str, Iterable[float]], worst: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> None:
-    """Keep the cosine of every pair of a report's STS tasks, for comparisons with others, and its worst pairs."""
-    lines = [
-        {"task": name, "similarities": [round(float(x), 7) for x in values], "worst": list(worst.get(name, ()))}
-        for name, values in similarities.items()
-    ]
-    if lines:
-        rows = [{"schema": REPORT_SCHEMA, "key": key}, *lines]
-        write_text(pairs_path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
-    """Task -> cosines of its pairs, of a saved report.
-
-    Raises:
-        UserError: they are not there, or belong to another evaluation.
-    """
-    beside = pairs_path(path)
-    if not beside.is_file():
-        raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
-    return {row["task"]: row["similarities"] for row in _pair_rows(beside, report)}
-
-
-def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:
-    """Task -> its worst pairs, see ``metrics.worst_pairs``; none where the report has no pairs beside it.
-
-    Raises:
-        UserError: the pairs belong to another evaluation, or are not readable.
-    """
-    beside = pairs_path(path)
-    rows = _pair_rows(beside, report) if beside.exists() else ()
-    return {row["task"]: row["worst"] for row in rows if row.get("worst")}
-
-
-def _pair_rows(beside: Path, report: Report) -> list[TaskPairs]:
-    otherwise = "not a report's pairs. Evaluate again with --force."
-    lines = [line for line in read_bytes(beside, otherwise).split(b"\n") if line]
-    if not lines:
-        raise UserError(f"{beside}: it is empty: {otherwise}")
-    head = parse_record(lines[0], PairsHead, f"{beside}:1", otherwise)
-    if head["key"] != report.key:
-        raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
-    return [parse_record(line, TaskPairs, f"{beside}:{i}", otherwise) for i, line in enumerate(lines[1:], 2)]
-
-
 def evaluation_key(
     model: Mapping[str, Any], protocol: Mapping[str, Any], fingerprints: Mapping[str, str], limit: int | None
 ) -> str:
@@ -292,6 +222,12 @@ def model_variant(model: Mapping[str, Any]) -> list[str]:
     return parts + ["whitened"] * bool(model.get("whiten"))
 
 
+def source_facts(model: Mapping[str, Any]) -> dict[str, str]:
+    """What a page tells of the saved file that scores come from; nothing where the model was loaded."""
+    source = model.get("scored_from")
+    return {"scored from": f"{source['what']}, {source['file']} {source['sha256']}"} if source else {}
+
+
 def model_facts(model: Mapping[str, Any], max_length: str) -> dict[str, str]:
     """What a page tells of the model."""
     return {
@@ -300,6 +236,7 @@ def model_facts(model: Mapping[str, Any], max_length: str) -> dict[str, str]:
         "max length": max_length,
         "dtype": str(model.get("dtype", MISSING)),
         "weights": shown_files(model) or MISSING,
+        **source_facts(model),
     }
 
 

@@ -15,7 +15,8 @@ from simcse_bench.reports import ablation, geometry, mteb, page, panels, reprodu
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
-from simcse_bench.reports.report import Report, load_worst
+from simcse_bench.reports.pair_records import load_worst
+from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import Reproduced
 from simcse_bench.reports.standings import Saved
 from simcse_bench.reports.table import Table, machine_facts, to_markdown

@@ -18,7 +18,8 @@ from simcse_bench.papers import published
 from simcse_bench.papers.published import PublishedRow
 from simcse_bench.reports import scores
 from simcse_bench.reports.again import UNKNOWN, eval_command
-from simcse_bench.reports.report import Entry, Report, Scores, WorstPair
+from simcse_bench.reports.pair_records import WorstPair
+from simcse_bench.reports.report import Entry, Report, Scores, source_facts
 from simcse_bench.reports.table import machine_facts
 
 _SEED = re.compile(r"[\s,;_.-]+seed[\s_=-]*(\d+)$", re.IGNORECASE)
@@ -174,6 +175,7 @@ def _made(saved: Saved) -> dict[str, Any]:
         "model": shown_model(model),
         "pooling, head": shown_settings(model),
         "weights": shown_files(model),
+        **source_facts(model),
         "protocol": f"{report.protocol['name']}, {report.protocol['split']}",
         **machine_facts(report.environment),
         "created": report.created,

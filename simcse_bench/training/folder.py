@@ -75,6 +75,31 @@ class RunRecord(TypedDict):
     files: NotRequired[dict[str, str]]  # of a finished run: the model's files and their fingerprints
 
 
+class LoggedStep(TypedDict):
+    """A line of log.jsonl: the updates since the line before."""
+
+    step: int
+    epoch: float
+    loss: float  # their mean
+    grad_norm: float | None  # None where float16's overflowed
+    learning_rate: float
+    sentences_per_second: float
+    tokens_per_second: float
+
+
+class LoggedMeasure(TypedDict):
+    """A line of log.jsonl: the weights measured on dev data."""
+
+    step: int
+    best: bool  # so far
+    dev: NotRequired[float]  # percent
+    alignment: NotRequired[float]
+    uniformity: NotRequired[float]
+
+
+LogLine = LoggedStep | LoggedMeasure
+
+
 @dataclass
 class State:
     """Where a run stands, beside the weights and the optimiser's moments.

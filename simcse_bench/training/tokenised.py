@@ -11,19 +11,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError
 from simcse_bench.files import ENV_CACHE, fingerprint
 from simcse_bench.models.prompts import NO_PROMPT, Prompt, tokenize
 
-TOKENS_SCHEMA = 2  # 2: lines of a text file end at a lone carriage return, too
+TOKENS_SCHEMA: Literal[2] = 2  # 2: lines of a text file end at a lone carriage return, too
 BATCH_ROWS = 1000  # rows tokenised at a time
 _TOKEN, _OFFSET, _SCORE = np.dtype("<i4"), np.dtype("<i8"), np.dtype("<f4")
+
+
+class CachedTokens(TypedDict):
+    """meta.json beside the tokens of a text, in the cache."""
+
+    schema: Literal[2]
+    columns: int
+    counts: Mapping[str, int]
+    fingerprint: str  # of the other files
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ def _write(
             "Check the data and the columns chosen."
         )
     fingerprint = _fingerprint(*(file.sha for file in files))
-    meta = {"schema": TOKENS_SCHEMA, "columns": columns, "counts": counts, "fingerprint": fingerprint}
+    meta: CachedTokens = {"schema": TOKENS_SCHEMA, "columns": columns, "counts": counts, "fingerprint": fingerprint}
     with _writing(cache):
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 

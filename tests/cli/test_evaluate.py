@@ -274,7 +274,8 @@ def test_interrupt(own, monkeypatch, tmp_path):
 
 def test_where_a_report_is_its_pairs_are(own, monkeypatch, tmp_path):
     """Ended between the two writes, an evaluation is done again and whole."""
-    from simcse_bench.reports.report import Report, load_pairs
+    from simcse_bench.reports.pair_records import load_pairs
+    from simcse_bench.reports.report import Report
 
     with monkeypatch.context() as ended:
         ended.setattr(Report, "save", lambda self, path: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -9,7 +9,6 @@ import typer
 from simcse_bench.__main__ import app
 from simcse_bench.cli import console
 from simcse_bench.cli.compare import BOARD_FORMATS
-from simcse_bench.cli.evaluate import PRINT_FORMATS
 from simcse_bench.cli.experiments import EXECUTORS
 from simcse_bench.data.task import AGGREGATES, METRICS, PROBE_NAMES, PROTOCOLS
 from simcse_bench.experiments.ablations import PRESETS
@@ -18,13 +17,30 @@ from simcse_bench.models.catalog import DTYPES, HEADS
 
 GROUP = typer.main.get_command(app)
 GROUPS = ["What", "How", "Where", "Output"]
-BIG = ["eval", "train", "run-ablation", "reproduce", "verify", "analyze", "export", "index", "encode", "demo"]
+BIG = [
+    "eval",
+    "rescore",
+    "train",
+    "run-ablation",
+    "reproduce",
+    "verify",
+    "analyze",
+    "export",
+    "index",
+    "encode",
+    "demo",
+]
 CHOICES = {  # option -> what it takes, where a command shows its choices
     "metric": METRICS, "aggregate": AGGREGATES, "probe": PROBE_NAMES, "protocol": PROTOCOLS, "head": HEADS,
     "dtype": ("auto", *DTYPES), "progress": console.PROGRESS, "executor": EXECUTORS, "preset": PRESETS,
     "to": EXPORT_FORMATS,
 }  # fmt: skip
-FORMATS = {"eval": PRINT_FORMATS, "leaderboard": BOARD_FORMATS, "search": ("table", "json")}
+FORMATS = {
+    "eval": console.PRINT_FORMATS,
+    "rescore": console.PRINT_FORMATS,
+    "leaderboard": BOARD_FORMATS,
+    "search": ("table", "json"),
+}
 
 
 def options(name):

@@ -6,7 +6,8 @@ from scipy import stats
 
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.metrics import aggregate, correlation, paired_cosine, worst_pairs
+from simcse_bench.evaluation.metrics import aggregate, correlation, pair_records, paired_cosine
+from simcse_bench.reports.pair_records import worst_pairs
 
 
 def test_cosine_known_answers():
@@ -57,8 +58,18 @@ def pairs(gold):
     return Pairs(names, tuple(n.upper() for n in names), np.array(gold, dtype=float), ("all",) * len(gold))
 
 
+def test_the_record_of_a_pair():
+    """Numbers count each subset's pairs; equal scores share a rank; the cosine keeps all its digits."""
+    data = Pairs(("a", "b", "c"), ("d", "e", "f"), np.array([2.5, 1, 2.5]), ("x", "x", "y"))
+    records = pair_records("t", data, np.array([0.1, 1 / 3, -1]))
+    assert records[1] == {"task": "t", "subset": "x", "id": "t/x/1", "left": "b", "right": "e", "gold": 1.0, "cosine": 1 / 3,
+                          "gold_rank": 33.3333, "cosine_rank": 100.0}  # fmt: skip
+    assert [row["id"] for row in records] == ["t/x/0", "t/x/1", "t/y/0"]
+    assert [row["gold_rank"] for row in records] == [83.3333, 33.3333, 83.3333]
+
+
 def test_the_pair_out_of_order_comes_first():
-    found = worst_pairs(pairs([0, 1, 2, 3, 5]), np.array([0.1, 0.9, 0.2, 0.3, 0.4]), count=2)
+    found = worst_pairs(pair_records("t", pairs([0, 1, 2, 3, 5]), np.array([0.1, 0.9, 0.2, 0.3, 0.4])), count=2)
     assert found[0] == {
         "gold": 1.0, "cosine": 0.9, "gold_rank": 40.0, "cosine_rank": 100.0, "left": "s1", "right": "S1"
     }  # fmt: skip
@@ -69,7 +80,7 @@ def test_without_the_worst_pairs_the_correlation_rises():
     rng = np.random.default_rng(0)
     gold = rng.random(200)
     cosines = gold + 0.5 * rng.standard_normal(200)
-    gone = {row["left"] for row in worst_pairs(pairs(gold), cosines)}
+    gone = {row["left"] for row in worst_pairs(pair_records("t", pairs(gold), cosines))}
     kept = [i for i in range(200) if f"s{i}" not in gone]
     assert len(gone) == 20
     assert stats.spearmanr(gold[kept], cosines[kept])[0] > stats.spearmanr(gold, cosines)[0] + 0.05

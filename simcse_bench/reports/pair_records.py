@@ -1,0 +1,191 @@
+"""The pairs of a report, a line each, in a file beside it: sentences, gold score, cosine, ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from simcse_bench.errors import UserError
+from simcse_bench.files import write_text
+from simcse_bench.reports.report import Report
+from simcse_bench.schema import parse_record, read_bytes
+
+PAIRS_SCHEMA: Literal[2] = 2
+PAIRS = ".pairs.jsonl"
+WORST = 20  # worst pairs of each task on the page
+_OTHERWISE = "not a report's pairs. Evaluate again with --force."
+
+
+class PairsHead(TypedDict):
+    """The first line of a report's pairs: the version, and the key of the report that they belong to."""
+
+    schema: Literal[2]
+    key: str
+
+
+class Pair(TypedDict):
+    """A further line: a pair of an STS task, those of a task together and in the order of its file.
+
+    ``id`` is "task/subset/number", the same for every model: numbers count the subset's scored pairs from 0. ``left``
+    and ``right`` are the sentences as they were embedded, ``gold`` is the task's own score, ``cosine`` has all its
+    digits; ``gold_rank`` and ``cosine_rank`` are average ranks among the task's pairs, in percent.
+    """
+
+    task: str
+    subset: str
+    id: str
+    left: str
+    right: str
+    gold: float
+    cosine: float
+    gold_rank: float
+    cosine_rank: float
+
+
+class WorstPair(TypedDict):
+    """A pair whose rank by cosine is far from its rank by gold score; ranks in percent."""
+
+    gold: float
+    cosine: float
+    gold_rank: float
+    cosine_rank: float
+    left: str
+    right: str
+
+
+class FirstHead(TypedDict):
+    """The first line of version 1, which had no sentences."""
+
+    schema: Literal[1]
+    key: str  # of the report
+
+
+class FirstTask(TypedDict):
+    """A further line of version 1: the cosines of a task's pairs, in their order, to seven decimals."""
+
+    task: str
+    similarities: Sequence[float]
+    worst: NotRequired[Sequence[WorstPair]]
+
+
+PairsLine = PairsHead | Pair | FirstHead | FirstTask
+
+
+class _AnyHead(TypedDict):
+    schema: Literal[1, 2]
+    key: str
+
+
+def pairs_path(path: Path) -> Path:
+    """The file beside a report that holds its pairs."""
+    return path.with_name(path.stem + PAIRS)
+
+
+def report_beside(path: Path) -> Path:
+    """The report of a file of pairs; a report is its own."""
+    return path.with_name(path.name.removesuffix(PAIRS) + ".json") if path.name.endswith(PAIRS) else path
+
+
+def save_pairs(path: Path, key: str, pairs: Iterable[Pair]) -> None:
+    """Keep every pair of a report's STS tasks, see ``metrics.pair_records``; nothing where there is none."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in ({"schema": PAIRS_SCHEMA, "key": key}, *pairs)]
+    if len(lines) > 1:
+        write_text(pairs_path(path), "".join(lines))
+
+
+def load_records(path: Path, report: Report) -> dict[str, list[Pair]]:
+    """Task -> its pairs, of a saved report.
+
+    Raises:
+        UserError: they are not there, are of version 1, or belong to another evaluation; lines missing or doubled.
+    """
+    _, records = _read(path, report)
+    if not records:
+        raise UserError(
+            f"{pairs_path(path)}: written before pairs were kept with their sentences; evaluate "
+            f"{report.model['name']} again with --force."
+        )
+    return records
+
+
+def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
+    """Task -> cosines of its pairs, of a saved report.
+
+    Raises:
+        UserError: they are not there, or belong to another evaluation; lines missing or doubled.
+    """
+    first, records = _read(path, report)
+    cosines: dict[str, Sequence[float]] = {row["task"]: row["similarities"] for row in first}
+    return cosines | {task: [row["cosine"] for row in rows] for task, rows in records.items()}
+
+
+def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:
+    """Task -> its worst pairs, see ``worst_pairs``; none where the report has no pairs beside it.
+
+    Raises:
+        UserError: the pairs belong to another evaluation, or are not readable.
+    """
+    if not pairs_path(path).exists():
+        return {}
+    first, records = _read(path, report)
+    worst: dict[str, Sequence[WorstPair]] = {row["task"]: row["worst"] for row in first if row.get("worst")}
+    return worst | {task: worst_pairs(rows) for task, rows in records.items()}
+
+
+def worst_pairs(rows: Sequence[Pair], count: int = WORST) -> list[WorstPair]:
+    """The pairs of a task whose two ranks differ most, worst first, rounded for the page.
+
+    Spearman's correlation is 1 minus a multiple of the sum of these squared differences: these pairs cost it most.
+    """
+    ordered = sorted(rows, key=lambda row: -abs(row["cosine_rank"] - row["gold_rank"]))
+    return [
+        {
+            "gold": round(row["gold"], 4),
+            "cosine": round(row["cosine"], 4),
+            "gold_rank": round(row["gold_rank"], 1),
+            "cosine_rank": round(row["cosine_rank"], 1),
+            "left": row["left"],
+            "right": row["right"],
+        }
+        for row in ordered[:count]
+    ]
+
+
+def _read(path: Path, report: Report) -> tuple[list[FirstTask], dict[str, list[Pair]]]:
+    """The lines beside a report: those of version 1, or its pairs by task."""
+    beside = pairs_path(path)
+    if not beside.exists():
+        raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
+    lines = [line for line in read_bytes(beside, _OTHERWISE).split(b"\n") if line]
+    if not lines:
+        raise UserError(f"{beside}: it is empty: {_OTHERWISE}")
+    head = parse_record(lines[0], _AnyHead, f"{beside}:1", _OTHERWISE)
+    if head["key"] != report.key:
+        raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
+    kind: Any = FirstTask if head["schema"] == 1 else Pair
+    rows = [parse_record(line, kind, f"{beside}:{i}", _OTHERWISE) for i, line in enumerate(lines[1:], 2)]
+    if head["schema"] == 1:
+        return rows, {}
+    records: dict[str, list[Pair]] = {}
+    for row in rows:
+        records.setdefault(row["task"], []).append(row)
+    _require_whole(beside, report, records)
+    return [], records
+
+
+def _require_whole(beside: Path, report: Report, records: Mapping[str, Sequence[Pair]]) -> None:
+    """UserError unless there is one line for each pair of the report's STS tasks."""
+    sizes = {name: task["n"] for name, task in report.tasks.items() if "spearman" in task["scores"]}
+    for name in (*sizes, *records):
+        rows = records.get(name, ())
+        ids = {row["id"] for row in rows}
+        if len(rows) != sizes.get(name) or len(ids) != len(rows):
+            doubled = f", {len(rows) - len(ids)} of them twice" if len(ids) != len(rows) else ""
+            raise UserError(
+                f"{beside}: {len(rows)} pairs of task {name!r}{doubled}, the report has {sizes.get(name, 'none')}: "
+                f"{_OTHERWISE}"
+            )
