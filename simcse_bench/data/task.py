@@ -64,6 +64,7 @@ class Task:
     probe: str = ""
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
     aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
+    unique: tuple[str, ...] = ()  # splits without the pairs that stand twice in them or in another split, see pairs
 
     def source(self, variant: str) -> tuple[str, Source]:
         """The variant that is truly read, and its source.
@@ -89,6 +90,7 @@ class EvalProtocol:
     probe: str = "exact"  # classifier of transfer tasks: exact, fast or sklearn (probe.PROBES)
     resamples: int = 1000  # of the bootstrap
     bootstrap_seed: int = 0
+    excluded: Mapping[str, str] | None = None  # pairs left out: of which training text, by which record
 
     def split_of(self, task: Task) -> str:
         """The split of this task that the protocol reads."""
@@ -190,7 +192,9 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     Raises:
         UserError: every problem of the file at once.
     """
-    known = {"title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
+    known = {
+        "title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "unique", "labels", "probe",
+    }  # fmt: skip
     problems = [str(unknown("field", _named(f), sorted(known))) for f in fields if f not in known]
     problems += _type_problems(fields, {"title": str, "reference": str})
     kind = fields.get("kind", "sts")
@@ -219,6 +223,10 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
             f"'test: {{test: }}'; found {_shown(splits)}."
         )
         splits = {}
+    unique = fields.get("unique", [])
+    if not _are_names(unique) or not set(unique) <= set(splits) or (unique and kind != "sts"):
+        problems.append(f"unique: expected a list of splits of an sts task, found {_shown(unique)}.")
+        unique = []
     aliases = fields.get("aliases", [])
     if not _are_names(aliases):
         problems.append(f"aliases: expected a list of other names, each a text of its own, found {_shown(aliases)}.")
@@ -246,6 +254,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         probe=str(probe or ""),
         folder=path.parent,
         aliases=tuple(str(alias) for alias in aliases),
+        unique=tuple(map(str, unique)),
     )
 
 

@@ -26,6 +26,13 @@ LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters
 _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
 
 
+class TrainedOn(TypedDict):
+    """Text that a model was trained on."""
+
+    name: str
+    fingerprint: NotRequired[str]  # see ``data.corpus.Corpus``
+
+
 class Provenance(TypedDict):
     """A model, as a file of ours holds it: what decides its vectors, and where it is from."""
 
@@ -45,6 +52,7 @@ class Provenance(TypedDict):
     whiten: NotRequired[Mapping[str, str] | None]
     object: NotRequired[str]  # of the user's own: module and class
     name_or_path: NotRequired[str]
+    trained_on: NotRequired[Sequence[TrainedOn]]  # where its run, or mteb's registry, says
 
 
 class Entry(TypedDict):
@@ -81,6 +89,7 @@ class TaskData(TypedDict):
     split: str
     text: str
     fingerprint: str
+    left_out: NotRequired[Sequence[int]]  # positions of pairs without which it was scored
 
 
 class TaskResult(TypedDict):
@@ -95,6 +104,14 @@ class TaskResult(TypedDict):
     data: TaskData
 
 
+class Excluded(TypedDict):
+    """Why pairs were left out: they hold sentences of a training text."""
+
+    train: str  # its name
+    overlap: str  # key of the record that says which
+    file: str  # of that record
+
+
 class ReportProtocol(TypedDict):
     """The rules of an evaluation; see ``data.task.EvalProtocol``."""
 
@@ -102,6 +119,7 @@ class ReportProtocol(TypedDict):
     split: str
     text: NotRequired[str]
     probe: NotRequired[str]
+    excluded: NotRequired[Excluded]
 
 
 class Times(TypedDict):
@@ -262,7 +280,7 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
                 f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
                 "Give a shorter --name, or fewer tasks at once."
             )
-    if file == "leaderboard" or folder in ("speed", "mteb"):
+    if file == "leaderboard" or folder in ("speed", "mteb", "overlap"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"
 
