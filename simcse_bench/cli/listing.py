@@ -250,6 +250,7 @@ def data_overlap(
     from simcse_bench.data.overlap import KINDS
     from simcse_bench.data.task import load_suite, load_task, named_protocol
     from simcse_bench.evaluation.overlap import find_overlaps
+    from simcse_bench.progress import silent
     from simcse_bench.reports.overlap import overlap_path, overlap_table
 
     if suite and task:
@@ -264,7 +265,7 @@ def data_overlap(
     path = overlap_path(out, corpus.name, label, variant)
     overlap, known = find_overlaps(
         corpus, tasks, rules, console.where_from(data_dir, tasks_dir, data_revision), label,
-        console.split_names(kind) or tuple(KINDS), min_words, path, force, (lambda _: None) if quiet else console.aloud,
+        console.split_names(kind) or tuple(KINDS), min_words, path, force, silent if quiet else console.aloud,
     )  # fmt: skip
     console.print_table(overlap_table(overlap))
     if not quiet:

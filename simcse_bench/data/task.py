@@ -13,6 +13,7 @@ import reprlib
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,13 @@ def task_name(name: str, tasks_dir: str | Path | None = None) -> str:
     """The name of the task that a name means; the name itself where there is none."""
     path = _task_file(name, tasks_dir)
     return path.stem if path else name
+
+
+@cache
+def builtin_names() -> Mapping[str, str]:
+    """Every name and alias of the built-in tasks, spelt as by ``same_name``, and the task that it means."""
+    files = _task_files(None)
+    return {same_name(alias): path.stem for path in files for alias in (*_aliases(path), path.stem)}
 
 
 def _task_file(name: str, tasks_dir: str | Path | None) -> Path | None:

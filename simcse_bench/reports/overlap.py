@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
 from simcse_bench.data.overlap import KINDS
-from simcse_bench.data.task import task_name
+from simcse_bench.data.task import builtin_names, same_name
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import write_json, write_text
 from simcse_bench.models.catalog import HOLDS, known_model
@@ -184,7 +183,7 @@ def contaminated(report: Report, overlaps: Sequence[Overlap] = ()) -> dict[str, 
     marks: dict[str, str] = {}
     for name, task in report.tasks.items():
         for data in trained:
-            if _task_called(data) == name:
+            if builtin_names().get(same_name(data)) == name:
                 marks[name] = f"trained on data of this task ({data})"
             elif name in HOLDS.get(data, ((), ""))[0]:
                 marks[name] = f"trained on {data}: {HOLDS[data][1]}"
@@ -215,11 +214,6 @@ def read_overlaps(results: Path, problems: list[str]) -> dict[Path, Overlap]:
         except UserError as error:
             problems += error.problems
     return overlaps
-
-
-@cache
-def _task_called(data: str) -> str:
-    return task_name(data)
 
 
 def _rank(kind: str) -> int:

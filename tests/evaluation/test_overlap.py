@@ -14,6 +14,7 @@ from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.overlap import find_overlaps, leave_out
+from simcse_bench.reports.again import eval_command
 from simcse_bench.reports.overlap import read_overlap, save_overlap
 from simcse_bench.reports.report import Report, load_pairs
 
@@ -120,6 +121,7 @@ def test_end_to_end(cli, own, tasks_dir, tmp_path, bert, few_resamples):
     assert report.protocol["excluded"] == {"train": "text.txt", "overlap": overlap.key, "file": "text.txt--own.json"}
     assert report.key != whole.key
     assert "excluded" not in whole.protocol
+    assert f"--exclude-overlap results/overlap/{path.name}" in eval_command(report)
     compared = cli("compare", path_without, path_without, "--tasks-dir", tasks_dir)
     assert "differ" not in compared.err  # the pairs are found again by what the report says
     limited = cli(*model, "--exclude-overlap", path, "--limit", 5, "--format", "json")
