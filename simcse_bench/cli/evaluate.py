@@ -48,6 +48,11 @@ def evaluate_command(
         console.what(help="Only the first N pairs of every subset, to try things out."),
         OURS,
     ] = None,
+    exclude_overlap: Annotated[
+        Path | None,
+        console.what(help="Score without the pairs that `data overlap` found: its record, results/overlap/X.json."),
+        OURS,
+    ] = None,
     revision: console.Revision = None,
     protocol: Annotated[
         str,
@@ -144,6 +149,7 @@ def evaluate_command(
         suite=suites, tasks=console.split_names(task), protocol=protocol, split=split, limit=limit, probe=probe,
         resamples=resamples, bootstrap_seed=bootstrap_seed,
         where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
+        exclude=exclude_overlap,
     )  # fmt: skip
     pooling, head = console.named_view(pooling, head, pooler)
     asked_prompt = console.prompt_from(prompt, prompt_name, template, remove_template_bias)

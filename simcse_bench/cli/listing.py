@@ -1,4 +1,4 @@
-"""The commands that look: `ls`, `doctor`, `report`, `data where`, `data fetch`, `data sentences` and `data check`."""
+"""The commands that look: `ls`, `doctor`, `report`, `data where`, `fetch`, `sentences`, `check` and `overlap`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ SCHEMAS = {
     "report": "simcse_bench.reports.report:Report",
     "pairs": "simcse_bench.reports.pair_records:PairsLine",
     "mteb": "simcse_bench.reports.mteb:MtebReport",
+    "overlap": "simcse_bench.reports.overlap:Overlap",
     "trial": "simcse_bench.experiments.trial:TrialResult",
     "summary": "simcse_bench.reports.ablation:Summary",
     "reproduction": "simcse_bench.reports.reproduction:Reproduced",
@@ -244,3 +245,62 @@ def data_check(
     console.print_table(table)
     if problems:
         raise UserError(*problems)
+
+
+@data_app.command("overlap")
+def data_overlap(
+    train: Annotated[str, console.what(help="Training text: a file, wiki1m, nli, or a dataset on the Hub.")],
+    suite: Annotated[list[str] | None, console.what(help="Suites whose sentences are searched for: sts.")] = None,
+    task: Annotated[list[str] | None, console.what(help="Tasks instead of a suite: stsb,sickr.")] = None,
+    split: Annotated[str | None, console.what(metavar="dev|test", help="Default: the protocol's, test.")] = None,
+    column: Annotated[list[str] | None, console.what(help="Columns of the text: sent0,sent1 (default: all).")] = None,
+    protocol: Annotated[
+        str, console.how(metavar="simcse|mteb", help="mteb: SICK-R's 9,927 pairs; the texts of both are searched for.")
+    ] = "simcse",
+    kind: Annotated[
+        list[str] | None, console.how(help="What counts: exact, normalised, inside, near (default: all).")
+    ] = None,
+    min_words: Annotated[int, console.how(help="Different words of a sentence that is looked for as near.")] = 4,
+    tasks_dir: console.TasksDir = None,
+    data_dir: console.DataDir = None,
+    data_revision: console.DataRevision = "main",
+    out: console.Results = Path("results"),
+    force: Annotated[bool, console.output("--force", help="Search again, replacing an existing record.")] = False,
+    quiet: console.Quiet = False,
+) -> None:
+    """Search a training text, of any size, for the sentences of evaluation tasks.
+
+    Writes OUT/overlap/TEXT--SUITE.json with a table (.md) and every sentence found (.csv). Leaderboards mark models
+    trained on that text; `eval --exclude-overlap FILE` scores without the pairs that were found.
+
+    \b
+    simcse-bench data overlap --train wiki.txt
+    simcse-bench data overlap --train nli.csv --column sent0,sent1 --suite sts --min-words 8
+    simcse-bench data overlap --train stsb-train.tsv --task sts12,sts13 --kind exact,normalised
+    """
+    from dataclasses import replace
+
+    from simcse_bench.data.corpus import open_corpus
+    from simcse_bench.data.overlap import KINDS
+    from simcse_bench.data.task import load_suite, load_task, named_protocol
+    from simcse_bench.evaluation.overlap import find_overlaps
+    from simcse_bench.progress import silent
+    from simcse_bench.reports.overlap import overlap_path, overlap_table
+
+    if suite and task:
+        raise UserError("--suite and --task exclude each other; name the suite, or the tasks.")
+    names, suites = console.split_names(task), console.split_names(suite) or ("sts",)
+    tasks = [load_task(n, tasks_dir) for n in names] or [t for s in suites for t in load_suite(s, tasks_dir)]
+    rules = named_protocol(protocol)
+    rules = replace(rules, split=split, task_splits={}) if split else rules
+    corpus = open_corpus(train, console.split_names(column))
+    label = "+".join(names or suites)
+    variant = f"--{protocol}" * (protocol != "simcse") + f"--{split}" * (split not in (None, "test"))
+    path = overlap_path(out, corpus.name, label, variant)
+    overlap, known = find_overlaps(
+        corpus, tasks, rules, console.where_from(data_dir, tasks_dir, data_revision), label,
+        console.split_names(kind) or tuple(KINDS), min_words, path, force, silent if quiet else console.aloud,
+    )  # fmt: skip
+    console.print_table(overlap_table(overlap))
+    if not quiet:
+        console.aloud(f"{'already there, printed again' if known else 'written'}: {path} (.md, .csv)")

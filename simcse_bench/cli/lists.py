@@ -57,7 +57,8 @@ def list_models() -> Table:
     for m in MODELS.values():
         rows.append([m.checkpoint, m.pooling or "its own", m.head, str(m.max_length or MISSING), m.language])
         template = f"template {m.template}" if m.template else ""
-        note = [text for text in (m.note, m.usage, PREPROCESSES.get(m.preprocess or "", ""), template) if text]
+        trained = f"trained on {', '.join(m.trained_on)}" if m.trained_on and "trained on" not in m.note else ""
+        note = [text for text in (m.note, trained, m.usage, PREPROCESSES.get(m.preprocess or "", ""), template) if text]
         notes += [f"{m.checkpoint}: {'; '.join(note)}."] if note else []
     title = "models with known settings; others work with their own modules.json or --pooling"
     return Table(title, ["name", "pooling", "head", "length", "language"], rows, notes)

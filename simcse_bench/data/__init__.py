@@ -7,6 +7,7 @@ Open ``task`` first: a task is one YAML file.
 - ``pairs``         formats of the STS tasks -> ``Pairs``, every row checked
 - ``labelled``      formats of the transfer tasks -> ``Labelled``, in SentEval's order
 - ``hub_datasets``  Hub datasets as pairs, and where their copies may lie
+- ``overlap``       which of some sentences stand in a text: exactly, normalised, inside it, or nearly
 - ``corpus``        training text: files, the official ones by name, Hub datasets
 - ``text_formats``  .txt .csv .tsv .jsonl .parquet -> rows
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,15 +34,23 @@ class Pairs:
     right: tuple[str, ...]
     gold: NDArray[np.float64]  # (n,)
     subset: tuple[str, ...]
+    left_out: tuple[int, ...] = ()  # positions among all pairs of the task, see ``without``
 
     def __len__(self) -> int:
         return len(self.left)
 
     def head(self, n: int) -> Pairs:
         """The first ``n`` pairs of every subset."""
-        keep = first_of_each(self.subset, n)
+        return self._take(first_of_each(self.subset, n))
+
+    def without(self, rows: Collection[int]) -> Pairs:
+        """All pairs of a task but those at these positions."""
+        rows = frozenset(rows)
+        return replace(self._take([i for i in range(len(self)) if i not in rows]), left_out=tuple(sorted(rows)))
+
+    def _take(self, keep: Sequence[int]) -> Pairs:
         left, right, subset = (tuple(field[i] for i in keep) for field in (self.left, self.right, self.subset))
-        return Pairs(left, right, self.gold[keep], subset)
+        return Pairs(left, right, self.gold[list(keep)], subset, self.left_out)
 
     def sizes(self) -> dict[str, int]:
         """Number of pairs of each subset."""
@@ -79,10 +87,31 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
     if split not in task.splits:
         raise UserError(f"task {task.name!r} has no split {split!r}; it has: {', '.join(task.splits)}.")
     variant, source = task.source(variant)
+    whole, problems = _read_split(task, source, split, variant, root)
+    if split in task.unique:
+        others = [_read_split(task, source, other, variant, root) for other in task.splits if other != split]
+        problems += [problem for _, wrong in others for problem in wrong]
+        whole = _once(whole, [row for rows, _ in others for row in rows])
+        for name in () if problems else task.splits[split]:
+            kept = sum(subset == name for *_, subset in whole)
+            problems += _count_problems(task, source, split, name, kept, file_paths(task, source, split, name, root))
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    left, right, golds, subset = zip(*whole, strict=True)
+    return Pairs(left, right, np.array(golds, dtype=np.float64), subset)
+
+
+CheckedRow = tuple[str, str, float, str]  # left, right, gold, subset
+
+
+def _read_split(
+    task: Task, source: Source, split: str, variant: str, root: Path | None
+) -> tuple[list[CheckedRow], list[str]]:
+    """The rows of a split, and the problems of its files."""
     decimals = GOLD_DECIMALS if source.format == "hub" else None
-    whole: list[tuple[str, str, float, str]] = []
+    whole: list[CheckedRow] = []
     problems: list[str] = []
-    for name, expected in task.splits[split].items():
+    for name in task.splits[split]:
         try:
             paths = file_paths(task, source, split, name, root)
             rows = require_rows(_READERS[source.format](source, paths, split, name))
@@ -97,16 +126,37 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
             except ValueError as error:
                 bad.append(f"{where}: {error}")
         problems += shorten(bad, f" in {name}")
-        if not rows or (expected is not None and len(rows) != expected):
-            place = list(paths.values())[-1] if paths else shown_dataset(source)
-            problems.append(
-                f"{task.name}/{name}: {len(rows)} scored pairs in {place}, expected {expected or 'at least one'}. "
-                "The file is not the one this task was made for, or is cut off."
-            )
-    if problems:
-        raise UserError(*problems)
-    left, right, golds, subset = zip(*whole, strict=True)
-    return Pairs(left, right, np.array(golds, dtype=np.float64), subset)
+        if split not in task.unique:
+            problems += _count_problems(task, source, split, name, len(rows), paths)
+    return whole, problems
+
+
+def _count_problems(
+    task: Task, source: Source, split: str, name: str, rows: int, paths: Mapping[str, Path]
+) -> list[str]:
+    """What is wrong with the number of a subset's rows."""
+    expected = task.splits[split][name]
+    if rows and expected in (None, rows):
+        return []
+    place = list(paths.values())[-1] if paths else shown_dataset(source)
+    return [
+        f"{task.name}/{name}: {rows} scored pairs in {place}, expected {expected or 'at least one'}. "
+        "The file is not the one this task was made for, or is cut off."
+    ]
+
+
+def _once(rows: Sequence[CheckedRow], others: Sequence[CheckedRow]) -> list[CheckedRow]:
+    """The rows whose pair, in either order and any case, stands in no other row here or in the other splits.
+
+    As mteb's STSBenchmark.v2 was cleaned (its pull request 4876): of repeated pairs none stays, for their scores may
+    differ.
+    """
+
+    def pair(row: CheckedRow) -> tuple[str, ...]:
+        return tuple(sorted(" ".join(text.lower().split()) for text in row[:2]))
+
+    counts = Counter(map(pair, (*rows, *others)))
+    return [row for row in rows if counts[pair(row)] == 1]
 
 
 def needs_root(task: Task) -> bool:

@@ -13,6 +13,7 @@ import reprlib
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Task:
     probe: str = ""
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
     aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
+    unique: tuple[str, ...] = ()  # splits without the pairs that stand twice in them or in another split, see pairs
 
     @property
     def metric(self) -> str:
@@ -106,6 +108,7 @@ class EvalProtocol:
     probe: str = "exact"  # classifier of transfer tasks: one of probe.PROBES
     resamples: int = 1000  # of the bootstrap
     bootstrap_seed: int = 0
+    excluded: Mapping[str, str] | None = None  # pairs left out: of which training text, by which record
 
     def split_of(self, task: Task) -> str:
         """The split of this task that the protocol reads."""
@@ -178,6 +181,13 @@ def task_name(name: str, tasks_dir: str | Path | None = None) -> str:
     return path.stem if path else name
 
 
+@cache
+def builtin_names() -> Mapping[str, str]:
+    """Every name and alias of the built-in tasks, spelt as by ``same_name``, and the task that it means."""
+    files = _task_files(None)
+    return {same_name(alias): path.stem for path in files for alias in (*_aliases(path), path.stem)}
+
+
 def _task_file(name: str, tasks_dir: str | Path | None) -> Path | None:
     """The task's file: of this name, of this name spelt otherwise, of this alias."""
     paths, wanted = _task_files(tasks_dir), same_name(name)
@@ -207,7 +217,9 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     Raises:
         UserError: every problem of the file at once.
     """
-    known = {"title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "labels", "probe"}
+    known = {
+        "title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "unique", "labels", "probe",
+    }  # fmt: skip
     problems = [str(unknown("field", _named(f), sorted(known))) for f in fields if f not in known]
     problems += _type_problems(fields, {"title": str, "reference": str})
     kind = fields.get("kind", "sts")
@@ -236,6 +248,10 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
             f"'test: {{test: }}'; found {_shown(splits)}."
         )
         splits = {}
+    unique = fields.get("unique", [])
+    if not _are_names(unique) or not set(unique) <= set(splits) or (unique and kind != "sts"):
+        problems.append(f"unique: expected a list of splits of an sts task, found {_shown(unique)}.")
+        unique = []
     aliases = fields.get("aliases", [])
     if not _are_names(aliases):
         problems.append(f"aliases: expected a list of other names, each a text of its own, found {_shown(aliases)}.")
@@ -267,6 +283,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         probe=str(probe or ""),
         folder=path.parent,
         aliases=tuple(str(alias) for alias in aliases),
+        unique=tuple(map(str, unique)),
     )
 
 

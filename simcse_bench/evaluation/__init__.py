@@ -14,6 +14,7 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``relatedness`` SentEval's regression of a pair's score
 - ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
 - ``compare``     two reports; a model against its published numbers
+- ``overlap``     training text searched for the tasks' sentences; evaluation without what was found
 - ``dry_run``     what would be loaded and why
 - ``mteb/``       mteb's tasks with our encoder, our encoder as a model of mteb
 """

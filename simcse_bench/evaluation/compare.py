@@ -110,6 +110,7 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
         task, origin = load_task(name, where.tasks_dir), first.tasks[name]["data"]
         variant = origin["text"] if origin["text"] != "only" else "senteval"
         pairs = read_pairs(task, origin["split"], variant, data_folder([task], where))
+        pairs = pairs.without(origin["left_out"]) if origin.get("left_out") else pairs
         pairs = pairs.head(first.limit) if first.limit else pairs
         if pairs.fingerprint() not in fingerprints:
             problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")

@@ -186,7 +186,8 @@ def score_all(
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]
-        origin = {"split": protocol.split_of(task), "text": text, "fingerprint": rows.fingerprint()}
+        origin: dict[str, Any] = {"split": protocol.split_of(task), "text": text, "fingerprint": rows.fingerprint()}
+        origin |= {"left_out": list(rows.left_out)} if isinstance(rows, Pairs) and rows.left_out else {}
         results[task.name] = {"title": task.title, "kind": task.kind, "n": len(rows), **scored, "data": origin}
     counted = {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
     # a correlation and an accuracy have no average, and that of cosines none with a trained one
@@ -224,9 +225,10 @@ def _require_unscaled(model: Mapping[str, Any]) -> None:
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
     """The protocol for a report; the probe only where a task has one."""
     probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
-    if probes:
-        return asdict(protocol) | {"task_probes": probes}
-    return {name: value for name, value in asdict(protocol).items() if name != "probe"}
+    fields = asdict(protocol) | ({"task_probes": probes} if probes else {})
+    unsaid = {"probe"} if not probes else set()
+    unsaid |= {"excluded"} if not protocol.excluded else set()  # keys of reports without it stay
+    return {name: value for name, value in fields.items() if name not in unsaid}
 
 
 @dataclass(frozen=True)

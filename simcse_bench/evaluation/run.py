@@ -32,6 +32,7 @@ from simcse_bench.evaluation.evaluate import (
     save_whole,
     score_all,
 )
+from simcse_bench.evaluation.overlap import excluded_by, leave_out
 from simcse_bench.files import require_writable, write_text
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent
@@ -56,6 +57,7 @@ class EvaluationSettings:
     where: DataSource = ANYWHERE
     out: Path = Path("results")
     force: bool = False
+    exclude: Path | None = None  # a record of ``data overlap``: pairs with a sentence that it found are left out
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,12 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
     tasks, protocol, path = destination(model.provenance, settings)
     suite = settings.suite or "tasks"
     require_writable(path)
-    data, skipped = read_all(tasks, protocol, data_folder(tasks, settings.where), settings.limit)
+    root = data_folder(tasks, settings.where)
+    if settings.exclude is None:
+        data, skipped = read_all(tasks, protocol, root, settings.limit)
+    else:
+        data, skipped = read_all(tasks, protocol, root)
+        data = leave_out(settings.exclude, data, settings.limit)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, settings.limit)
     existing = None
@@ -200,7 +207,10 @@ def _protocol(settings: EvaluationSettings, tasks: Sequence[Task]) -> EvalProtoc
     probe = settings.probe or ("fast" if protocol.split == "dev" else "exact")
     if probe not in PROBE_NAMES:
         raise unknown("probe", probe, PROBE_NAMES)
-    return with_bootstrap(replace(protocol, probe=probe), settings.resamples, settings.bootstrap_seed)
+    excluded = None if settings.exclude is None else excluded_by(settings.exclude)
+    return with_bootstrap(
+        replace(protocol, probe=probe, excluded=excluded), settings.resamples, settings.bootstrap_seed
+    )
 
 
 def with_bootstrap(protocol: EvalProtocol, resamples: int | None, seed: int | None) -> EvalProtocol:
@@ -251,5 +261,6 @@ def _variant(model: Mapping[str, Any], protocol: Mapping[str, Any], settings: Ev
     parts += [protocol[field] for field, value in usual.items() if protocol.get(field, value) != value]
     drawn = {"resamples": SIMCSE.resamples, "bootstrap_seed": SIMCSE.bootstrap_seed}
     parts += [f"{field.removesuffix('_seed')}{protocol[field]}" for field, n in drawn.items() if protocol[field] != n]
+    parts += [f"without-{protocol['excluded']['train']}"] if settings.exclude else []
     parts += [f"first{settings.limit}"] if settings.limit else []
     return "".join(f"--{p}" for p in (*parts, *model_variant(model)))

@@ -21,8 +21,8 @@ from simcse_bench.files import environment, now, require_writable, sha256, write
 from simcse_bench.models.checkpoints import Checkpoint, resolve
 from simcse_bench.models.open import takes_no_settings
 from simcse_bench.models.weights import MLP_KEYS, SETTINGS_FILE, dense_head, mlp_head, tensor_names
+from simcse_bench.models.weights import RUN_RECORD as RUN
 from simcse_bench.schema import read_record
-from simcse_bench.training.folder import RUN_RECORD as RUN
 
 EXPORT_FORMATS = {
     "sentence-transformers": "SentenceTransformer(folder).encode(sentences)",

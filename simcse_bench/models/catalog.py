@@ -54,6 +54,7 @@ class ModelSpec:
     language: str = "en"  # its STS suite is the default: sts, or sts-<language>
     usage: str = ""  # which of several usages in its card is taken here
     note: str = ""
+    trained_on: tuple[str, ...] = ()  # by its card or repository, as they or ``corpus.NAMED`` call it; empty: unsaid
 
 
 _BACKBONES = {  # of the official checkpoints -> how the paper's tables call it
@@ -70,13 +71,38 @@ _MASKED = {  # Prompt-BERT eval_only.sh, without the marks of its own
 }
 _IN_ONE_WORD = 'This sentence : "{sentence}" means in one word:"'  # the README of kongds/scaling_sentemb
 _SUMMARIZE = 'Summarize sentence "{sentence}" in one word:"'  # AnglE's Prompts.A
+# training set -> tasks that hold sentences of it, and how that is known; nothing is here on a guess
+HOLDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "STSB-vn": (
+        ("sts12-vi", "sts13-vi", "sts14-vi", "sts15-vi", "sts16-vi"),
+        "STS-B's train split is drawn from STS12 to STS16 (readme.txt in its archive), here in translation",
+    ),
+    "STSBenchmark": (
+        ("sts12", "sts13", "sts14", "sts15", "sts16"),
+        "its train split is drawn from STS12 to STS16 (readme.txt in its archive)",
+    ),
+}
+# the card of all-MiniLM-L6-v2, in its order
+_MINILM_DATA = (
+    "s2orc", "flax-sentence-embeddings/stackexchange_xml", "MS Marco", "gooaq", "yahoo_answers_topics",
+    "code_search_net", "search_qa", "eli5", "snli", "multi_nli", "wikihow", "natural_questions", "trivia_qa",
+    "embedding-data/sentence-compression", "embedding-data/flickr30k-captions", "embedding-data/altlex",
+    "embedding-data/simple-wiki", "embedding-data/QQP", "embedding-data/SPECTER", "embedding-data/PAQ_pairs",
+    "embedding-data/WikiAnswers",
+)  # fmt: skip
 _NLI_ADAPTER = "an adapter (extra peft); trained on NLI"
 _SPECS = (
     # SimCSE README: unsup is trained with an MLP that is dropped at test; sup keeps it (its checkpoint's pooler).
     # SimCSE evaluation.py does not truncate, so max_length is the model's own limit.
     *(
-        ModelSpec(f"princeton-nlp/{kind}-simcse-{backbone}", "cls", head, published=f"{kind} SimCSE-{row}")
-        for kind, head in (("unsup", "none"), ("sup", "mlp"))
+        ModelSpec(
+            f"princeton-nlp/{kind}-simcse-{backbone}",
+            "cls",
+            head,
+            published=f"{kind} SimCSE-{row}",
+            trained_on=(data,),
+        )
+        for kind, head, data in (("unsup", "none", "wiki1m"), ("sup", "mlp", "nli"))
         for backbone, row in _BACKBONES.items()
     ),
     ModelSpec(
@@ -89,7 +115,13 @@ _SPECS = (
         "FacebookAI/roberta-base", "embedding_last", published="RoBERTa-base (first-last avg.)", note=_FIRST_LAST
     ),
     ModelSpec("mini", "cls", note="ships with simcse-bench; its ancestor all-MiniLM-L6-v2 was trained on pairs"),
-    ModelSpec("sentence-transformers/all-MiniLM-L6-v2", "mean", max_length=256, published="all-MiniLM-L6-v2"),
+    ModelSpec(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "mean",
+        max_length=256,
+        published="all-MiniLM-L6-v2",
+        trained_on=_MINILM_DATA,
+    ),
     # Its card: SentenceTransformer with mean pooling on text segmented by pyvi. max_seq_length there is 512, but
     # PhoBERT has 258 positions, two of them for padding: the model's own limit of 256 counts.
     ModelSpec(
@@ -99,6 +131,7 @@ _SPECS = (
         language="vi",
         published="dangvantuan/vietnamese-embedding",
         note="PhoBERT; trained on STSB-vn's train split",
+        trained_on=("ViNLI-SimCSE-supervised", "XNLI-vn", "STSB-vn"),
     ),
     # Their cards show two usages that give different embeddings: transformers' pooler_output, and plain
     # sentence-transformers, which means mean pooling as there is no modules.json. Text segmented by pyvi in both.
@@ -137,7 +170,7 @@ _SPECS = (
     ),
     # The SimCSE family, each as the evaluation in its repository's README calls it. cls_before_pooler there:
     *(
-        ModelSpec(name, "cls", published=row)
+        ModelSpec(name, "cls", published=row, trained_on=() if "InfoCSE" in name else ("wiki1m",))
         for name, row in (
             ("voidism/diffcse-bert-base-uncased-sts", "DiffCSE-BERT-base"),
             ("voidism/diffcse-bert-base-uncased-trans", "DiffCSE trans-BERT-base"),
@@ -153,12 +186,17 @@ _SPECS = (
         )
     ),
     *(
-        ModelSpec(f"perceptiveshawty/rankcse-{loss}-bert-base-uncased", "cls", note="RankCSE trained by others")
+        ModelSpec(
+            f"perceptiveshawty/rankcse-{loss}-bert-base-uncased",
+            "cls",
+            note="RankCSE trained by others",
+            trained_on=("wiki1m",),
+        )
         for loss in ("listmle", "listnet")
     ),
     # --pooler cls there: with the dense layer
     *(
-        ModelSpec(name, "cls", "mlp", published=row)
+        ModelSpec(name, "cls", "mlp", published=row, trained_on=("wiki1m",) if "whitened" in name else ())
         for name, row in (
             ("ffgcc/gsInfoNCE-bert-base-uncased", "GS-InfoNCE-BERT-base"),
             ("ffgcc/gsInfoNCE-bert-large-uncased", "GS-InfoNCE-BERT-large"),
@@ -170,7 +208,7 @@ _SPECS = (
     ),
     # its evaluation/eval.py: --agg_mode cls, --maxlen 64; its scores come from a script of its own, so none is compared
     *(
-        ModelSpec(f"cambridgeltl/mirror-{backbone}-sentence{kind}", "cls", max_length=64)
+        ModelSpec(f"cambridgeltl/mirror-{backbone}-sentence{kind}", "cls", max_length=64, trained_on=("STSBenchmark",))
         for backbone in ("bert-base-uncased", "roberta-base")
         for kind in ("", "-drophead")
     ),
@@ -182,6 +220,7 @@ _SPECS = (
             preprocess="promptbert",
             template=template,
             published=f"PromptBERT-{kind}-base",
+            trained_on=("wiki1m",),
         )
         for kind, template in _MASKED.items()
     ),
@@ -193,6 +232,7 @@ _SPECS = (
             template=_IN_ONE_WORD,
             published=f"sup PromptEOL-OPT-{size}",
             note=_NLI_ADAPTER,
+            trained_on=("nli",),
         )
         for size in ("1.3B", "2.7B", "6.7B", "13B")
     ),
@@ -204,6 +244,7 @@ _SPECS = (
             template=_SUMMARIZE,
             published=row,
             note=_NLI_ADAPTER,
+            trained_on=("multi_nli", "snli"),
         )
         for name, row in (
             ("angle-llama-7b-nli-20231027", "sup AnglE (20231027)-LLaMA-2-7B"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from simcse_bench.files import read_json, sha256, shown_name
 from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, POOLINGS, ModelSpec, named_view, pooling_parts
 from simcse_bench.models.modules import MODULES_FILE, Modules, read_modules
 from simcse_bench.models.prompts import NO_PROMPT, NO_WISH, SLOT, Prompt, PromptOptions, choose_prompt
-from simcse_bench.models.weights import SETTINGS_FILE, tensor_names, weight_files
+from simcse_bench.models.weights import RUN_RECORD, SETTINGS_FILE, tensor_names, weight_files
 
 _TOKENIZER_FILES = ("tokenizer*", "added_tokens.json", "vocab*", "merges.txt", "special_tokens_map.json", "*.model",
                     "bpe.codes")  # fmt: skip
@@ -54,6 +55,7 @@ class Checkpoint:
             "embedded": self.embedded,
             "usage": self.taken_usage(),
             "language": self.spec.language,
+            "trained_on": self.trained_on(),
         }
         return {
             "name": self.name,
@@ -67,6 +69,17 @@ class Checkpoint:
             "note": self.spec.note,
             "files": {name: sha256(p) for name, p in self.files().items()} if fingerprints else {},
         } | {k: v for k, v in marks.items() if v and v != "en"}  # what only some models have
+
+    def trained_on(self) -> list[dict[str, str]]:
+        """The training text of a run of ours, by name and fingerprint; nothing of other models."""
+        path = self.folder / RUN_RECORD
+        if self.folder == Path() or not path.is_file():
+            return []
+        with suppress(UserError):
+            record = read_json(path)
+            data = record.get("data") if isinstance(record, dict) else None
+            return [{k: str(data.get(k)) for k in ("name", "fingerprint")}] if isinstance(data, dict) else []
+        return []
 
     @property
     def library(self) -> str:

@@ -182,7 +182,7 @@ class TransformerEncoder:
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
         first = not self.skip and all(pooling == "cls" for pooling, _ in views)
         if self.fused is not None and mask is None:
-            layers = self.fused(input_ids, first)
+            layers: Sequence[torch.Tensor] = self.fused(input_ids, first)
         else:
             with first_token_only(first and self.first_token):
                 output = self.model(

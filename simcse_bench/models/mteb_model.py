@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from simcse_bench.data.task import builtin_names, same_name
 from simcse_bench.errors import UserError, first_line, suggestion
 from simcse_bench.files import ENV_CACHE, cache_dir
 from simcse_bench.hub import hub_errors
@@ -70,6 +71,8 @@ class MtebEncoder:
             "library": "mteb",
             "encoded_by": f"mteb {mteb.__version__}",
         } | ({"template": prompt + SLOT} if prompt else {})
+        trained_on = [{"name": n} for n in sorted(meta.training_datasets or ()) if same_name(n) in builtin_names()]
+        self.provenance |= {"trained_on": trained_on} if trained_on else {}
 
     def encode(self, sentences: Sequence[str]) -> Any:
         """What mteb's model returns for them, as sentences of ``TASK``."""

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import read_json
 
+RUN_RECORD = "train.json"  # of a run, whose folder its model lies in
 SETTINGS_FILE = "simcse_bench.json"  # beside a checkpoint that we trained: {"pooling": ..., "head": ...} at test
 DAMAGED = (SafetensorError, pickle.UnpicklingError, EOFError)  # what reading a broken or refused weight file raises
 # heads in the order of preference: an official training checkpoint (mlp), a converted one or BERT's own (pooler)

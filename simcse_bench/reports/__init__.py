@@ -10,6 +10,7 @@ Open ``report`` first: what a saved evaluation holds.
 - ``frames``        saved results as pandas frames: ``read_results``, ``read_pairs``
 - ``ablation``      table, plot and page of a sweep
 - ``geometry``      tables, plots and page of analyses
+- ``overlap``       evaluation sentences found in training text, and the marks they put on leaderboards
 - ``mteb``          mteb's scores saved and drawn, apart from the paper's
 - ``reproduction``  every table of a paper beside ours
 - ``arm_plot``      the plot of an ablation

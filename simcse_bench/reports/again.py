@@ -26,12 +26,14 @@ def eval_command(report: Report) -> str:
     transfer = any(task.get("kind") == "transfer" for task in report.tasks.values())
     probe = protocol.get("probe", "exact") if transfer else "exact"
     rules = [("--protocol", protocol["name"]), ("--split", protocol["split"]), ("--probe", probe)]
+    excluded = protocol.get("excluded")
     options = [
         *_model(model),
         *suite,
         *((option, value) for option, value in rules if value not in _RECORDED),
         *_intervals(protocol),
         *([("--limit", str(report.limit))] if report.limit else []),
+        *([("--exclude-overlap", f"results/overlap/{excluded['file']}")] if excluded else []),
     ]
     return _line(["eval"], options)
 

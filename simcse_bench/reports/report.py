@@ -34,6 +34,13 @@ class ScoredFrom(TypedDict):
     normalized: NotRequired[bool]  # vectors that were scaled to length 1
 
 
+class TrainedOn(TypedDict):
+    """Text that a model was trained on."""
+
+    name: str
+    fingerprint: NotRequired[str]  # see ``data.corpus.Corpus``
+
+
 class Provenance(TypedDict):
     """A model, as a file of ours holds it: what decides its vectors, and where it is from."""
 
@@ -54,6 +61,7 @@ class Provenance(TypedDict):
     object: NotRequired[str]  # of the user's own: module and class
     name_or_path: NotRequired[str]
     scored_from: NotRequired[ScoredFrom]  # not from the model itself
+    trained_on: NotRequired[Sequence[TrainedOn]]  # where its run, or mteb's registry, says
 
 
 class Entry(TypedDict):
@@ -94,6 +102,7 @@ class TaskData(TypedDict):
     split: str
     text: str
     fingerprint: str
+    left_out: NotRequired[Sequence[int]]  # positions of pairs without which it was scored
 
 
 class TaskResult(TypedDict):
@@ -108,6 +117,14 @@ class TaskResult(TypedDict):
     data: TaskData
 
 
+class Excluded(TypedDict):
+    """Why pairs were left out: they hold sentences of a training text."""
+
+    train: str  # its name
+    overlap: str  # key of the record that says which
+    file: str  # of that record
+
+
 class ReportProtocol(TypedDict):
     """The rules of an evaluation; see ``data.task.EvalProtocol``."""
 
@@ -117,6 +134,7 @@ class ReportProtocol(TypedDict):
     probe: NotRequired[str]
     resamples: NotRequired[int]
     bootstrap_seed: NotRequired[int]
+    excluded: NotRequired[Excluded]
 
 
 class Times(TypedDict):
@@ -204,7 +222,7 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
                 f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
                 "Give a shorter --name, or fewer tasks at once."
             )
-    if file == "leaderboard" or folder in ("speed", "mteb"):
+    if file == "leaderboard" or folder in ("speed", "mteb", "overlap"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"
 

@@ -16,6 +16,7 @@ from simcse_bench.files import Environment, shown_machine, shown_versions, write
 from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
+from simcse_bench.reports.overlap import MARK, Overlap, contaminated, seen_note
 from simcse_bench.reports.report import Entry, Report, model_facts, shown_metric
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
 from simcse_bench.schema import read_record
@@ -107,9 +108,15 @@ def grouped(reports: Sequence[Report]) -> list[list[Report]]:
     return [groups[key] for key in sorted(groups)]
 
 
-def leaderboards(groups: Sequence[Sequence[Report]], metric: str = "spearman", aggregate: str = "all") -> list[Table]:
-    """The leaderboards of a folder's groups of reports, from ``grouped``."""
-    return [leaderboard(g, metric, aggregate, mark) for g, mark in zip(groups, group_marks(groups), strict=True)]
+def leaderboards(
+    groups: Sequence[Sequence[Report]],
+    metric: str = "spearman",
+    aggregate: str = "all",
+    overlaps: Sequence[Overlap] = (),
+) -> list[Table]:
+    """The leaderboards of a folder's groups of reports, from ``grouped``; ``overlaps`` mark rows, see there."""
+    marks = group_marks(groups)
+    return [leaderboard(g, metric, aggregate, mark, overlaps) for g, mark in zip(groups, marks, strict=True)]
 
 
 def group_marks(groups: Sequence[Sequence[Report]]) -> list[str]:
@@ -128,10 +135,17 @@ def group_marks(groups: Sequence[Sequence[Report]]) -> list[str]:
     return marks
 
 
-def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: str = "all", mark: str = "") -> Table:
+def leaderboard(
+    reports: Sequence[Report],
+    metric: str = "spearman",
+    aggregate: str = "all",
+    mark: str = "",
+    overlaps: Sequence[Overlap] = (),
+) -> Table:
     """One row per comparable report, best average first; and which averages noise leaves equal.
 
-    ``mark``: from ``group_marks``, for the title.
+    ``mark``: from ``group_marks``, for the title. A model that was trained on sentences of these tasks, as far as that
+    is known (``overlap.contaminated``), has a mark behind its name and a note.
     """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
@@ -142,13 +156,16 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         return -average["value"] if average else math.inf, report.model["name"], report.key
 
     rows: list[list[str]] = []
+    seen_notes: list[str] = []
     ordered = sorted(reports, key=rank)
     averages = [_entry(r, None, metric, aggregate) for r in ordered]
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
         scores = [_value(_entry(r, n, metric, aggregate)) for n in (*names, *averaged)] + [_interval(average)]
         scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
         dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
-        rows.append([marked_name(r.model), shown_usage(r.model), dtype, *scores])
+        seen = contaminated(r, overlaps)
+        seen_notes += seen_note(r, seen)
+        rows.append([marked_name(r.model) + f" {MARK}" * bool(seen), shown_usage(r.model), dtype, *scores])
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and not reports[0].limit and any(r.model["name"].startswith("word-vectors:") for r in reports):
         theirs = [baseline.average if n is None else baseline.scores.get(n) for n in (*names, *averaged)]
@@ -160,7 +177,7 @@ def leaderboard(reports: Sequence[Report], metric: str = "spearman", aggregate: 
         "That is cautious, for the pairs are the same: `simcse-bench compare` sees smaller differences. "
         "Seeds are not considered."
     )
-    notes = ([note] if len(ordered) > 1 else []) + _caveats(reports)
+    notes = ([note] if len(ordered) > 1 else []) + list(dict.fromkeys(seen_notes)) + _caveats(reports)
     title = board_title(reports, metric, aggregate) + mark
     return Table(title, ["model", "pooling", "dtype", *columns], rows, notes)
 
@@ -213,6 +230,7 @@ def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = ""
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
+    parts += [f"without pairs of {p['excluded']['train']}"] if p.get("excluded") else []
     badge = bundled.badge(all(r.model.get("embedded") for r in reports), _on_embedded_data(reports))
     return ", ".join(parts) + badge
 
@@ -328,7 +346,7 @@ def report_markdown(report: Report, metric: str, aggregate: str) -> str:
 def published_beside(report: Report, metric: str, aggregate: str) -> published.PublishedRow | None:
     """The published row of the same model under the same rules, where there is one."""
     p = report.protocol
-    if report.limit or report.model.get("whiten") or p.get("probe", "exact") != "exact":
+    if report.limit or report.model.get("whiten") or p.get("probe", "exact") != "exact" or p.get("excluded"):
         return None
     # the published number belongs to the model's own settings
     spec, used = known_model(report.model["name"]), deciding(report.model, (*SETTINGS, "template"))
@@ -341,6 +359,14 @@ def published_beside(report: Report, metric: str, aggregate: str) -> published.P
 
 def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
     notes = [f"Published: {paper.row}, {paper.source}."] if paper else []
+    notes += seen_note(report, contaminated(report))
+    if excluded := report.protocol.get("excluded"):
+        counts = {t["title"]: (len(t["data"].get("left_out") or ()), t["n"]) for t in report.tasks.values()}
+        shown = ", ".join(f"{title} {out} of {out + n}" for title, (out, n) in counts.items())
+        notes.append(
+            f"Without the pairs of which a sentence was found in {excluded['train']} ({excluded['file']}, search "
+            f"{excluded['overlap']}): {shown}."
+        )
     notes += [f"{name}: not scored, it {why}." for name, why in report.skipped.items()]
     if any("dev" in t.get("probe", {}) for t in report.tasks.values()) and report.protocol["split"] == "dev":
         notes.append("Dev accuracies have no interval: they are the best of several, on the folds that chose them.")

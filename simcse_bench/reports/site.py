@@ -15,6 +15,8 @@ from simcse_bench.reports import ablation, geometry, mteb, page, panels, reprodu
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
+from simcse_bench.reports.overlap import FOLDER as OVERLAPS
+from simcse_bench.reports.overlap import contaminated, draw_overlap, read_overlaps
 from simcse_bench.reports.pair_records import load_worst
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import Reproduced
@@ -150,10 +152,17 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     for path, report in reports.items():
         texts |= scores.draw_report(report, path)
     groups = _by_folder(results, reports)
+    overlaps = read_overlaps(results, problems)
+    for path, record in overlaps.items():
+        texts |= draw_overlap(record, path)
+    searched = list(overlaps.values())
     for name, group in groups.items():
-        texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group))
+        texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group, overlaps=searched))
     worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), problems))
-    saved = [Saved(_place(path, results), r, worst.get(path, {})) for path, r in reports.items()]
+    saved = [
+        Saved(_place(path, results), r, worst.get(path, {}), seen=contaminated(r, searched))
+        for path, r in reports.items()
+    ]
     boards_of_mteb = []
     for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
         drawn, boards, damaged = mteb.draw_mteb_folder(folder)
@@ -208,15 +217,16 @@ def read_leaderboards(
     """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
     groups = _by_folder(results, read_reports(results, problems))
-    boards = {folder: scores.leaderboards(group, metric, aggregate) for folder, group in groups.items()}
+    overlaps = list(read_overlaps(results, problems).values())
+    boards = {folder: scores.leaderboards(group, metric, aggregate, overlaps) for folder, group in groups.items()}
     return boards, problems
 
 
 def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
 
-    # what else is saved: benchmarks, analyses, ablations, mteb and reproductions
-    others = {"speed", "analysis", "ablations", mteb.FOLDER}
+    # what else is saved: benchmarks, analyses, ablations, mteb, searches of training text and reproductions
+    others = {"speed", "analysis", "ablations", mteb.FOLDER, OVERLAPS}
     names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
     paths = [
         path

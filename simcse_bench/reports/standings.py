@@ -18,6 +18,7 @@ from simcse_bench.papers import published
 from simcse_bench.papers.published import PublishedRow
 from simcse_bench.reports import scores
 from simcse_bench.reports.again import UNKNOWN, eval_command
+from simcse_bench.reports.overlap import seen_note
 from simcse_bench.reports.pair_records import WorstPair
 from simcse_bench.reports.report import Entry, Report, Scores, source_facts
 from simcse_bench.reports.table import machine_facts
@@ -34,6 +35,7 @@ class Saved:
     report: Report
     worst: Mapping[str, Sequence[WorstPair]] = field(default_factory=dict)  # task -> its worst pairs
     part_of: str = ""  # the command that makes it, where it is part of a reproduction
+    seen: Mapping[str, str] = field(default_factory=dict)  # task -> how it is known that training saw its sentences
 
 
 def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
@@ -66,6 +68,8 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
     rules = [f"protocol {protocol['name']}", protocol["split"]]
     rules += [f"probe {protocol['probe']}"] if "transfer" in kinds and "probe" in protocol else []
     measures = ["Spearman"] * ("sts" in kinds) + scores.probe_measures(reports)
+    excluded = protocol.get("excluded")
+    rules += [f"without pairs of {excluded['train']}"] if excluded else []
     rows = [_row(list(seeds)) for _, seeds in groupby(sorted(saved, key=_fold), key=_fold)]
     _rank(rows)
     _stand_by(rows, saved)
@@ -140,6 +144,7 @@ def _row(seeds: Sequence[Saved]) -> dict[str, Any]:
         "model": _SEED.sub("", name) if several else name,
         "settings": _settings(first),
         "embedded": bool(first.model.get("embedded")),
+        "seen": list(dict.fromkeys(note for s in ordered for note in seen_note(s.report, s.seen))),
         "scores": {n: _mean_scores([s.report.tasks[n]["scores"] for s in ordered]) for n in first.tasks},
         "subsets": {
             n: {part: _mean_subset([s.report.tasks[n]["subsets"][part] for s in ordered]) for part in task["subsets"]}
@@ -181,6 +186,7 @@ def _made(saved: Saved) -> dict[str, Any]:
         "created": report.created,
         "evaluation": report.key,
         "report": saved.place,
+        "seen in training": " ".join(seen_note(report, saved.seen)),
     }
     return {
         "name": model["name"],

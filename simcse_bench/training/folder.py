@@ -20,11 +20,10 @@ from typing_extensions import TypedDict
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import lock_folder, sha256, shown_name, write_json, write_text
-from simcse_bench.models.weights import SETTINGS_FILE
+from simcse_bench.models.weights import RUN_RECORD, SETTINGS_FILE
 from simcse_bench.schema import read_record
 from simcse_bench.training.config import TrainConfig, read_config
 
-RUN_RECORD = "train.json"
 _WEIGHTS, _OPTIMIZER, _STATE, _CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.json"
 _STEP = re.compile(r"step-\d+$")
 # what a kill leaves of ours, under hidden names (here, saving.fill_folder, files.write_bytes)

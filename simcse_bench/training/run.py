@@ -14,9 +14,10 @@ from typing import Any
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import require_writable
+from simcse_bench.models.weights import RUN_RECORD
 from simcse_bench.progress import Say, Show, silent, unseen
 from simcse_bench.training.config import TrainConfig, recipe, with_settings
-from simcse_bench.training.folder import RUN_RECORD, RunFolder
+from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.processes import Processes
 
 _PLAIN = (int, float, str, bool)  # values that trackers take as they are

@@ -197,3 +197,42 @@ def test_wrong_kind_and_split():
         read_pairs(load_task("mr"), "all", "senteval", None)
     with pytest.raises(UserError, match="no split 'dev'; it has: test"):
         read_pairs(load_task("sts12"), "dev", "senteval", None)
+
+
+def test_repeated_pairs_are_left_out_of_the_splits_that_say_so(tmp_path):
+    """None of them stays; either order, any case; those of another split, too."""
+    rows = {"train": "1\ta\tb\n2\ta\tb\n", "test": "3\tB\tA\n4\tc\td\n5\te\tf\n1\tF\te\n2\tg\th\n"}
+    for split, text in rows.items():
+        (tmp_path / f"{split}.tsv").write_text(text, encoding="utf-8")
+    task = Task("t", "T", "sts", "", {"only": Source("tsv", path="{split}.tsv")},
+                {"train": {"x": 2}, "test": {"x": 2}}, folder=tmp_path, unique=("test",))  # fmt: skip
+    assert read(task).left == ("c", "g")
+    assert len(read_pairs(task, "train", "raw", None)) == 2
+    assert "2 scored pairs" in problems_of(dataclasses.replace(task, splits={"train": {"x": 2}, "test": {"x": 5}}))
+    (tmp_path / "train.tsv").write_text("x\ta\tb\n", encoding="utf-8")
+    assert "train.tsv:1: gold score 'x'" in problems_of(task)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("variant", ["raw", "senteval"])
+def test_the_cleaned_sts_benchmark_is_mtebs(real_data, variant):
+    """Counts, distinct sentences and mean score that mteb publishes of its STSBenchmark.v2."""
+    import json
+    from pathlib import Path
+
+    import mteb
+
+    published = json.loads((Path(mteb.__file__).parent / "descriptive_stats/STS/STSBenchmark.v2.json").read_text())
+    for split, name in (("dev", "validation"), ("test", "test")):
+        pairs, theirs = read_pairs(load_task("STSBenchmark.v2"), split, variant, real_data), published[name]
+        assert len(pairs) == theirs["num_samples"] == theirs["unique_pairs"]
+        assert pairs.gold.mean() == pytest.approx(theirs["label_statistics"]["avg_score"], abs=1e-12)
+        if variant == "raw":
+            assert len(set(pairs.left)) == theirs["text1_statistics"]["unique_texts"]
+            assert len(set(pairs.right)) == theirs["text2_statistics"]["unique_texts"]
+
+
+def test_pairs_at_positions_are_left_out():
+    pairs = Pairs(("a", "b", "c"), ("d", "e", "f"), np.array([1.0, 2.0, 3.0]), ("x", "x", "y")).without([1, 1])
+    assert (pairs.left, pairs.gold.tolist(), pairs.subset, pairs.left_out) == (("a", "c"), [1.0, 3.0], ("x", "y"), (1,))
+    assert pairs.head(1).left_out == (1,)

@@ -58,10 +58,10 @@ def test_sentevals_mtebs_and_the_papers_names(name, task):
 
 
 def test_names_of_other_data_are_no_aliases():
-    for name in ("STSBenchmark.v2", "STSBenchmarkMultilingualSTS", "STSBenchmark-VN", "SICK-E-PL"):
+    for name in ("STSBenchmarkMultilingualSTS", "STSBenchmark-VN", "SICK-E-PL"):
         with pytest.raises(UserError, match="unknown task"):
             load_task(name)
-    assert task_name("STSBenchmark.v2") == "STSBenchmark.v2"
+    assert task_name("STSBenchmark.v2") == "stsb-v2"
     with pytest.raises(UserError, match=r"did you mean 'STSBenchmark'.*--suite mteb:NAME"):
         load_task("STSBenchmrk")
 

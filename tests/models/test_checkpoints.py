@@ -388,3 +388,18 @@ def test_a_folders_own_code_is_never_run(tmp_path, cli, senteval, monkeypatch):
     assert "Python code of its own" in done.err
     assert "trust_remote_code" not in done.err
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_of_ours_says_what_it_was_trained_on(bert, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(bert, folder)
+    assert "trained_on" not in resolve(str(folder), pooling="cls", head="none").provenance()
+    for record, expected in (
+        ({"data": {"name": "t.txt", "fingerprint": "f", "rows": 3}}, [{"name": "t.txt", "fingerprint": "f"}]),
+        ({"data": None}, None),
+        ([], None),
+    ):
+        (folder / "train.json").write_text(json.dumps(record))
+        assert resolve(str(folder), pooling="cls", head="none").provenance().get("trained_on") == expected
+    (folder / "train.json").write_text("{")
+    assert "trained_on" not in resolve(str(folder), pooling="cls", head="none").provenance()

@@ -1,0 +1,207 @@
+"""Training text searched for the sentences of evaluation tasks, in one pass; and evaluation without what was found."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import simcse_bench
+from simcse_bench.data.corpus import Corpus
+from simcse_bench.data.overlap import KINDS, LEAST_NEAR, METHOD, Match, SentenceIndex
+from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.senteval import ANYWHERE, DataSource
+from simcse_bench.data.task import SIMCSE, TEXT_VARIANTS, EvalProtocol, Task, named_protocol
+from simcse_bench.errors import UserError, unknown
+from simcse_bench.evaluation.evaluate import Data, read_all
+from simcse_bench.files import fingerprint, now, require_writable
+from simcse_bench.progress import Say, silent
+from simcse_bench.reports.overlap import Found, Overlap, TrainText, read_overlap, save_overlap
+
+_TOLD = 1_000_000  # rows between two lines of progress
+_SHOWN = 500  # characters that are kept of a training text
+Places = Mapping[int, Mapping[str, Sequence[int]]]  # sentence -> task -> rows
+
+
+def find_overlaps(
+    corpus: Corpus,
+    tasks: Sequence[Task],
+    protocol: EvalProtocol | str = SIMCSE,
+    where: DataSource = ANYWHERE,
+    suite: str = "custom",
+    kinds: Collection[str] = tuple(KINDS),
+    least: int = LEAST_NEAR,
+    save: Path | None = None,
+    force: bool = False,
+    say: Say = silent,
+) -> tuple[Overlap, bool]:
+    """Which sentences of these tasks stand in a training text, and whether that was known already.
+
+    The text is read once, row by row; memory holds the evaluation sentences (in every text variant of a task, as it
+    was released and as SentEval tokenises it) and what was found.
+
+    Args:
+        corpus: from ``open_corpus``; all its texts are searched.
+        tasks: STS tasks are searched for the split of the protocol, transfer tasks for all their splits.
+        kinds: of ``KINDS``: what counts as found.
+        least: different words that a near sentence has at least; fewer find phrases, more find less.
+        save: file of the record; the same search is not done again.
+        force: search again, and replace another search in that file.
+
+    Raises:
+        UserError: an unknown kind, unreadable data or text, another search in the file.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of overlap", kind, KINDS)
+    if least < 1 or not kinds:
+        raise UserError(f"least {least}, kinds {', '.join(kinds) or 'none'}: expected at least 1 word and one kind.")
+    start = time.perf_counter()
+    protocol = named_protocol(protocol) if isinstance(protocol, str) else protocol
+    variants = [read_all(tasks, replace(protocol, text=v), data_folder(tasks, where))[0] for v in TEXT_VARIANTS]
+    fingerprints = {n: list(dict.fromkeys(data[n].fingerprint() for data in variants)) for n in variants[0]}
+    asked = [kind for kind in KINDS if kind in kinds]
+    key = fingerprint([METHOD, corpus.fingerprint, fingerprints, asked, least])
+    if save is not None:
+        require_writable(save)
+        if save.exists() and not force:
+            known = read_overlap(save)
+            if known.key == key:
+                return known, True
+            raise UserError(
+                f"{save} holds another search (its text {known.train['fingerprint']}, here {corpus.fingerprint}; its "
+                f"kinds {', '.join(known.kinds)}). Use --force to replace it, or another --out."
+            )
+    index = SentenceIndex((t for data in variants for rows in data.values() for s in _sides(rows) for t in s),
+                          least if "near" in asked else 0)  # fmt: skip
+    places = _places(index, variants)
+    texts = {number: text for text, number in reversed(index.numbers.items())}  # of each sentence, the first
+    found, train = _search(corpus, index, texts, places, asked, say)
+    overlap = Overlap(
+        key=key,
+        train=train,
+        suite=suite,
+        protocol=protocol.name,
+        kinds=asked,
+        least=least,
+        tasks={
+            task.name: {
+                "title": task.title,
+                "split": protocol.split_of(task) if task.kind == "sts" else " + ".join(task.splits),
+                "n": len(variants[0][task.name]),
+                "sentences": sum(task.name in where for where in places.values()),
+                "fingerprints": fingerprints[task.name],
+                "whole": _whole(variants[0][task.name], index, found),
+            }
+            for task in tasks
+            if task.name in variants[0]
+        },
+        sentences=len(places),
+        found=[found[n] for n in sorted(found, key=lambda n: (asked.index(found[n]["kind"]), texts[n]))],
+        version=simcse_bench.__version__,
+        seconds=round(time.perf_counter() - start, 1),
+        created=now(),
+    )
+    if save is not None:
+        save_overlap(save, overlap)
+    return overlap, False
+
+
+def excluded_by(path: Path) -> dict[str, str]:
+    """What a report says of the record that decided which pairs were left out."""
+    overlap = read_overlap(path)
+    return {"train": overlap.train["name"], "overlap": overlap.key, "file": path.name}
+
+
+def leave_out(path: Path, data: Mapping[str, Data], limit: int | None = None) -> dict[str, Data]:
+    """The data without the pairs of which a record of ``data overlap`` found a sentence; then their first ones.
+
+    Raises:
+        UserError: no record, or not of these tasks on these data; transfer tasks, whose classifiers need their rows;
+            fewer than two pairs left.
+    """
+    overlap = read_overlap(path)
+    kept: dict[str, Data] = {}
+    problems = []
+    for name, rows in data.items():
+        here = overlap.tasks.get(name)
+        if not isinstance(rows, Pairs):
+            problems.append(f"{path}: {name} is a transfer task; only pairs of STS tasks can be left out.")
+        elif here is None or rows.fingerprint() not in here["fingerprints"]:
+            what = f"is of other data of {name} (another split, or other files)" if here else f"says nothing of {name}"
+            problems.append(f"{path} {what}. Run `simcse-bench data overlap` with the same tasks, --protocol, --split.")
+        else:
+            left = rows.without(overlap.rows(name))
+            kept[name] = left.head(limit) if limit else left
+            if len(left) < 2:
+                problems.append(f"{path}: {len(left)} of {len(rows)} pairs of {name} are left; a score needs two.")
+    if problems:
+        raise UserError(*problems)
+    return kept
+
+
+def _sides(rows: Data) -> Sequence[Sequence[str]]:
+    if isinstance(rows, Pairs):
+        return rows.left, rows.right
+    return (rows.texts, rows.seconds) if rows.seconds else (rows.texts,)
+
+
+def _places(index: SentenceIndex, variants: Sequence[Mapping[str, Data]]) -> Places:
+    """Where each sentence stands."""
+    places: dict[int, dict[str, dict[int, None]]] = {}
+    for data in variants:
+        for name, rows in data.items():
+            for side in _sides(rows):
+                for row, text in enumerate(side):
+                    number = index.numbers[text.strip()]
+                    places.setdefault(number, {}).setdefault(name, {})[row] = None
+    return {n: {task: sorted(rows) for task, rows in tasks.items()} for n, tasks in places.items()}
+
+
+def _search(
+    corpus: Corpus, index: SentenceIndex, texts: Mapping[int, str], places: Places, kinds: Sequence[str], say: Say
+) -> tuple[dict[int, Found], TrainText]:
+    """What is found in a pass over the corpus, by the number of the sentence."""
+    closest: dict[int, tuple[Match, int, str]] = {}  # with the first row and text where it is so close
+    times: defaultdict[int, int] = defaultdict(int)
+    row = searched = 0
+    rank = {kind: i for i, kind in enumerate(kinds)}
+    for row, fields in enumerate(corpus.rows(), 1):
+        for text in fields[: corpus.columns]:
+            searched += 1
+            for match in index.find(text):
+                if match.kind not in rank:
+                    continue
+                times[match.sentence] += 1
+                best = closest.get(match.sentence)
+                if best is None or _closeness(match, rank) < _closeness(best[0], rank):
+                    closest[match.sentence] = match, row, text.strip()[:_SHOWN]
+        if row % _TOLD == 0:
+            say(f"{row:,} rows, {len(closest):,} sentences found")
+    found: dict[int, Found] = {
+        number: {
+            "sentence": texts[number],
+            "kind": match.kind,
+            "changed": match.changed,
+            "times": times[number],
+            "row": at,
+            "text": text,
+            "where": places[number],
+        }
+        for number, (match, at, text) in closest.items()
+    }
+    name = {"name": corpus.name, "origin": corpus.origin, "fingerprint": corpus.fingerprint}
+    train: Any = name | {"rows": row, "texts": searched}
+    return found, train
+
+
+def _closeness(match: Match, rank: Mapping[str, int]) -> tuple[int, int]:
+    return rank[match.kind], match.changed
+
+
+def _whole(rows: Data, index: SentenceIndex, found: Collection[int]) -> int:
+    """Rows of which every sentence was found."""
+    return sum(all(index.numbers[text.strip()] in found for text in row) for row in zip(*_sides(rows), strict=True))
