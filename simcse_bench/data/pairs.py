@@ -89,8 +89,8 @@ def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs
         problems += [problem for _, wrong in others for problem in wrong]
         whole = _once(whole, [row for rows, _ in others for row in rows])
         for name in () if problems else task.splits[split]:
-            left = sum(subset == name for *_, subset in whole)
-            problems += _count_problems(task, source, split, name, left, file_paths(task, source, split, name, root))
+            kept = sum(subset == name for *_, subset in whole)
+            problems += _count_problems(task, source, split, name, kept, file_paths(task, source, split, name, root))
     if problems:
         raise UserError(*dict.fromkeys(problems))
     left, right, golds, subset = zip(*whole, strict=True)
