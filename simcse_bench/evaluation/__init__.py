@@ -10,6 +10,8 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``probe``       SentEval's folds and L2 grid
 - ``classifiers`` many logistic regressions at once, each as SentEval trains one
 - ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
+- ``robustness``  scores and vectors where sentences are changed by rule
+- ``analyses``    what the analyses of models share: pairs, the file of each
 - ``compare``     two reports; a model against its published numbers
 - ``dry_run``     what would be loaded and why
 - ``mteb/``       mteb's tasks with our encoder, our encoder as a model of mteb
