@@ -5,6 +5,7 @@ Open ``task`` first: a task is one YAML file.
 - ``task``          Task, EvalProtocol, suites
 - ``senteval``      where the evaluation data is: option, variable, cache, Hub; ``DataSource``
 - ``pairs``         formats of the STS tasks -> ``Pairs``, every row checked
+- ``perturbations`` sentences changed by rule: case, typos, negation, word order
 - ``labelled``      formats of the transfer tasks -> ``Labelled``, in SentEval's order
 - ``hub_datasets``  Hub datasets as pairs, and where their copies may lie
 - ``overlap``       which of some sentences stand in a text: exactly, normalised, inside it, or nearly
