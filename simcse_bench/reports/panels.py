@@ -203,7 +203,7 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
 
 def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]:
     """How far vectors move, model by model: where the meaning is kept, and where it is changed, on one axis."""
-    named = robustness.own_names(models)
+    named = geometry.own_names(models)
     shown = [
         {"name": m["model"]["name"], "embedded": bool(m["model"].get("embedded")), "groups": _groups(m)} for m in named
     ]

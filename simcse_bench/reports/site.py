@@ -244,7 +244,7 @@ def read_leaderboards(
 def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
 
-    # what else is saved: benchmarks, analyses, changed sentences, ablations, mteb, searches of training text, reproductions
+    # what else is saved: benchmarks, analyses, ablations, mteb, searches of training text and reproductions
     others = {"speed", "analysis", robustness.FOLDER, "ablations", mteb.FOLDER, OVERLAPS}
     names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
     paths = [
