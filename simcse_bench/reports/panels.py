@@ -204,7 +204,7 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
 def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]:
     """How far vectors move, model by model: where the meaning is kept, and where it is changed, on one axis."""
     named = geometry.own_names(models)
-    shown = [
+    shown: list[dict[str, Any]] = [
         {"name": m["model"]["name"], "embedded": bool(m["model"].get("embedded")), "groups": _groups(m)} for m in named
     ]
     moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["quartiles"] or ()))]
