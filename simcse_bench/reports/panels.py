@@ -203,11 +203,11 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
 
 def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]:
     """How far vectors move, model by model: where the meaning is kept, and where it is changed, on one axis."""
-    named = robustness.own_names(models)
-    shown = [
+    named = geometry.own_names(models)
+    shown: list[dict[str, Any]] = [
         {"name": m["model"]["name"], "embedded": bool(m["model"].get("embedded")), "groups": _groups(m)} for m in named
     ]
-    moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["quartiles"] or ()))]
+    moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["half"] or ()))]
     summary = robustness.summary_table(models)
     return {
         "id": place,
@@ -235,7 +235,7 @@ def _groups(model: Robustness) -> list[dict[str, Any]]:
                 {
                     "change": name,
                     "moved": _times100(c["moved"]),
-                    "quartiles": [100 * q for q in c["quartiles"]] if c["quartiles"] else None,
+                    "half": (100 * c["quartiles"][0], 100 * c["quartiles"][2]) if c["quartiles"] else None,
                     "shown": robustness.percent(c["moved"]),
                     "score": _signed("{:+.2f}", c["both"]["change"]),
                 }
