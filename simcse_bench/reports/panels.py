@@ -207,7 +207,7 @@ def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]
     shown: list[dict[str, Any]] = [
         {"name": m["model"]["name"], "embedded": bool(m["model"].get("embedded")), "groups": _groups(m)} for m in named
     ]
-    moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["quartiles"] or ()))]
+    moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["half"] or ()))]
     summary = robustness.summary_table(models)
     return {
         "id": place,
@@ -235,7 +235,7 @@ def _groups(model: Robustness) -> list[dict[str, Any]]:
                 {
                     "change": name,
                     "moved": _times100(c["moved"]),
-                    "quartiles": [100 * q for q in c["quartiles"]] if c["quartiles"] else None,
+                    "half": (100 * c["quartiles"][0], 100 * c["quartiles"][2]) if c["quartiles"] else None,
                     "shown": robustness.percent(c["moved"]),
                     "score": _signed("{:+.2f}", c["both"]["change"]),
                 }

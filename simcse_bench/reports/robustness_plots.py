@@ -23,8 +23,9 @@ def plot_movement(models: Sequence[Mapping[str, Any]]) -> Figure:
     A mark is the mean over sentences, its line their middle half; colour and shape are the model's.
     """
     kept, lost = _movements(models, True), _movements(models, False)
-    tall = max(len(kept), len(lost) + 1 + len(models) / 2)
-    with drawing(7.2, 1.1 + tall * _row_height(models), ncols=2, sharex=True) as (figure, (left, right)):
+    tall = max(len(kept), len(lost))
+    height = 1.3 + tall * _row_height(models) + 0.2 * len(models)
+    with drawing(7.2, height, ncols=2, sharex=True) as (figure, (left, right)):
         for axes, rows, title in (
             (left, kept, "meaning kept:\nshould not move"),
             (right, lost, "meaning changed:\nshould move"),
@@ -35,7 +36,7 @@ def plot_movement(models: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.axhline(len(rows) - 1.5, color="black", linewidth=0.6)
         left.set_xlim(left=min(0.0, left.get_xlim()[0]))
         figure.supxlabel("moved, % of the distance of two sentences (line: middle half of the sentences)", fontsize=9)
-        right.legend(**_handles(right, models), loc="lower left")
+        figure.legend(**_handles(left, models), loc="outside upper left")
     return figure
 
 
@@ -44,7 +45,7 @@ def plot_change(models: Sequence[Mapping[str, Any]]) -> Figure:
     names = _names(models)
     kept = sum(all(m["average"]["changes"][n]["keeps"] for m in models if n in m["average"]["changes"]) for n in names)
     tall = len(names)
-    height = 1.1 + tall * _row_height(models) + 0.22 * len(models)
+    height = 1.1 + tall * _row_height(models) + 0.2 * len(models)
     with drawing(7.2, height, ncols=2, sharex=True, sharey=True) as (figure, pair):
         for axes, side, title in zip(pair, ("one", "both"), ("one sentence changed", "both changed"), strict=True):
             _draw_rows(axes, [_effects(models, name, side) for name in names], tall)

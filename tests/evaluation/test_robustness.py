@@ -158,11 +158,12 @@ def test_the_official_text_would_leave_no_case_to_change(senteval):
     assert part.task.source(robustness.TEXT)[0] == "raw"
 
 
-def test_models_side_by_side_from_the_command_line(cli):
-    done = cli("analyze", "mini", "random-words", "--robustness", "--task", "mini-sts")
+def test_models_side_by_side_from_the_command_line(cli, tasks_dir):
+    own = ("--robustness", "--task", "own", "--tasks-dir", tasks_dir)
+    done = cli("analyze", "mini", "random-words", *own)
     assert done.code == 0, done.err
     assert "invariance and sensitivity" in done.out
-    assert "mini (embedded): mini-sts test" in done.out
+    assert "mini (embedded): own test" in done.out
     assert "written: results/robustness/" in done.err
     folder = Path("results/robustness")
     assert {p.name for p in folder.iterdir()} == {
@@ -179,14 +180,14 @@ def test_models_side_by_side_from_the_command_line(cli):
     assert cli("report", "results").code == 0
     site = Path("results/index.html").read_text("utf-8")
     assert '<section id="changed">' in site
-    assert "simcse-bench analyze --robustness --model mini --task mini-sts" in site.replace("\\u0026", "&")
+    assert "simcse-bench analyze --robustness --model mini --task own" in site.replace("\\u0026", "&")
     assert cli("report", "results", "--check").code == 0
     before = (folder / "mini.json").read_bytes()
-    done = cli("analyze", "mini", "--robustness", "--seed", "7", "--typo-rate", "0.3")
+    done = cli("analyze", "mini", *own, "--seed", "7", "--typo-rate", "0.3")
     assert done.code == 2
     assert "mini.json holds another analysis (other seed, typo rate). Use --force to replace it" in done.err
     assert (folder / "mini.json").read_bytes() == before
-    assert cli("analyze", "random-words", "--robustness", "--seed", "7", "--task", "mini-sts", "--force").code == 0
+    assert cli("analyze", "random-words", *own, "--seed", "7", "--force").code == 0
     assert read_robustness(folder / "random-words-300.json")["seed"] == 7
     (folder / "mini.json").write_text("{}")
     done = cli("report", "results", "--check")

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from summaries import changed
 
 from simcse_bench import bundled
 from simcse_bench.reports.report import Report
@@ -69,24 +70,6 @@ def sweep(embedded=True):
         "seconds": 1.0, "model": {"name": "mini", "embedded": embedded},
         "train": {"name": "t.txt", "rows": 3, "fingerprint": "f"}, "environment": ENVIRONMENT,
         "dev": {"title": "STS-B", "task": "stsb", "split": "dev", "n": 5, "fingerprint": "f"}, "base": {"model": "mini"},
-    }  # fmt: skip
-
-
-def changed(name):
-    effect = {"change": -3.0, "interval": (-4.0, -2.0)}
-    changes = {
-        rule: {"keeps": keeps, "changed": 8, "cosine": 0.9, "moved": share, "quartiles": (0.5 * share, share, 2 * share),
-               "one": effect, "both": effect}
-        for rule, keeps, share in (("typos", True, 0.12), ("a rule of later times", True, 0.02), ("negation", False, 0.3))
-    }  # fmt: skip
-    changes["frame"] = {"keeps": True, "changed": 0, "cosine": None, "moved": None, "quartiles": None, "one": effect,
-                        "both": effect}  # fmt: skip
-    summary = {"spearman": 60.0, "moved_kept": 0.07, "moved_changed": 0.3, "separated": 88.0, "changes": changes}
-    task = {"title": "mini-sts", "text": "only", "pairs": 5, "sentences": 9, "fingerprint": "f", "mean_cosine": 0.1}
-    return {
-        "schema": 1, "model": {"name": name, "pooling": "cls", "head": "none", "embedded": True}, "seed": 42, "rate": 0.1,
-        "resamples": 1000, "splits": ["test"], "tasks": {"mini-sts": task | summary}, "average": summary,
-        "environment": ENVIRONMENT, "created": "2026-01-01", "file": name,
     }  # fmt: skip
 
 
@@ -205,7 +188,9 @@ def test_the_structure_of_the_page(site):
     assert (page.open, page.closed_wrongly) == ([], [])
     assert len(page.ids) == len(set(page.ids))
     for link in page.links:
-        assert link[1:] in page.ids if link.startswith("#") else link == "paper/index.html", link
+        assert (
+            link[1:] in page.ids if link.startswith("#") else link in ("paper/index.html", "robustness/index.html")
+        ), link
     assert page.headings[0] == 1
     assert page.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
