@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.pairs import file_paths, first_of_each, read_lines, require_rows, shorten
+from simcse_bench.data.rows import file_paths, first_of_each, read_lines, require_rows, shorten
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
@@ -33,6 +34,10 @@ class Labelled:
         rows = zip(self.labels.tolist(), self.texts, seconds, strict=True)
         lines = ("\t".join(map(str, row)) + "\n" for row in rows)
         return fingerprint((repr(dict(self.sizes)) + "".join(lines)).encode())
+
+    def sentences(self) -> Iterator[str]:
+        """Every sentence: the first ones, then the second ones of pairs."""
+        return itertools.chain(self.texts, self.seconds)
 
     def duplicates(self) -> int:
         """Number of rows whose text already stood in an earlier row."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.data.pairs import data_folder
+from simcse_bench.data.reading import Data
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.data.task import (
     PROBE_NAMES,
@@ -21,7 +22,7 @@ from simcse_bench.data.task import (
     named_protocol,
 )
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluation.evaluate import Data, existing_report, protocol_fields, read_all, save_whole, score_all
+from simcse_bench.evaluation.evaluate import existing_report, protocol_fields, read_all, save_whole, score_all
 from simcse_bench.files import require_writable
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from annotated_types import MinLen
 from typing_extensions import TypedDict
 
-from simcse_bench.data.task import METRICS
+from simcse_bench.data.task import METRICS, METRICS_OF
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint, write_json, write_text
 from simcse_bench.models.identity import deciding, shown_files, shown_model, shown_origin
@@ -22,6 +22,12 @@ from simcse_bench.schema import parse_record, read_bytes, read_record
 
 REPORT_SCHEMA: Literal[1] = 1
 PAIRS = ".pairs.jsonl"
+MEASURES = {  # kind of task -> its first metric, in words
+    "transfer": "accuracy",
+    "triplet": "accuracy",
+    "paraphrase": "average precision",
+    "ranking": "MRR",
+}
 LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters come to it
 _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
 
@@ -54,7 +60,7 @@ class Entry(TypedDict):
     interval: tuple[float, float] | None
 
 
-Scores = Mapping[str, Mapping[str, Entry]]  # metric (spearman and pearson, or accuracy) -> aggregate (at least all)
+Scores = Mapping[str, Mapping[str, Entry]]  # metric (of METRICS_OF) -> aggregate (at least all)
 
 
 class Subset(TypedDict):
@@ -75,6 +81,32 @@ class ProbeResult(TypedDict):
     test_f1: NotRequired[float]
 
 
+class ParaphraseResult(TypedDict):
+    """Thresholds of a paraphrase task: cosines, and the scores they give, in percent, by metric (f1, accuracy)."""
+
+    dev_pairs: int
+    thresholds: Mapping[str, float]  # chosen on the dev pairs
+    dev: Mapping[str, float]  # what they give there
+    best: Mapping[str, float]  # what the best threshold for the scored pairs themselves would give
+
+
+class TripletResult(TypedDict):
+    """Margins of a triplet task: cosine with the positive minus cosine with the negative."""
+
+    ties: int
+    mean_margin: float
+
+
+class RankingResult(TypedDict):
+    """Ranks of a ranking task."""
+
+    candidates: int | None  # sentences in the pool; None: every query has its own
+    units: int  # drawn by the bootstrap
+    center: bool
+    mean_rank: float
+    median_rank: float
+
+
 class TaskData(TypedDict):
     """The rows a task was scored on."""
 
@@ -92,6 +124,9 @@ class TaskResult(TypedDict):
     scores: Scores
     subsets: Mapping[str, Subset]
     probe: NotRequired[ProbeResult]
+    paraphrase: NotRequired[ParaphraseResult]
+    triplet: NotRequired[TripletResult]
+    ranking: NotRequired[RankingResult]
     data: TaskData
 
 
@@ -147,9 +182,26 @@ class Report:
         return report
 
 
+def metrics_of(scores: Mapping[str, Any]) -> Sequence[str]:
+    """The metrics of the kind of task that these scores are of; the first is the one that is shown."""
+    # paraphrases have an accuracy too: of the kinds whose first metric is there, the one with most
+    return max((metrics for metrics in METRICS_OF.values() if metrics[0] in scores), key=len, default=METRICS)
+
+
+def shown_metric(scores: Mapping[str, Any], metric: str) -> str:
+    """The metric, or the first of the kind of task where it has no such metric."""
+    return metric if metric in scores else metrics_of(scores)[0]
+
+
+def measures(report: Report) -> list[str]:
+    """What the first metrics of the report's tasks are called, other than an STS task's correlation."""
+    kinds = {task.get("kind", "sts") for task in report.tasks.values()}
+    return list(dict.fromkeys(name for kind, name in MEASURES.items() if kind in kinds))
+
+
 def _score_problems(place: str, scores: Scores) -> list[str]:
     """What is missing in scores, where their type alone cannot say it."""
-    metrics = ["accuracy"] if "accuracy" in scores else METRICS
+    metrics = metrics_of(scores)
     missing = [f"{place}.{metric}" for metric in metrics if metric not in scores]
     missing += [f"{place}.{metric}.all" for metric, by_aggregate in scores.items() if "all" not in by_aggregate]
     return [f"{where}: it is missing" for where in missing]
@@ -174,14 +226,18 @@ class PairsHead(TypedDict):
 
 
 class TaskPairs(TypedDict):
-    """A further line: the cosines of a task's pairs, in their order."""
+    """A further line: a value for each row of a task, in their order, under the name that ``KEPT`` gives."""
 
     task: str
-    similarities: Sequence[float]
+    similarities: NotRequired[Sequence[float]]  # cosines of pairs
+    margins: NotRequired[Sequence[float]]  # of triplets
+    ranks: NotRequired[Sequence[float]]  # of queries
     worst: NotRequired[Sequence[WorstPair]]
 
 
 PairsLine = PairsHead | TaskPairs
+# kind of task -> the values of its rows that are kept beside a report, and that comparisons need
+KEPT = {"sts": "similarities", "paraphrase": "similarities", "triplet": "margins", "ranking": "ranks"}
 
 
 def pairs_path(path: Path) -> Path:
@@ -190,12 +246,19 @@ def pairs_path(path: Path) -> Path:
 
 
 def save_pairs(
-    path: Path, key: str, similarities: Mapping[str, Iterable[float]], worst: Mapping[str, Sequence[Mapping[str, Any]]]
+    path: Path,
+    key: str,
+    values: Mapping[str, Iterable[float]],
+    worst: Mapping[str, Sequence[Mapping[str, Any]]],
+    kept: Mapping[str, str],
 ) -> None:
-    """Keep the cosine of every pair of a report's STS tasks, for comparisons with others, and its worst pairs."""
+    """Keep a value for every row of a report's tasks, for comparisons with others, and the worst pairs of STS tasks.
+
+    ``kept``: what the values are (``KEPT``), by task.
+    """
     lines = [
-        {"task": name, "similarities": [round(float(x), 7) for x in values], "worst": list(worst.get(name, ()))}
-        for name, values in similarities.items()
+        {"task": name, kept[name]: [round(float(x), 7) for x in rows], "worst": list(worst.get(name, ()))}
+        for name, rows in values.items()
     ]
     if lines:
         rows = [{"schema": REPORT_SCHEMA, "key": key}, *lines]
@@ -203,7 +266,7 @@ def save_pairs(
 
 
 def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
-    """Task -> cosines of its pairs, of a saved report.
+    """Task -> the values of its rows (cosines, margins or ranks), of a saved report.
 
     Raises:
         UserError: they are not there, or belong to another evaluation.
@@ -211,7 +274,15 @@ def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
     beside = pairs_path(path)
     if not beside.is_file():
         raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
-    return {row["task"]: row["similarities"] for row in _pair_rows(beside, report)}
+    otherwise = "not a report's pairs. Evaluate again with --force."
+    values = {}
+    for row in _pair_rows(beside, report):
+        kept: Mapping[str, Any] = row
+        name = KEPT[report.tasks[row["task"]].get("kind", "sts") if row["task"] in report.tasks else "sts"]
+        if name not in kept:
+            raise UserError(f"{beside}: {row['task']}: {name}: it is missing: {otherwise}")
+        values[row["task"]] = kept[name]
+    return values
 
 
 def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:

@@ -16,7 +16,7 @@ from simcse_bench.files import Environment, shown_machine, shown_versions, write
 from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
-from simcse_bench.reports.report import Entry, Report, model_facts
+from simcse_bench.reports.report import Entry, Report, measures, model_facts, shown_metric
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
 from simcse_bench.schema import read_record
 
@@ -64,13 +64,13 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
 
 
 def subset_table(report: Report, metric: str) -> Table:
-    """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks."""
+    """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks; else every metric."""
     rows = []
     for task in report.tasks.values():
-        shown = metric if metric in task["scores"] else "accuracy"
-        for how, entry in task["scores"][shown].items():
-            part = how if shown == metric else shown
-            rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
+        for shown in [metric] if metric in task["scores"] else task["scores"]:
+            for how, entry in task["scores"][shown].items():
+                part = how if shown == metric else shown
+                rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
         subsets: Mapping[str, Mapping[str, Any]] = task["subsets"]
         if len(subsets) > 1:
             rows += [
@@ -86,6 +86,16 @@ def subset_table(report: Report, metric: str) -> Table:
                     (f"· fold {i}, L2 {v:g}", s) for i, (s, v) in enumerate(zip(p["folds"], p["l2"], strict=True), 1)
                 ]
             rows += [[task["title"], name, "", _number(value), MISSING] for name, value in extra]
+        if "paraphrase" in task:
+            found = task["paraphrase"]
+            rows += [
+                [task["title"], f"· {name}, {m}", str(n), _number(found[part][m]), MISSING]  # type: ignore[literal-required]
+                for part, name, n in (
+                    ("dev", "dev", found["dev_pairs"]),
+                    ("best", "best threshold for these pairs", task["n"]),
+                )
+                for m in found["thresholds"]
+            ]
     return Table("in parts, ×100", ["task", "part", "rows", "score", "95 % interval"], rows)
 
 
@@ -207,7 +217,7 @@ def inseparable(averages: Sequence[Entry | None]) -> list[list[int]]:
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
     """What the reports of one leaderboard share; without metric and aggregation where these are switched."""
     p, kinds = reports[0].protocol, {task.get("kind", "sts") for task in reports[0].tasks.values()}
-    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + ["accuracy ×100"] * ("transfer" in kinds)
+    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + [f"{m} ×100" for m in measures(reports[0])]
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
@@ -350,12 +360,12 @@ def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
 
 
 def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Entry | None:
-    """The score that is shown of a task (None: the average), where there is one: on transfer tasks the accuracy."""
+    """The score that is shown of a task (None: the average), where there is one; see ``shown_metric``."""
     task = None if name is None else report.tasks.get(name)
     scores = report.average if name is None else task and task["scores"]
     if not scores:
         return None
-    by_aggregate = scores[metric if metric in scores else "accuracy" if "accuracy" in scores else "spearman"]
+    by_aggregate = scores[shown_metric(scores, metric)]
     return by_aggregate.get(aggregate) or by_aggregate["all"]
 
 

@@ -26,9 +26,9 @@ function ranges(numbers) {
   return parts.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
 }
 
-// what is shown of all metrics and aggregations: on transfer tasks the accuracy
+// what is shown of all metrics and aggregations: of other kinds of task their first metric
 const pick = (scores, view) => {
-  const by = scores && (scores[view.metric] || scores.accuracy);
+  const by = scores && (scores[view.metric] || scores.ap || scores.mrr || scores.accuracy);
   return by ? by[view.aggregate] || by.all || null : null;
 };
 
