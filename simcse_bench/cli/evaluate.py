@@ -29,8 +29,9 @@ def evaluate_command(
     suite: Annotated[
         list[str] | None,
         console.what(
-            help="sts (default), transfer, all (both), mini, sts-ja and other languages, your own (see `ls suites`); "
-            "several: sts,transfer. mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
+            help="sts (default), transfer, all (both), mini, sts-extended, ranking, sts-ja and other languages, "
+            "your own (see `ls suites`); several: sts,transfer. mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb "
+            "by its own protocol."
         ),
     ] = None,
     task: Annotated[
