@@ -23,8 +23,8 @@ def ranks_of_positives(data: Ranking, vectors: NDArray[np.float32], center: bool
     direction (the zero vector) is given the last rank.
 
     Source: EvalRank, src/s_evaluation.py, eval_for_ranking: there the query stands in the pool, before its positive.
-    # differs from EvalRank: there the positive's cosine is taken from another float32 product than the pool's, and where
-    # rounding makes the pool's larger, the positive stands behind itself (all-MiniLM-L6-v2: MRR 74.26 instead of 83.71);
+    # differs from EvalRank: there the positive's cosine is of another float32 product than the pool's, and where
+    # rounding makes the pool's larger the positive stands behind itself (all-MiniLM-L6-v2: MRR 74.26, not 83.71);
     # here cosines are in float64 with a margin, and sentences of one vector are tied.
 
     Args:
