@@ -45,7 +45,10 @@ def average_precision(similarity: Floats, gold: Floats, counts: NDArray[np.int32
 
 
 def best_threshold(similarity: Floats, gold: Floats, metric: str) -> Threshold:
-    """The threshold with the best f1 or accuracy: halfway between two similarities, the highest of equals."""
+    """The threshold with the best f1 or accuracy: halfway between two similarities, the highest of equals.
+
+    # differs from mteb: all pairs, or none, may be called paraphrases too; that is seldom best
+    """
     order = np.argsort(-similarity, kind="stable")
     ordered, right = similarity[order], np.cumsum(gold[order])
     ends = np.flatnonzero(np.r_[np.diff(ordered) != 0, True])
