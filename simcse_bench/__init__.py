@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simcse_bench.evaluation.geometry import alignment, analyze, uniformity
     from simcse_bench.evaluation.mteb.adapter import mteb_model
     from simcse_bench.evaluation.rescore import rescore
+    from simcse_bench.evaluation.robustness import analyze_robustness
     from simcse_bench.evaluation.statistics import difference, holm
     from simcse_bench.experiments.run import run_ablation
     from simcse_bench.models.open import open_model
@@ -39,6 +40,7 @@ _HOMES = {
     "SimCSE": "search.simcse",
     "alignment": "evaluation.geometry",
     "analyze": "evaluation.geometry",
+    "analyze_robustness": "evaluation.robustness",
     "compare": "evaluation.compare",
     "contrastive_loss": "training.losses",
     "difference": "evaluation.statistics",
@@ -59,9 +61,9 @@ _HOMES = {
     "verify": "evaluation.compare",
 }
 __all__ = [
-    "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "compare", "contrastive_loss",
-    "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model", "open_vectors",
-    "read_pairs", "read_results", "recipe", "rescore", "run_ablation", "train", "uniformity", "verify",
+    "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "analyze_robustness", "compare",
+    "contrastive_loss", "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model",
+    "open_vectors", "read_pairs", "read_results", "recipe", "rescore", "run_ablation", "train", "uniformity", "verify",
 ]  # fmt: skip
 
 

@@ -26,6 +26,8 @@ _OTHERS = {
 
 def kind_of(path: Path) -> str | None:
     """A name that ``simcse-bench schema`` knows; None of files that other libraries define."""
+    if {"cache", "mteb"} <= set(path.parts):  # mteb's own results
+        return None
     if path.name.endswith(".pairs.jsonl"):
         return "pairs"
     if path.name.endswith((".npy.json", ".parquet.json")):

@@ -18,6 +18,7 @@ from simcse_bench.reports.geometry import read_analysis
 from simcse_bench.reports.pair_records import load_pairs
 from simcse_bench.reports.report import Report, evaluation_key
 from simcse_bench.reports.reproduction import read_reproduction, read_trajectories
+from simcse_bench.reports.robustness import read_robustness
 from simcse_bench.reports.scores import read_speed
 from simcse_bench.search.index import load_index, model_fingerprint
 from simcse_bench.training.config import TrainConfig
@@ -80,7 +81,7 @@ def read(path):
     if "--seed" in path.name:
         return read_trial(path)
     named = {"summary": read_summary, "reproduction": read_reproduction, "trajectories": read_trajectories}
-    placed = {"analysis": read_analysis, "speed": read_speed}
+    placed = {"analysis": read_analysis, "speed": read_speed, "robustness": read_robustness}
     return named.get(path.stem, placed.get(path.parent.name, Report.load))(path)
 
 

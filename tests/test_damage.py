@@ -29,7 +29,18 @@ from simcse_bench.experiments import run
 from simcse_bench.experiments.summary import summarise
 from simcse_bench.experiments.sweep import named_ablation, plan_sweep
 from simcse_bench.experiments.trial import read_trial
-from simcse_bench.reports import ablation, frames, geometry, mteb, panels, reproduction, scores, site, standings
+from simcse_bench.reports import (
+    ablation,
+    frames,
+    geometry,
+    mteb,
+    panels,
+    reproduction,
+    robustness,
+    scores,
+    site,
+    standings,
+)
 from simcse_bench.reports.pair_records import load_pairs, load_worst, save_pairs
 from simcse_bench.reports.report import Report
 from simcse_bench.training.run import RunOptions
@@ -104,6 +115,13 @@ def read_analysis(path: Path) -> None:
     panels.geometry_panel("g", "analysis", [analysis])
 
 
+def read_changed(path: Path) -> None:
+    found = robustness.read_robustness(path)
+    robustness.robustness_rows([found])
+    robustness.draw_robustness(path.parent, [found])
+    panels.robustness_panel("robustness", [found])
+
+
 def read_record(path: Path) -> None:
     problems: list[str] = []
     reproduction.draw_reproduction(path.parent, problems)
@@ -141,6 +159,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], int, int]] 
     "trial": ("ablations/dropout-mini/0.1--seed42.json", (), read_one_trial, 40, 400),
     "summary": ("ablations/dropout-mini/summary.json", (), read_summary, 12, 400),
     "geometry": ("analysis/CLS.json", (), read_analysis, 6, 300),
+    "robustness": ("robustness/random-words-300.json", (), read_changed, 6, 200),
     "reproduction": ("reproduction.json", (), read_record, 25, 300),
     "reproduced": ("mini/CLS--cls-none.json", ("reproduction.json", "mini/unsupervised-SimCSE-seed-42.json"),
                    read_reproduced, 40, 300),
@@ -154,6 +173,8 @@ KINDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], int, int]] 
 def source(name: str) -> bytes:
     if name.startswith("speed/"):
         return next(iter(sorted((RESULTS / "speed").glob("*.json")))).read_bytes()
+    if name.startswith("robustness/"):
+        return (RESULTS / name).read_bytes()
     if name.startswith("mteb/"):
         return json.dumps(MTEB).encode()
     if name.startswith("run/"):

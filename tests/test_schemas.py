@@ -73,7 +73,7 @@ def test_new_files_of_the_long_commands(cli, bert, tmp_path, monkeypatch, sentev
          "--seeds", "1", "--progress", "none"),
         ("analyze", *of_bert, "--task", "mini-sts"),
         ("eval", *of_bert, "--task", "mini-probe", "--probe", "sklearn"),
-        ("export", *of_bert, "--to", "transformers", "--out", "exported"),
+        ("export", *of_bert[:-2], "--to", "transformers", "--out", "exported"),
         ("eval", *of_bert, "--suite", "mteb:STSBenchmark"),
     ]  # fmt: skip
     for command in commands:

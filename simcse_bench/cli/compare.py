@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simcse_bench.cli import console
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.progress import silent
+
+if TYPE_CHECKING:
+    from simcse_bench.data.senteval import DataSource
 
 BOARD_FORMATS = ("table", "md", "csv", "latex")
 
@@ -184,9 +188,25 @@ def analyze_command(
     run: Annotated[
         list[Path] | None, console.what(help="Run with --track-geometry: its trajectory; repeatable.")
     ] = None,
-    task: Annotated[str | None, console.what(help="STS task (default: stsb; mini-sts where no data is).")] = None,
+    robustness: Annotated[
+        bool, console.what("--robustness", help="Instead: the same pairs with case, typos, negation, ... changed.")
+    ] = False,
+    task: Annotated[
+        str | None,
+        console.what(
+            help="STS task (default: stsb; mini-sts where no data is). With --robustness several: stsb,sickr."
+        ),
+    ] = None,
+    suite: Annotated[str | None, console.what(help="With --robustness: the STS tasks of a suite instead.")] = None,
     split: Annotated[
-        list[str] | None, console.what(help="Only this split; repeatable. Default: the whole task.")
+        list[str] | None,
+        console.what(help="Only this split; repeatable. Default: the whole task; with --robustness: test."),
+    ] = None,
+    typo_rate: Annotated[
+        float | None, console.how(help="With --robustness: share of the words with a typing error (default: 0.1).")
+    ] = None,
+    seed: Annotated[
+        int | None, console.how(help="With --robustness: of typos, frames and word orders (default: 42).")
     ] = None,
     pooling: console.Pooling = None,
     head: console.Head = None,
@@ -209,9 +229,13 @@ def analyze_command(
 ) -> None:
     """Alignment, uniformity, cosines by gold score, spectrum and anisotropy of models; tables, plots, one page.
 
+    With --robustness: what scores and vectors do where sentences are changed, their meaning kept or not.
+
     \b
     simcse-bench analyze bert-base-uncased princeton-nlp/unsup-simcse-bert-base-uncased
     simcse-bench analyze --run runs/a --run runs/b
+    simcse-bench analyze mini random-words --robustness --task mini-sts
+    simcse-bench analyze runs/mine --robustness --suite sts --typo-rate 0.2
     """
     from simcse_bench.evaluation.geometry import analyze, read_trajectories
     from simcse_bench.reports import plots
@@ -221,15 +245,24 @@ def analyze_command(
     pooling, head = console.named_view(pooling, head, pooler)
     if not models and not run:
         raise UserError("nothing to analyze: give a model, or --run for the trajectory of a training run.")
+    where = console.where_from(data_dir, tasks_dir, data_revision)
+    asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
+    options = {
+        "pooling": pooling, "head": head, "dtype": dtype, "device": device, "prompt": asked,
+        "truncate_dim": truncate_dim, "trust_code": trust_remote_code,
+    }  # fmt: skip
+    if robustness:
+        if run or not models:
+            raise UserError("--robustness: give models, without --run.")
+        _analyze_robustness(models, suite, task, split, typo_rate, seed, out, where, force, options)
+        return
+    given = {"--suite": suite, "--typo-rate": typo_rate, "--seed": seed}
+    if alone := [option for option, value in given.items() if value is not None]:
+        raise UserError(f"{', '.join(alone)}: for --robustness only.")
     folder = out / "analysis"
     trajectories = read_trajectories(run or ())
     if models:
-        where = console.where_from(data_dir, tasks_dir, data_revision)
-        asked = console.prompt_from(prompt, prompt_name, template, remove_template_bias)
-        analyze(
-            models, task, split or (), out, where, force, pooling=pooling, head=head, dtype=dtype, device=device,
-            prompt=asked, truncate_dim=truncate_dim, trust_code=trust_remote_code,
-        )  # fmt: skip
+        analyze(models, task, split or (), out, where, force, **options)
         analyses, problems = read_analyses(folder)
         console.print_table(geometry_table(analyses))
         for problem in problems:
@@ -237,3 +270,36 @@ def analyze_command(
     if trajectories:
         plots.write_figure(plots.plot_trajectory(trajectories), folder / "trajectory")
     console.aloud(f"written: {folder}/")
+
+
+def _analyze_robustness(
+    models: list[str],
+    suite: str | None,
+    task: str | None,
+    splits: list[str] | None,
+    rate: float | None,
+    seed: int | None,
+    out: Path,
+    where: DataSource,
+    force: bool,
+    options: dict[str, Any],
+) -> None:
+    """Measure, save and print; the arguments are the command line's."""
+    from simcse_bench.data.perturbations import RATE, SEED
+    from simcse_bench.evaluation.robustness import analyze_robustness
+    from simcse_bench.progress import show_progress
+    from simcse_bench.reports.robustness import FOLDER, changes_table, read_all_robustness, summary_table
+
+    with show_progress("auto" if sys.stderr.isatty() else "none") as show:
+        rows = analyze_robustness(
+            models, console.split_names([task] if task else ()), suite, splits or ("test",),
+            RATE if rate is None else rate, SEED if seed is None else seed, out, where, force, show, **options,
+        )  # fmt: skip
+    saved, problems = read_all_robustness(out / FOLDER)
+    console.print_table(summary_table(saved))
+    for one in saved:
+        if one["model"]["name"] in set(rows["model"]):
+            console.print_table(changes_table(one))
+    for problem in problems:
+        console.aloud(f"left out: {problem}")
+    console.aloud(f"written: {out / FOLDER}/")

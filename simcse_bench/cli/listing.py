@@ -60,6 +60,7 @@ SCHEMAS = {
     "reproduction": "simcse_bench.reports.reproduction:Reproduced",
     "trajectories": "simcse_bench.reports.reproduction:Trajectories",
     "geometry": "simcse_bench.reports.geometry:Analysis",
+    "robustness": "simcse_bench.reports.robustness:Robustness",
     "speed": "simcse_bench.reports.scores:Speed",
     "train": "simcse_bench.training.folder:RunRecord",
     "log": "simcse_bench.training.folder:LogLine",

@@ -9,6 +9,7 @@ Open ``task`` first: a task is one YAML file.
 - ``pairs``         STS tasks -> ``Pairs``; where the data of tasks is looked for
 - ``judged``        paraphrase and triplet tasks
 - ``ranking``       queries, positives, candidates: a user's file, or EvalRank's from STS tasks
+- ``perturbations`` sentences changed by rule: case, typos, negation, word order
 - ``labelled``      formats of the transfer tasks -> ``Labelled``, in SentEval's order
 - ``hub_datasets``  Hub datasets as pairs, and where their copies may lie
 - ``overlap``       which of some sentences stand in a text: exactly, normalised, inside it, or nearly

@@ -15,6 +15,8 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``networks``    what they are: logistic regressions, or networks with one hidden layer
 - ``relatedness`` SentEval's regression of a pair's score
 - ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
+- ``robustness``  scores and vectors where sentences are changed by rule
+- ``analyses``    what the analyses of models share: pairs, the file of each
 - ``compare``     two reports; a model against its published numbers
 - ``overlap``     training text searched for the tasks' sentences; evaluation without what was found
 - ``dry_run``     what would be loaded and why

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from simcse_bench import bundled
-from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.pairs import Pairs, data_folder
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import load_task, task_name
 from simcse_bench.errors import UserError
+from simcse_bench.evaluation.analyses import claim_files, default_task, read_splits, require_page
 from simcse_bench.evaluation.evaluate import embed_once
 from simcse_bench.evaluation.metrics import Floats, correlation, unit
-from simcse_bench.evaluation.run import default_suite
-from simcse_bench.files import environment, now, require_writable, write_json
-from simcse_bench.models.identity import deciding
+from simcse_bench.files import environment, now, write_json
 from simcse_bench.models.open import Model, open_model
 from simcse_bench.reports.geometry import Analysis, Cosines, Third, read_analysis
-from simcse_bench.reports.page import require_own
-from simcse_bench.reports.report import model_variant, report_path
+from simcse_bench.reports.report import Provenance
 from simcse_bench.schema import read_record
 
 if TYPE_CHECKING:
@@ -104,16 +100,7 @@ def read_whole(name: str, splits: Sequence[str] = (), where: DataSource = ANYWHE
         UserError: no such task or split, a transfer task, no pair with a gold score above ``ALIGNED``.
     """
     task = load_task(name, where.tasks_dir)
-    if task.kind != "sts":
-        raise UserError(f"task {name!r} has no pairs: geometry needs an STS task, such as stsb.")
-    folder = data_folder([task], where)
-    parts = [read_pairs(task, split, "senteval", folder) for split in splits or task.splits]
-    whole = Pairs(
-        tuple(s for p in parts for s in p.left),
-        tuple(s for p in parts for s in p.right),
-        np.concatenate([p.gold for p in parts]),
-        tuple(s for p in parts for s in p.subset),
-    )
+    whole = read_splits(task, splits or tuple(task.splits), "senteval", data_folder([task], where))
     if not (whole.gold > ALIGNED).any():
         raise UserError(f"{name}: no pair has a gold score above {ALIGNED:g}: alignment needs such pairs.")
     return whole
@@ -185,47 +172,23 @@ def analyze(
 
     from simcse_bench.reports.geometry import geometry_rows, write_analyses
 
-    require_writable(Path(out) / "analysis" / "index.html")
-    require_own(Path(out) / "analysis" / "index.html")
+    folder = Path(out) / "analysis"
+    require_page(folder)
     opened = [open_model(m, **options) if isinstance(m, str) else m for m in models]
-    suites = {default_suite(m.provenance, where) for m in opened}
-    name = task_name(task or (bundled.TASK if suites == {bundled.SUITE} else "stsb"), where.tasks_dir)
+    name = task_name(task or default_task(opened, where), where.tasks_dir)
     pairs = read_whole(name, splits, where)
-    places: dict[Path, Model] = {}
-    for model in opened:
-        variant = "".join(f"--{part}" for part in model_variant(model.provenance))
-        path = report_path(Path(out), "analysis", model.name, variant)
-        if path in places and _decided_by(places[path].provenance) != _decided_by(model.provenance):
-            raise UserError(
-                f"two models of the name {model.name} would be saved as {path}; give relative paths, which stand in "
-                "the file's name whole."
-            )
-        if path.exists() and not force:
-            _require_same(path, model, {"task": name, "splits": list(splits), "fingerprint": pairs.fingerprint()})
-        places[path] = model
+
+    def saved(path: Path) -> tuple[Provenance, Mapping[str, Any]]:
+        analysis = read_analysis(path)
+        return analysis["model"], dict(analysis["data"])
+
+    data = {"task": name, "splits": list(splits), "fingerprint": pairs.fingerprint()}
     analyses = []
-    for path, model in places.items():
+    for path, model in claim_files(opened, folder, data, None if force else saved).items():
         analyses.append(analyse_model(model, name, splits, pairs))
         write_json(path, analyses[-1], None)
-    write_analyses(Path(out) / "analysis")
+    write_analyses(folder)
     return pd.DataFrame(geometry_rows(analyses))
-
-
-def _decided_by(model: Mapping[str, Any]) -> Any:
-    """What decides a model's vectors, as JSON holds it."""
-    return json.loads(json.dumps(deciding(model)))
-
-
-def _require_same(path: Path, model: Model, data: Mapping[str, Any]) -> None:
-    """UserError where the analysis in a file is of other weights, settings or data."""
-    saved = read_analysis(path)
-    there, here = _decided_by(saved["model"]), _decided_by(model.provenance)
-    before: Mapping[str, Any] = saved["data"]
-    changed = [k for k in here if here[k] != there[k]] + [k for k in data if data[k] != before[k]]
-    if changed:
-        raise UserError(
-            f"{path} holds another analysis (other {', '.join(changed)}). Use --force to replace it, or another --out."
-        )
 
 
 def by_gold(cosines: Floats, gold: Floats) -> list[Cosines]:

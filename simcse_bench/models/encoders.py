@@ -23,6 +23,7 @@ from simcse_bench.progress import Progress
 
 Array = NDArray[np.float32]
 IndexArray = NDArray[np.int64]
+Vectors = Sequence[Array | torch.Tensor]  # (n, d) each
 View = tuple[str, str]  # pooling, head
 _SMALLEST = 256  # tokens of a batch that is still as fast
 _SECOND_LAYERS = {"first_last": 1, "embedding_last": 0, "top2": -2}  # averaged with the last one
@@ -176,9 +177,10 @@ class TransformerEncoder:
         return ids
 
     @torch.inference_mode()
-    def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[Array]:
-        input_ids, mask = padded(ids, fill_id(self.tokenizer))
-        input_ids, mask = input_ids.to(self.device), None if mask is None else mask.to(self.device)
+    def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[torch.Tensor]:
+        """(n, d) of every view, on the model's device, where they may still be under way."""
+        host = padded(ids, fill_id(self.tokenizer))
+        input_ids, mask = self._sent(host[0]), None if host[1] is None else self._sent(host[1])
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
         first = not self.skip and all(pooling == "cls" for pooling, _ in views)
         if self.fused is not None and mask is None:
@@ -201,8 +203,14 @@ class TransformerEncoder:
             vectors = pooled[pooling] if head is None else head(pooled[pooling])
             if self.normalize:
                 vectors = nn.functional.normalize(vectors, dim=-1)
-            results.append(vectors[:, : self.truncate_dim].float().cpu().numpy())
+            results.append(vectors[:, : self.truncate_dim].float())
         return results
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        """A batch on the model's device; a GPU is not waited for."""
+        if self.device.type == "cuda":
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)
 
     def _template_vectors(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """(B, h): for every sentence the mask's vector of the template alone, its end at the places it has there."""
@@ -245,7 +253,7 @@ def first_position(model: Any) -> int:
 
 def embed_in_batches(
     lengths: Sequence[int],
-    embed: Callable[[Sequence[int]], list[Array]],
+    embed: Callable[[Sequence[int]], Vectors],
     batch_tokens: int,
     slack: float,
     stats: dict[str, int],
@@ -257,7 +265,7 @@ def embed_in_batches(
 
     Args:
         lengths: tokens of every row.
-        embed: row numbers -> for each kind of vector an array, a line per row.
+        embed: row numbers -> for each kind of vector an array or tensor, a line per row.
         batch_tokens, slack: see ``plan_batches``; the budget is halved where memory runs out.
         stats: gets sentences, tokens, batches and halvings.
         device: for the message.
@@ -280,10 +288,12 @@ def embed_in_batches(
         finished = np.zeros(len(sizes), dtype=bool)
         try:
             batches = (todo[batch] for batch in plan_batches(sizes[todo].tolist(), budget, slack))
-            for rows, vectors in _side_by_side(lambda rows: embed(rows.tolist()), batches, threads):
+            embedded = _side_by_side(lambda rows: embed(rows.tolist()), batches, threads)
+            # a GPU's vectors are fetched when the next batch is under way
+            for rows, vectors in _one_behind(embedded) if device.startswith("cuda") else embedded:
                 out = out or [np.empty((len(sizes), v.shape[1]), dtype=np.float32) for v in vectors]
                 for whole, part in zip(out, vectors, strict=True):
-                    whole[rows] = part
+                    whole[rows] = part.cpu().numpy() if isinstance(part, torch.Tensor) else part
                 finished[rows] = True
                 stats["batches"] += 1
                 done += int(sizes[rows].sum())
@@ -308,8 +318,8 @@ def embed_in_batches(
 
 
 def _side_by_side(
-    embed: Callable[[IndexArray], list[Array]], batches: Iterator[IndexArray], threads: int
-) -> Iterator[tuple[IndexArray, list[Array]]]:
+    embed: Callable[[IndexArray], Vectors], batches: Iterator[IndexArray], threads: int
+) -> Iterator[tuple[IndexArray, Vectors]]:
     """Batches and their vectors, in order, computed by so many threads of one core each."""
     if threads == 1:
         yield from ((rows, embed(rows)) for rows in batches)
@@ -323,6 +333,17 @@ def _side_by_side(
     finally:  # after an error or Ctrl-C too, without the batches that have not begun
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def _one_behind(embedded: Iterator[tuple[IndexArray, Vectors]]) -> Iterator[tuple[IndexArray, Vectors]]:
+    """The same in the same order, each when its successor has been asked for."""
+    waiting = next(embedded, None)
+    for following in embedded:
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
 
 
 def out_of_memory(error: BaseException) -> bool:

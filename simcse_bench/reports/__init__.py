@@ -11,6 +11,8 @@ Open ``report`` first: what a saved evaluation holds.
 - ``ablation``      table, plot and page of a sweep
 - ``geometry``      tables, plots and page of analyses
 - ``overlap``       evaluation sentences found in training text, and the marks they put on leaderboards
+- ``robustness``    tables and page of sentences changed by rule
+- ``robustness_plots`` its plots
 - ``mteb``          mteb's scores saved and drawn, apart from the paper's
 - ``reproduction``  every table of a paper beside ours
 - ``arm_plot``      the plot of an ablation
@@ -18,6 +20,6 @@ Open ``report`` first: what a saved evaluation holds.
 - ``page``          one self-contained HTML page
 - ``site``          a results folder drawn anew or checked; its index.html
 - ``standings``     the site's leaderboards as data: seeds, ranks, published rows
-- ``panels``        the site's figures as data: statements, ablations, geometry
+- ``panels``        the site's figures as data: statements, ablations, geometry, robustness
 - ``again``         the command that makes a saved number again
 """

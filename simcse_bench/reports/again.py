@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from simcse_bench.data.perturbations import RATE, SEED
 from simcse_bench.data.task import SIMCSE
 from simcse_bench.models.baselines import RANDOM, is_baseline
 from simcse_bench.models.catalog import known_model
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.report import Report
+from simcse_bench.reports.robustness import Robustness
 
 UNKNOWN = "MODEL_FOLDER"  # a report under a name of the user's own does not say where its model lies
 _RECORDED = {"simcse": "", "test": "", "exact": "", "float32": ""}  # what a command need not say
@@ -43,6 +45,18 @@ def analyze_command(analysis: Analysis) -> str:
     data = analysis["data"]
     options = [*_model(analysis["model"]), ("--task", data["task"]), *(("--split", s) for s in data["splits"])]
     return _line(["analyze"], [o for o in options if o[0] != "--name"])
+
+
+def robustness_command(robustness: Robustness) -> str:
+    """``simcse-bench analyze … --robustness …``."""
+    options = [
+        *_model(robustness["model"]),
+        ("--task", ",".join(robustness["tasks"])),
+        *(("--split", split) for split in robustness["splits"] if list(robustness["splits"]) != ["test"]),
+        *((("--typo-rate", f"{robustness['rate']:g}"),) if robustness["rate"] != RATE else ()),
+        *((("--seed", str(robustness["seed"])),) if robustness["seed"] != SEED else ()),
+    ]
+    return _line(["analyze", "--robustness"], [o for o in options if o[0] != "--name"])
 
 
 def ablation_command(summary: Summary) -> str:

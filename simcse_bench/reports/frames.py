@@ -12,6 +12,7 @@ from simcse_bench.reports.ablation import SUMMARY, ablation_rows, read_summary
 from simcse_bench.reports.geometry import geometry_rows, read_analyses
 from simcse_bench.reports.pair_records import load_records, pairs_path, report_beside
 from simcse_bench.reports.report import Report
+from simcse_bench.reports.robustness import FOLDER, read_all_robustness, robustness_rows
 from simcse_bench.reports.scores import score_rows
 from simcse_bench.reports.site import read_reports
 
@@ -22,6 +23,7 @@ KINDS = {
     "scores": "a row per model, task, subset, metric and aggregation",
     "ablations": "a row per ablation, arm and seed",
     "geometry": "a row per analysed model",
+    "robustness": "a row per model, task and change of the sentences",
 }
 
 
@@ -50,7 +52,8 @@ def read_results(folder: str | Path = "results", kind: str = "scores") -> pd.Dat
     if not results.is_dir():
         raise UserError(f"{results}: no such folder; expected one with results of `simcse-bench eval` or the like.")
     problems: list[str] = []
-    rows = {"scores": _scores, "ablations": _ablations, "geometry": _geometry}[kind](results, problems)
+    readers = {"scores": _scores, "ablations": _ablations, "geometry": _geometry, "robustness": _robustness}
+    rows = readers[kind](results, problems)
     if problems and not rows:
         raise UserError(*problems)
     for problem in problems:
@@ -136,5 +139,16 @@ def _geometry(results: Path, problems: list[str]) -> list[dict[str, Any]]:
         rows += [
             row | {"path": (folder / f"{a['file']}.json").as_posix()}
             for row, a in zip(geometry_rows(analyses), analyses, strict=True)
+        ]
+    return rows
+
+
+def _robustness(results: Path, problems: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for folder in sorted({path.parent for path in results.rglob(f"{FOLDER}/*.json")}):
+        models, damaged = read_all_robustness(folder)
+        problems += damaged
+        rows += [
+            row | {"path": (folder / f"{m['file']}.json").as_posix()} for m in models for row in robustness_rows([m])
         ]
     return rows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypeVar
 
 from annotated_types import Ge, MinLen
 from typing_extensions import TypedDict
@@ -22,6 +22,7 @@ from simcse_bench.schema import read_record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+A = TypeVar("A", bound=Mapping[str, Any])
 _NOT_AN_ANALYSIS = "not a model's analysis. Move it away or analyze again with --force."
 
 
@@ -91,14 +92,19 @@ def read_analysis(path: Path) -> Analysis:
 
 def read_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
     """The analyses in a folder by file name, and the problems of the files that are none."""
-    analyses: list[Analysis] = []
+    return read_each(folder, read_analysis)
+
+
+def read_each(folder: Path, read: Callable[[Path], A]) -> tuple[list[A], list[str]]:
+    """The JSON files of a folder by name, and the problems of those that cannot be read."""
+    whole: list[A] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            analyses.append(read_analysis(path))
+            whole.append(read(path))
         except UserError as error:
             problems += error.problems
-    return analyses, problems
+    return whole, problems
 
 
 def write_analyses(folder: Path) -> tuple[list[Analysis], list[str]]:
@@ -151,14 +157,15 @@ def geometry_caveats(analyses: Sequence[Analysis]) -> list[str]:
     return bundled.caveats(any(m["model"].get("embedded") for m in analyses), data)
 
 
-def own_names(analyses: Sequence[Analysis]) -> list[Analysis]:
+def own_names(analyses: Sequence[A]) -> list[A]:
     """Those that share a model's name under the names of their files: one model with two poolings."""
-    names = [m["model"]["name"] for m in analyses]
+    given: Any = analyses
+    names = [m["model"]["name"] for m in given]
     own = [
         readable_name(name, m["file"]) if "file" in m and names.count(name) > 1 else name
-        for m, name in zip(analyses, names, strict=True)
+        for m, name in zip(given, names, strict=True)
     ]
-    return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(analyses, own, strict=True)]
+    return [{**m, "model": {**m["model"], "name": name}} for m, name in zip(given, own, strict=True)]  # type: ignore[misc]
 
 
 def geometry_table(analyses: Sequence[Analysis]) -> Table:

@@ -1,4 +1,4 @@
-"""The site's figures as data for its template: the paper's statements, ablations as small multiples, geometry.
+"""The site's figures as data for its template: statements of the paper, ablations, geometry, robustness.
 
 Places on an axis are percentages of its width, so that a figure fits any screen and its text keeps its size.
 """
@@ -13,13 +13,15 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.models.identity import shown_usage
-from simcse_bench.reports import ablation, geometry, page
+from simcse_bench.reports import ablation, geometry, page, robustness
 from simcse_bench.reports.ablation import FindingResult, Summary
-from simcse_bench.reports.again import ablation_command, analyze_command
+from simcse_bench.reports.again import ablation_command, analyze_command, robustness_command
 from simcse_bench.reports.geometry import Analysis
+from simcse_bench.reports.robustness import Robustness
 from simcse_bench.reports.table import shown_numbers, shown_spread
 
 _FAR = 1.8
+_FAR_MOVE = 400.0  # percent of the distance of two sentences: what moves farther is shown at the axis' end
 _ABSURD = 1e9  # a score or a difference of a damaged file: it gets no place on an axis
 
 
@@ -197,6 +199,56 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
             "command": part_of or "\n".join(dict.fromkeys(map(analyze_command, analyses))),
         },
     }  # fmt: skip
+
+
+def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]:
+    """How far vectors move, model by model: where the meaning is kept, and where it is changed, on one axis."""
+    named = geometry.own_names(models)
+    shown: list[dict[str, Any]] = [
+        {"name": m["model"]["name"], "embedded": bool(m["model"].get("embedded")), "groups": _groups(m)} for m in named
+    ]
+    moves = [v for m in shown for g in m["groups"] for r in g["rows"] for v in (r["moved"], *(r["quartiles"] or ()))]
+    summary = robustness.summary_table(models)
+    return {
+        "id": place,
+        "place": place,
+        "axis": Axis.around([v for v in moves if v is not None and abs(v) < _FAR_MOVE], zero=True),
+        "models": shown,
+        "table": page.section("", None, dataclasses.replace(summary, notes=_own(summary.notes))),
+        "made": {
+            "title": "Robustness",
+            "facts": [*robustness.robustness_provenance(named).items(), ("folder", place)],
+            "command": "\n".join(dict.fromkeys(map(robustness_command, models))),
+        },
+    }
+
+
+def _groups(model: Robustness) -> list[dict[str, Any]]:
+    """The changes that keep the meaning, and those of it; movement in percent."""
+    changes = robustness.by_kind(model["average"]["changes"])
+    means = {True: model["average"]["moved_kept"], False: model["average"]["moved_changed"]}
+    return [
+        {
+            "meaning": "kept" if keeps else "changed",
+            "mean": robustness.percent(means[keeps]),
+            "rows": [
+                {
+                    "change": name,
+                    "moved": _times100(c["moved"]),
+                    "quartiles": [100 * q for q in c["quartiles"]] if c["quartiles"] else None,
+                    "shown": robustness.percent(c["moved"]),
+                    "score": _signed("{:+.2f}", c["both"]["change"]),
+                }
+                for name, c in changes
+                if c["keeps"] is keeps
+            ],
+        }
+        for keeps in (True, False)
+    ]
+
+
+def _times100(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _round_step(least: float) -> float:

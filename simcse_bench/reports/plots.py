@@ -23,8 +23,8 @@ MOST_LETTERS = 40  # of a name in a plot
 OWN = "DejaVu Sans"  # the font that ships with matplotlib
 _PREFERRED = ("sans", "gothic", "hei")  # in the name of a plain face, before serif and decorative ones
 OURS, PAPER, FAINT = "#0072B2", "#D55E00", "#56B4E9"  # Okabe and Ito's palette
-_LINES = ((OURS, "o"), (PAPER, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))  # the same; colour, marker
-_STYLES = [(line, style) for style in ("-", "--", ":") for line in _LINES]
+MARKS = ((OURS, "o"), (PAPER, "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))  # the same; colour, marker
+_STYLES = [(line, style) for style in ("-", "--", ":") for line in MARKS]
 _STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "simcse-bench", "svg.fonttype": "path",
@@ -50,7 +50,7 @@ def plot_trajectory(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Figure 2: alignment against uniformity during training, a line per run, from its ring to its large mark."""
     with drawing(6.4, 4.2) as (figure, axes):
         ends = []
-        for (name, points), (colour, marker) in zip(runs.items(), itertools.cycle(_LINES), strict=False):
+        for (name, points), (colour, marker) in zip(runs.items(), itertools.cycle(MARKS), strict=False):
             x, y = [p["uniformity"] for p in points], [p["alignment"] for p in points]
             axes.plot(x, y, f"{marker}-", color=colour, markersize=2.5, linewidth=0.9, alpha=0.7)
             axes.plot(x[:1], y[:1], "o", color=colour, markersize=8, fillstyle="none")

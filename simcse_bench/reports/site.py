@@ -1,4 +1,4 @@
-"""A results folder drawn anew or checked, and its index.html: leaderboards, statements, ablations, geometry, pairs."""
+"""A results folder drawn anew or checked, and its index.html: leaderboards, ablations, analyses, pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simcse_bench import bundled
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import fingerprint
-from simcse_bench.reports import ablation, geometry, mteb, page, panels, reproduction, scores, standings
+from simcse_bench.reports import ablation, geometry, mteb, page, panels, reproduction, robustness, scores, standings
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
@@ -20,6 +20,7 @@ from simcse_bench.reports.overlap import contaminated, draw_overlap, read_overla
 from simcse_bench.reports.pair_records import load_worst
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import Reproduced
+from simcse_bench.reports.robustness import Robustness
 from simcse_bench.reports.standings import Saved
 from simcse_bench.reports.table import Table, machine_facts, to_markdown
 
@@ -36,6 +37,7 @@ class Results:
     analyses: Mapping[str, Sequence[Analysis]]  # place -> the models analysed there
     reproductions: Mapping[str, Reproduced]  # place -> its record
     mteb_boards: Sequence[Table] = ()  # of mteb's own tasks, from ``mteb.mteb_leaderboards``
+    robustness: Sequence[Robustness] = ()  # of the models there
 
     def reproduction_of(self, place: str) -> str:
         """The reproduction that a place lies in, or ""."""
@@ -59,6 +61,7 @@ def draw_site(results: Results) -> bytes:
         for place, analyses in results.analyses.items()
         if analyses
     ]
+    changed = panels.robustness_panel(robustness.FOLDER, results.robustness) if results.robustness else None
     papers = [_paper(place, record) for place, record in results.reproductions.items()]
     findings = _findings(results)
     return page.render_template(
@@ -68,16 +71,28 @@ def draw_site(results: Results) -> bytes:
         statements=panels.statements(findings) if findings else None,
         sweeps=_by_source(results, sweeps),
         geometry=shapes,
+        robustness=changed,
         papers=papers,
         mteb=[page.section(t.title, None, t) for t in results.mteb_boards],
-        made={panel["id"]: panel["made"] for panel in (*sweeps.values(), *shapes, *papers)},
+        made={
+            panel["id"]: panel["made"]
+            for panel in (*sweeps.values(), *shapes, *([changed] if changed else []), *papers)
+        },
         notes={"encoder": bundled.ENCODER, "data": bundled.DATA},
-        source=fingerprint(dataclasses.asdict(results)),
+        source=fingerprint(_drawn_from(results)),
         metrics=METRICS,
         aggregates=AGGREGATES,
         languages=sorted({b["language"] for b in boards}),
         protocols=sorted({b["protocol"] for b in boards}) + ["mteb's own"] * bool(results.mteb_boards),
     )
+
+
+def _drawn_from(results: Results) -> dict[str, Any]:
+    """For the page's fingerprint, which stays where nothing of a later kind is there."""
+    content = dataclasses.asdict(results)
+    if not content["robustness"]:
+        del content["robustness"]
+    return content
 
 
 def _findings(results: Results) -> list[panels.Found]:
@@ -189,6 +204,10 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     if analyses:
         files |= geometry.draw_geometry(results / "analysis", analyses)
     analysed = {"analysis": analyses}
+    changed, damaged = robustness.read_all_robustness(results / robustness.FOLDER)
+    problems += damaged
+    if changed:
+        files |= robustness.draw_robustness(results / robustness.FOLDER, changed)
     records: dict[str, Reproduced] = {}
     for folder, paper in _tried(
         sorted(reproduced), lambda folder: reproduction.draw_reproduction(folder, problems), problems
@@ -197,7 +216,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         records[_place(folder, results)] = reproduction.read_reproduction(folder / reproduction.REPRODUCTION_RECORD)
         analysed[_place(folder / "analysis", results)] = geometry.read_analyses(folder / "analysis")[0]
     places = {_place(folder, results): summary for folder, summary in sweeps.items()}
-    files[results / "index.html"] = draw_site(Results(saved, places, analysed, records, boards_of_mteb))
+    files[results / "index.html"] = draw_site(Results(saved, places, analysed, records, boards_of_mteb, changed))
     for path, content in files.items():
         try:
             if not check:
@@ -226,7 +245,7 @@ def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
 
     # what else is saved: benchmarks, analyses, ablations, mteb, searches of training text and reproductions
-    others = {"speed", "analysis", "ablations", mteb.FOLDER, OVERLAPS}
+    others = {"speed", "analysis", robustness.FOLDER, "ablations", mteb.FOLDER, OVERLAPS}
     names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
     paths = [
         path

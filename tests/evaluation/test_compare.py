@@ -138,13 +138,21 @@ def test_two_folders_of_one_name_are_not_one_model(cli, bert, senteval, tmp_path
 
 
 def test_pairs_of_another_number_are_told(cli, reports, senteval):
+    """Today's pairs, a line each; and those of version 1, a line a task."""
     path = Path("results/sts/one.pairs.jsonl")
     head, first, *rest = path.read_text("utf-8").splitlines()
-    row = json.loads(first)
-    row["similarities"].pop()
-    path.write_text("\n".join([head, json.dumps(row), *rest]), encoding="utf-8")
+    path.write_text("\n".join([head, *rest]), encoding="utf-8")
     done = cli("compare", "one", "two", "--data-dir", senteval)
     assert (done.code, "Evaluate again with --force" in done.err) == (2, True)
+    cosines = {}
+    for row in map(json.loads, (first, *rest)):
+        cosines.setdefault(row["task"], []).append(round(row["cosine"], 7))
+    for code in (0, 2):
+        lines = [json.loads(head) | {"schema": 1}, *({"task": n, "similarities": x} for n, x in cosines.items())]
+        path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        done = cli("compare", "one", "two", "--data-dir", senteval)
+        assert (done.code, "Evaluate again with --force" in done.err) == (code, code == 2)
+        cosines["stsb"].pop()
 
 
 @pytest.mark.parametrize(

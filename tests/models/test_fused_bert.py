@@ -122,6 +122,27 @@ def test_an_error_ends_the_threads_without_the_batches_left(two_threads, error):
     assert torch.get_num_threads() == 2
 
 
+def test_a_gpus_vectors_are_fetched_when_the_next_batch_is_under_way():
+    told = []
+
+    class Remote(torch.Tensor):
+        def cpu(self):
+            told.append("fetched")
+            return self.as_subclass(torch.Tensor)
+
+    def embed(rows):
+        told.append("asked")
+        return [torch.tensor([[float(i)] for i in rows]).as_subclass(Remote)]
+
+    (vectors,) = embed_in_batches([4] * 6, embed, 8, 0.0, {}, "cuda")
+    assert vectors[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert told == ["asked", "asked", "fetched", "asked", "fetched", "fetched"]
+    told.clear()
+    embed_in_batches([4] * 6, embed, 8, 0.0, {}, "cpu")
+    assert told == ["asked", "fetched"] * 3
+    assert len(embed_in_batches([4], embed, 8, 0.0, {}, "cuda")[0]) == 1
+
+
 def test_a_few_sentences_are_spread_over_the_threads():
     sizes = []
 

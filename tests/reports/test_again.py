@@ -8,7 +8,14 @@ import pytest
 
 from simcse_bench.experiments.sweep import named_ablation, plan_sweep
 from simcse_bench.reports.ablation import read_summary
-from simcse_bench.reports.again import UNKNOWN, ablation_command, analyze_command, eval_command, reproduce_command
+from simcse_bench.reports.again import (
+    UNKNOWN,
+    ablation_command,
+    analyze_command,
+    eval_command,
+    reproduce_command,
+    robustness_command,
+)
 from simcse_bench.reports.geometry import read_analysis
 from simcse_bench.reports.report import Report
 from simcse_bench.training.run import RunOptions
@@ -94,3 +101,12 @@ def test_analyses_and_reproductions(cli):
     )
     record = {"paper": "simcse-2021", "preset": "mini", "seeds": 3}
     assert reproduce_command(record) == "simcse-bench reproduce simcse-2021 --preset mini --seeds 3"
+
+
+def test_sentences_changed_by_rule():
+    robustness = {"model": {"name": "mini", "settings_from": "simcse_bench.json"}, "tasks": {"stsb": {}, "sickr": {}},
+                  "splits": ["test"], "seed": 42, "rate": 0.1}  # fmt: skip
+    assert robustness_command(robustness) == "simcse-bench analyze --robustness --model mini --task stsb,sickr"
+    assert robustness_command(robustness | {"splits": ["dev", "test"], "seed": 7, "rate": 0.25}) == (
+        "simcse-bench analyze --robustness --model mini --task stsb,sickr --split dev --split test --typo-rate 0.25 --seed 7"
+    )

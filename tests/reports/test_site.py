@@ -72,6 +72,24 @@ def sweep(embedded=True):
     }  # fmt: skip
 
 
+def changed(name):
+    effect = {"change": -3.0, "interval": (-4.0, -2.0)}
+    changes = {
+        rule: {"keeps": keeps, "changed": 8, "cosine": 0.9, "moved": share, "quartiles": (0.5 * share, share, 2 * share),
+               "one": effect, "both": effect}
+        for rule, keeps, share in (("typos", True, 0.12), ("a rule of later times", True, 0.02), ("negation", False, 0.3))
+    }  # fmt: skip
+    changes["frame"] = {"keeps": True, "changed": 0, "cosine": None, "moved": None, "quartiles": None, "one": effect,
+                        "both": effect}  # fmt: skip
+    summary = {"spearman": 60.0, "moved_kept": 0.07, "moved_changed": 0.3, "separated": 88.0, "changes": changes}
+    task = {"title": "mini-sts", "text": "only", "pairs": 5, "sentences": 9, "fingerprint": "f", "mean_cosine": 0.1}
+    return {
+        "schema": 1, "model": {"name": name, "pooling": "cls", "head": "none", "embedded": True}, "seed": 42, "rate": 0.1,
+        "resamples": 1000, "splits": ["test"], "tasks": {"mini-sts": task | summary}, "average": summary,
+        "environment": ENVIRONMENT, "created": "2026-01-01", "file": name,
+    }  # fmt: skip
+
+
 def analysis(name, alignment):
     bins = [{"gold": (i, i + 1), "n": 5, "quartiles": (0.1 * i, 0.2 * i, 0.3 * i), "counts": [1]} for i in range(5)]
     return {
@@ -119,7 +137,12 @@ def example():
     board = Table("mteb 2's own protocol", ["model", "BIOSSES"], [["one", "80.00"], ["mini (embedded)", "50.00"]], [])
     sweeps = {"ablations/dropout-mini": sweep(), "paper/ablations/dropout-mini": sweep()}
     return Results(
-        saved, sweeps, {"paper/analysis": [analysis("[CLS]", 0.3), analysis("x", 0.2)]}, {"paper": PAPER}, [board]
+        saved,
+        sweeps,
+        {"paper/analysis": [analysis("[CLS]", 0.3), analysis("x", 0.2)]},
+        {"paper": PAPER},
+        [board],
+        [changed("[CLS]"), changed("x")],
     )
 
 
