@@ -124,8 +124,8 @@ def compare_command(
     data = read_data([first, *others], console.where_from(data_dir, tasks_dir, data_revision))
     for other in others:
         console.print_table(comparison_table(first.name, other.name, differences(first, other, data)))
-        if worst:
-            console.print_table(most_different_pairs(first, other, data, worst))
+        if worst and (seen := most_different_pairs(first, other, data, worst)).rows:
+            console.print_table(seen)
 
 
 def verify_command(

@@ -231,9 +231,9 @@ def given_options(context: typer.Context, command: Callable[..., None], mark: st
     """The options given in words whose annotation carries this mark, as they are written, and their values."""
     hints = get_type_hints(command, include_extras=True)
     return {
-        f"--{name.replace('_', '-')}": value
-        for name, value in context.params.items()
-        if mark in getattr(hints[name], "__metadata__", ())
+        f"--{name.replace('_', '-')}": context.params[name]
+        for name, hint in hints.items()
+        if mark in getattr(hint, "__metadata__", ())
         and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
 

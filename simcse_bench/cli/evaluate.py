@@ -29,8 +29,9 @@ def evaluate_command(
     suite: Annotated[
         list[str] | None,
         console.what(
-            help="sts (default), transfer, all (both), mini, sts-ja and other languages, your own (see `ls suites`); "
-            "several: sts,transfer. mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb by its own protocol."
+            help="sts (default), transfer, all (both), mini, sts-extended, ranking, sts-ja and other languages, "
+            "your own (see `ls suites`); several: sts,transfer. mteb:TASK,... or 'mteb:MTEB(eng, v2)': tasks of mteb "
+            "by its own protocol."
         ),
     ] = None,
     task: Annotated[
@@ -50,7 +51,7 @@ def evaluate_command(
     ] = None,
     exclude_overlap: Annotated[
         Path | None,
-        console.what(help="Score without the pairs that `data overlap` found: its record, results/overlap/X.json."),
+        console.what(help="Score without the rows that `data overlap` found: its record, results/overlap/X.json."),
         OURS,
     ] = None,
     revision: console.Revision = None,

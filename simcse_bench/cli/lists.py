@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from simcse_bench.data.hub_datasets import shown_dataset
-from simcse_bench.data.labelled import Labelled, read_labelled
-from simcse_bench.data.pairs import Pairs, file_paths, read_pairs
+from simcse_bench.data.judged import Paraphrases
+from simcse_bench.data.pairs import parts
+from simcse_bench.data.reading import Data, read_task
+from simcse_bench.data.rows import file_paths
 from simcse_bench.data.task import OPTIONAL_FORMATS, PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS, PREPROCESSES
+from simcse_bench.reports.report import MEASURES
 from simcse_bench.reports.table import MISSING, Table
 from simcse_bench.training.config import (
     AUGMENTATIONS,
@@ -38,7 +41,7 @@ def list_tasks(tasks_dir: Path | None = None) -> Table:
         known = {s: [n for n in subsets.values() if n is not None] for s, subsets in task.splits.items()}
         counts = ", ".join(f"{s} {sum(n)}" if n else s for s, n in known.items())
         names = [n for n in (task.title, *task.aliases) if n != name]
-        scored = "correlation" if task.kind == "sts" else f"{task.metric}, {task.probe}"
+        scored = "correlation" if task.kind == "sts" else MEASURES[task.metric] + f", {task.probe}" * bool(task.probe)
         rows.append([name, ", ".join(names) or MISSING, counts, scored])
     note = "Names are understood in any case, with or without hyphens: STS-B, STSB and STSBenchmark are stsb."
     return Table("tasks", ["name", "also", "rows", "score"], rows, [note])
@@ -104,32 +107,32 @@ def check_data(tasks: Sequence[Task], root: Path | None, fetch: bool = True) -> 
     rows: list[list[str]] = []
     problems: list[str] = []
 
-    def attempt(name: str, split: str, text: str, read: Callable[[], Pairs | Labelled]) -> None:
+    def attempt(name: str, split: str, text: str, read: Callable[[], Data]) -> None:
         try:
             data = read()
         except UserError as error:
             problems.extend(error.problems)
             rows.append([name, split, text, "", "", "", "FAILED"])
             return
-        values = data.gold if isinstance(data, Pairs) else data.labels
-        span = f"{values.min():g}–{values.max():g}"
+        judged = data.pairs if isinstance(data, Paraphrases) else data
+        values = getattr(judged, "gold", getattr(judged, "labels", None))
+        span = MISSING if values is None else f"{values.min():g}–{values.max():g}"
         rows.append([name, split, text, str(len(data)), span, str(data.duplicates()), data.fingerprint()])
 
     for task in tasks:
         if task.kind == "transfer":
-            if not fetch and (absent := _absent_option(task, root)):
-                rows.append([task.name, " + ".join(task.splits), "only", "", "", "", f"not here ({absent})"])
+            if not fetch and (missing := _absent_option(task, root)):
+                rows.append([task.name, " + ".join(task.splits), "only", "", "", "", f"not here ({missing})"])
                 continue
-            attempt(task.name, " + ".join(task.splits), "only", partial(read_labelled, task, root))
+            attempt(task.name, " + ".join(task.splits), "only", partial(read_task, task, "", "only", root))
             continue
-        for text in task.sources if "only" in task.sources else TEXT_VARIANTS:
-            source = task.source(text)[1]
+        built = task.source("senteval")[1].format == "sts"
+        for text in TEXT_VARIANTS if built or "only" not in task.sources else task.sources:
             for split in task.splits:
-                copies = [file_paths(task, source, split, subset, root) for subset in task.splits[split]]
-                if not fetch and source.format == "hub" and source.path and not all(copies):
-                    rows.append([task.name, split, text, "", "", "", f"no copy here ({shown_dataset(source)})"])
+                if not fetch and (absent := _without_copy(task, split, text, root)):
+                    rows.append([task.name, split, text, "", "", "", f"no copy here ({absent})"])
                     continue
-                attempt(task.name, split, text, partial(read_pairs, task, split, text, root))
+                attempt(task.name, split, text, partial(read_task, task, split, text, root))
     header = ["task", "split", "text", "rows", "gold", "repeated", "fingerprint"]
     note = "repeated: rows whose text stood in an earlier row"
     return Table("data", header, rows, [note]), list(dict.fromkeys(problems))
@@ -143,6 +146,19 @@ def _absent_option(task: Task, root: Path | None) -> Path | None:
     parts = [file_paths(task, source, split, subset, root) for split in task.splits for subset in task.splits[split]]
     paths = [path for one in parts for path in one.values()]
     return None if any(path.exists() for path in paths) else paths[0]
+
+
+def _without_copy(task: Task, split: str, text: str, root: Path | None) -> str:
+    """What of a split is neither in SentEval's data nor here: a Hub dataset that may have a copy, CxC's files."""
+    for part in parts(task):
+        source = part.source(text)[1]
+        names = [(s, n) for s in (part.splits if part is not task else [split]) for n in part.splits[s]]
+        copies = [file_paths(part, source, s, n, root) for s, n in names]
+        if source.format == "hub" and source.path and not all(copies):
+            return shown_dataset(source)
+        if source.format == "cxc" and not all(path.exists() for paths in copies for path in paths.values()):
+            return source.path.format(split=split, subset=names[0][1], part="")
+    return ""
 
 
 def list_recipes() -> Table:

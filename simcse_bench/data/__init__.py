@@ -4,7 +4,11 @@ Open ``task`` first: a task is one YAML file.
 
 - ``task``          Task, EvalProtocol, suites
 - ``senteval``      where the evaluation data is: option, variable, cache, Hub; ``DataSource``
-- ``pairs``         formats of the STS tasks -> ``Pairs``, every row checked
+- ``reading``       the data of a task of any kind
+- ``rows``          formats of tables and SemEval's files -> rows, every one checked
+- ``pairs``         STS tasks -> ``Pairs``; where the data of tasks is looked for
+- ``judged``        paraphrase and triplet tasks
+- ``ranking``       queries, positives, candidates: a user's file, or EvalRank's from STS tasks
 - ``perturbations`` sentences changed by rule: case, typos, negation, word order
 - ``labelled``      formats of the transfer tasks -> ``Labelled``, in SentEval's order
 - ``hub_datasets``  Hub datasets as pairs, and where their copies may lie

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_bench import bundled, hub
-from simcse_bench.data.pairs import MAX_ROW_ERRORS
+from simcse_bench.data.rows import MAX_ROW_ERRORS
 from simcse_bench.data.senteval import REPO
 from simcse_bench.data.text_formats import (
     MAX_LINE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_bench.data.pairs import (
+from simcse_bench.data.rows import (
     file_paths,
     first_of_each,
     gold_score,
@@ -42,6 +43,10 @@ class Labelled:
         rows = zip(self.labels.tolist(), self.texts, seconds, strict=True)
         lines = ("\t".join(map(str, row)) + "\n" for row in rows)
         return fingerprint((repr(dict(self.sizes)) + "".join(lines)).encode())
+
+    def sentences(self) -> Iterator[str]:
+        """Every sentence: the first ones, then the second ones of pairs."""
+        return itertools.chain(self.texts, self.seconds)
 
     def duplicates(self) -> int:
         """Number of rows whose text already stood in an earlier row."""

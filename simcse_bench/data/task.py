@@ -12,7 +12,7 @@ import re
 import reprlib
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,18 @@ from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.errors import UserError, first_line, unknown
 
 MAX_YAML = 1 << 20  # bytes of a task file or suites.yaml
-KINDS = ("sts", "transfer")
-STS_FORMATS = ("semeval", "tsv", "csv", "hub")
+STS_FORMATS = ("semeval", "tsv", "csv", "hub", "cxc")
 TRANSFER_FORMATS = ("class_files", "sst", "sst_fine", "trec", "mrpc", "snli", "probing", "tsv")
+TABLES = ("tsv", "csv", "hub")
+FORMATS = {  # of each kind of task
+    "sts": STS_FORMATS,
+    "transfer": TRANSFER_FORMATS,
+    "paraphrase": TABLES,
+    "triplet": TABLES,
+    "ranking": ("jsonl", "sts"),
+}
+KINDS = tuple(FORMATS)
+PAIR_COLUMNS, TRIPLET_COLUMNS = ("gold", "left", "right"), ("anchor", "positive", "negative")
 # of a transfer task -> its number of splits
 PROBE_SPLITS = {"nested_kfold": 1, "kfold": 2, "split": 3, "linear_split": 3, "snli": 3, "relatedness": 3}
 PAIR_PROBES = ("snli", "relatedness")
@@ -35,6 +44,14 @@ PARTS = {"semeval": ("input", "gs"), "snli": ("s1", "s2", "labels")}  # of a for
 UNICODE_FORMS = ("", "NFC")
 PROBE_NAMES = ("exact", "fast", "sklearn", "mlp", "mlp-tuned")
 METRICS = ("spearman", "pearson")
+METRICS_OF = {  # the scores of each kind of task; the first is the one that is shown
+    "sts": METRICS,
+    "transfer": ("accuracy",),
+    "paraphrase": ("ap", "f1", "accuracy"),
+    "triplet": ("accuracy",),
+    "ranking": ("mrr", "hits@1", "hits@3"),
+}
+REGRESSION = ("pearson",)  # of a transfer task whose probe is a regression
 AGGREGATES = ("all", "mean", "wmean")
 
 
@@ -52,6 +69,17 @@ class Source:
     dataset: str = ""  # hub: dataset id
     config: str | None = None
     revision: str | None = None
+    positives: Mapping[str, float | str] = field(default_factory=dict)  # sts: task -> lowest gold, or "25 %": the best
+
+    def fields(self) -> list[int | str]:
+        """The columns of a row's fields: gold, left and right (if any), or anchor, positive and negative."""
+        names = TRIPLET_COLUMNS if "anchor" in self.columns else PAIR_COLUMNS
+        return [self.columns[name] for name in names if name in self.columns]
+
+    @property
+    def in_one_field(self) -> bool:
+        """Whether one column holds both sentences."""
+        return "left" in self.columns and self.columns["left"] == self.columns.get("right")
 
     @property
     def is_pairs(self) -> bool:
@@ -76,22 +104,22 @@ class Task:
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
     aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
     unique: tuple[str, ...] = ()  # splits without the pairs that stand twice in them or in another split, see pairs
+    center: bool = False  # ranking: the mean of all the task's vectors is subtracted before the cosine
 
     @property
     def metric(self) -> str:
-        """Of its score: a correlation of cosines, a probe's accuracy, the correlation of a trained regression."""
-        if self.kind == "sts":
-            return "spearman"
-        return "pearson" if self.probe == "relatedness" else "accuracy"
+        """The first metric of its kind; of a trained regression its correlation."""
+        return "pearson" if self.probe == "relatedness" else METRICS_OF[self.kind][0]
 
     def source(self, variant: str) -> tuple[str, Source]:
-        """The variant that is truly read, and its source.
+        """The variant that is truly read, and its source; what is built from STS tasks has their variants.
 
         Raises:
             UserError: the task has no such text variant.
         """
         if "only" in self.sources:
-            return "only", self.sources["only"]
+            only = self.sources["only"]
+            return variant if only.format == "sts" else "only", only
         if variant not in self.sources:
             raise unknown(f"text variant of task {self.name}", variant, self.sources)
         return variant, self.sources[variant]
@@ -131,7 +159,7 @@ def named_protocol(name: str) -> EvalProtocol:
 
 def task_names(tasks_dir: str | Path | None = None) -> list[str]:
     """Names of the built-in tasks and of those in the user's folder, in suite order then by name."""
-    names = [n for members in _suites(builtin_tasks_dir()).values() for n in members]
+    names = [n for members in _suites(builtin_tasks_dir()).values() for n in members if "/" not in n]
     for folder in reversed(_folders(tasks_dir)):
         names += sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "suites")
     return list(dict.fromkeys(names))
@@ -154,14 +182,30 @@ def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
 def load_task(name: str, tasks_dir: str | Path | None = None) -> Task:
     """Read the task of this name, in any spelling of ``same_name``, or of this alias.
 
-    The user's folder comes before the built-in tasks, a file's exact name before both.
+    The user's folder comes before the built-in tasks, a file's exact name before both. ``TASK/SUBSET`` is one subset
+    of an STS task: a language, for one.
     """
-    path = _task_file(name, tasks_dir)
+    stem, _, subset = name.partition("/")
+    path = _task_file(stem, tasks_dir)
     if path is not None:
-        return parse_task(path.stem, _read_yaml(path), path)
+        task = parse_task(path.stem, _read_yaml(path), path)
+        return _one_subset(task, subset) if subset else task
     paths = _task_files(tasks_dir)
     error = unknown("task", name, [*task_names(tasks_dir), *(a for p in paths for a in _aliases(p))])
     raise UserError(f"{error} A task of mteb's own: --suite mteb:NAME.")
+
+
+def _one_subset(task: Task, subset: str) -> Task:
+    """The task with one of its subsets only, called ``TASK/SUBSET``."""
+    if task.kind != "sts":
+        raise UserError(
+            f"{task.name}/{subset}: {task.name} is a {task.kind} task; only STS tasks are taken in subsets."
+        )
+    known = known_name(subset, dict.fromkeys(name for subsets in task.splits.values() for name in subsets))
+    if known is None:
+        raise unknown(f"subset of task {task.name}", subset, [n for subsets in task.splits.values() for n in subsets])
+    splits = {split: {known: subsets[known]} for split, subsets in task.splits.items() if known in subsets}
+    return replace(task, name=f"{task.name}/{known}", title=f"{task.title} {known}", splits=splits, aliases=())
 
 
 def same_name(name: str) -> str:
@@ -177,8 +221,9 @@ def known_name(name: str, known: Iterable[str]) -> str | None:
 
 def task_name(name: str, tasks_dir: str | Path | None = None) -> str:
     """The name of the task that a name means; the name itself where there is none."""
-    path = _task_file(name, tasks_dir)
-    return path.stem if path else name
+    stem, slash, subset = name.partition("/")
+    path = _task_file(stem, tasks_dir)
+    return f"{path.stem}{slash}{subset}" if path else name
 
 
 @cache
@@ -219,9 +264,10 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     """
     known = {
         "title", "aliases", "kind", "reference", "gold", "source", "sources", "splits", "unique", "labels", "probe",
+        "center",
     }  # fmt: skip
     problems = [str(unknown("field", _named(f), sorted(known))) for f in fields if f not in known]
-    problems += _type_problems(fields, {"title": str, "reference": str})
+    problems += _type_problems(fields, {"title": str, "reference": str, "center": bool})
     kind = fields.get("kind", "sts")
     if kind not in KINDS:
         problems.append(str(unknown("kind", _named(kind), KINDS)))
@@ -237,7 +283,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         problems += [f"source {variant!r}: {p}" for p in wrong]
         if not wrong:
             sources[str(variant)] = Source(**{**entry, "widths": tuple(entry.get("widths", ()))})
-    gold = fields.get("gold", [0, 5])
+    gold = fields.get("gold", [0, 1] if kind == "paraphrase" else [0, 5])
     numbers = isinstance(gold, list) and len(gold) == 2 and all(_is_number(g) for g in gold)
     if not numbers or not gold[0] < gold[1]:
         problems.append(f"gold: expected [lowest, highest], found {_shown(gold)}.")
@@ -252,6 +298,15 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
     if not _are_names(unique) or not set(unique) <= set(splits) or (unique and kind != "sts"):
         problems.append(f"unique: expected a list of splits of an sts task, found {_shown(unique)}.")
         unique = []
+    if kind == "paraphrase" and splits and not {"dev", "test"} <= {*splits}:
+        problems.append(
+            f"splits: a paraphrase task needs dev (where thresholds are chosen) and test, found {_shown([*splits])}."
+        )
+    if "center" in fields and kind != "ranking":
+        problems.append("center: only for ranking tasks.")
+    for source in sources.values():
+        if source.format == "sts" and {*source.positives} != {name for subsets in splits.values() for name in subsets}:
+            problems.append("positives: expected an entry for each STS task that the splits name, such as {stsb: 4}.")
     aliases = fields.get("aliases", [])
     if not _are_names(aliases):
         problems.append(f"aliases: expected a list of other names, each a text of its own, found {_shown(aliases)}.")
@@ -284,6 +339,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         folder=path.parent,
         aliases=tuple(str(alias) for alias in aliases),
         unique=tuple(map(str, unique)),
+        center=fields.get("center") is True,
     )
 
 
@@ -303,10 +359,17 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
     known = Source.__dataclass_fields__
     problems = [str(unknown("field", _named(f), known)) for f in entry if f not in known]
     problems += _type_problems(entry, {"header": bool, "config": str, "revision": str})
-    formats = TRANSFER_FORMATS if kind == "transfer" else STS_FORMATS
+    formats = FORMATS.get(kind, STS_FORMATS)
     form = entry.get("format")
     if form not in formats:
         problems.append(str(unknown(f"format of {kind} tasks", _named(form), formats)))
+    if kind == "ranking":
+        taken = {"format", "positives"} if form == "sts" else {"format", "path", "unicode"}
+        problems += [f"{f}: not for a ranking task's format {form}." for f in entry if f in known and f not in taken]
+    elif "positives" in entry:
+        problems.append("positives: only for a ranking task of format sts.")
+    if form == "sts":
+        return problems + _positives_problems(entry.get("positives"))
     for place in ("dataset", *(["path"] if "path" in entry else [])) if form == "hub" else ("path",):
         if not isinstance(entry.get(place), str) or not entry[place] or "\0" in entry[place]:
             problems.append(f"{place}: expected text, found {_shown(entry.get(place))}.")
@@ -319,10 +382,11 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
     widths = entry.get("widths", [1])
     if not isinstance(widths, list) or not widths or not all(_is_count(n) and n for n in widths):
         problems.append(f"widths: expected the numbers of fields of a line, such as [7, 9], found {_shown(widths)}.")
-    columns = entry.get("columns", {"gold": 0, "left": 1, "right": 2})
-    names = set(columns) if isinstance(columns, Mapping) else set()
-    if names != {"gold", "left", "right"} and not (kind == "transfer" and names == {"gold", "left"}):
-        return [*problems, f"columns: expected gold, left and right, found {_shown(columns)}."]
+    names = TRIPLET_COLUMNS if kind == "triplet" else PAIR_COLUMNS
+    columns = entry.get("columns", dict(zip(PAIR_COLUMNS, range(3), strict=True)) if names == PAIR_COLUMNS else None)
+    alone = kind == "transfer" and isinstance(columns, Mapping) and {*columns} == {"gold", "left"}  # no second sentence
+    if not alone and (not isinstance(columns, Mapping) or {*columns} != {*names}):
+        return [*problems, f"columns: expected {names[0]}, {names[1]} and {names[2]}, found {_shown(columns)}."]
     named = form == "hub" or entry.get("header") is True
     for name, column in columns.items():
         number = _is_count(column) and form != "hub"
@@ -331,6 +395,22 @@ def _source_problems(entry: Any, kind: str) -> list[str]:
                 f"columns: {name} is {_shown(column)}; expected a number from 0, or a name where there is a header."
             )
     return problems
+
+
+def _positives_problems(positives: Any) -> list[str]:
+    """What is wrong with the rules of what is a positive pair of an STS task."""
+    expected = "positives: expected the lowest gold score of a positive pair, or the share of the best, for each STS "
+    expected += f"task, such as {{stsb: 4, str22: 25 %}}, found {_shown(positives)}."
+    if not isinstance(positives, Mapping) or not positives or not _are_names([*positives]):
+        return [expected]
+    return [] if all(_is_number(rule) or best_share(rule) for rule in positives.values()) else [expected]
+
+
+def best_share(rule: Any) -> float | None:
+    """0.25 of "25 %"; None where it is no share."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", rule) if isinstance(rule, str) else None
+    share = float(match[1]) / 100 if match else 0.0
+    return share if 0 < share <= 1 else None
 
 
 def _type_problems(fields: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:

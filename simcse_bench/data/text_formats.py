@@ -55,7 +55,7 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line, without its end; split at newlines only, as pairs.read_lines does."""
+    """Number and text of every line, without its end; split at newlines only, as rows.read_lines does."""
     packed = path.suffix.lower() == ".gz"
     with file_errors(path), gzip.open(path) if packed else path.open("rb") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), 1):
@@ -127,6 +127,19 @@ def csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]
                 f"{path}:{number}: {'a quote is opened in this line and not closed in it' if unclosed else error}. "
                 'Write a field with a quote in it as "He said ""yes""."; sentences with line breaks need .jsonl.'
             ) from error
+
+
+def csv_rows_over_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows of comma-separated text whose quoted fields may hold line breaks, each with the number of its last line.
+
+    Raises:
+        UserError: a quote that is never closed, or text behind a closing quote.
+    """
+    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+    try:
+        yield from ((reader.line_num, row) for row in reader)
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}. Write a quote in a field as two.") from error
 
 
 def _open_jsonl(path: Path) -> Opened:

@@ -5,9 +5,11 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``run``         one evaluation from names to a saved report; finished work is found by its key
 - ``evaluate``    read the tasks, embed every distinct sentence once, score
 - ``rescore``     a saved report's pairs scored again, without model and data
-- ``scoring``     the score of one STS or transfer task, with its interval
+- ``scoring``     the scores of one task of any kind, with their intervals
 - ``metrics``     cosine, correlation, aggregation, the record of a pair: pure functions
 - ``statistics``  bootstrap, two systems compared, Holm
+- ``ranking``     ranks of the positives among candidates; means over queries or triplets
+- ``paraphrase``  average precision, thresholds, F1 and accuracy by the cosine
 - ``probe``       SentEval's folds and grid of L2 (and of an MLP's sizes)
 - ``classifiers`` many classifiers at once, each as SentEval trains one
 - ``networks``    what they are: logistic regressions, or networks with one hidden layer

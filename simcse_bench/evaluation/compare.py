@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.judged import Paraphrases
+from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.ranking import Ranking
+from simcse_bench.data.reading import Data, read_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import known_name, load_suites, load_task
+from simcse_bench.data.task import METRICS_OF, known_name, load_suites, load_task
 from simcse_bench.errors import UserError, suggestion
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
-from simcse_bench.evaluation.metrics import correlation, percent_ranks
+from simcse_bench.evaluation.metrics import Floats, correlation, percent_ranks
+from simcse_bench.evaluation.paraphrase import average_precision_difference
+from simcse_bench.evaluation.ranking import mean_difference_of_values, ranking_values
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
-from simcse_bench.evaluation.statistics import difference, holm, mean_difference
+from simcse_bench.evaluation.statistics import Difference, difference, difference_of, holm, mean_difference
 from simcse_bench.files import shown_name
 from simcse_bench.models.catalog import ALIASES, HEADS, MODELS, PLAIN_POOLINGS, known_model
 from simcse_bench.models.checkpoints import resolve
@@ -31,13 +36,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WORST = 20  # pairs shown
+_WORDS = {  # kind of task -> its values beside a report, its rows
+    "sts": ("cosines", "pairs"),
+    "paraphrase": ("cosines", "pairs"),
+    "triplet": ("margins", "triplets"),
+    "ranking": ("ranks", "queries"),
+}
+_SHOWN = {  # metric -> what it is, and of what (one, several)
+    "spearman": ("Spearman ×100 over all pairs of a task", "pair", "pairs"),
+    "ap": ("Average precision ×100", "pair", "pairs"),
+    "accuracy": ("Accuracy ×100: share of the triplets with the positive nearer", "triplet", "triplets"),
+    "mrr": ("Mean reciprocal rank ×100", "query", "queries"),
+    "": ("Of each task the first metric of its kind, ×100", "row", "rows"),
+}
 OK, CLOSE = 0.02, 0.25  # points: rounding of published numbers; other libraries, tokenisation of a few sentences
 VERDICTS = ("OK", "close", "differs within interval", "differs")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One saved report with the cosines of its pairs."""
+    """One saved report with the values of its rows: cosines of pairs, margins of triplets, ranks of queries."""
 
     report: Report
     similarities: Mapping[str, Sequence[float]]
@@ -89,19 +107,19 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     return Side(report, load_pairs(path, report), readable_name(report.model["name"], path.stem), path)
 
 
-def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Pairs]:
-    """The pairs of the tasks that all reports have.
+def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Data]:
+    """The data of the tasks that all reports have.
 
     Raises:
         UserError: reports on different data, or data other than theirs.
     """
     first = sides[0].report
-    names = [n for n in first.tasks if all(_has_cosines(s, n) for s in sides)]
+    names = [n for n in first.tasks if all(_has_values(s, n) for s in sides)]
     if not names:
         places = ", ".join(str(side.path) for side in sides)
         raise UserError(f"these reports have the cosines of no STS task in common: {places}.")
     problems = []
-    data: dict[str, Pairs] = {}
+    data: dict[str, Data] = {}
     for name in names:
         fingerprints = {s.report.tasks[name]["data"]["fingerprint"] for s in sides}
         if len(fingerprints) > 1:
@@ -109,26 +127,25 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
             continue
         task, origin = load_task(name, where.tasks_dir), first.tasks[name]["data"]
         variant = origin["text"] if origin["text"] != "only" else "senteval"
-        pairs = read_pairs(task, origin["split"], variant, data_folder([task], where))
-        pairs = pairs.without(origin["left_out"]) if origin.get("left_out") else pairs
-        pairs = pairs.head(first.limit) if first.limit else pairs
-        if pairs.fingerprint() not in fingerprints:
-            problems.append(f"{name}: the data here is not that of the reports (fingerprint {pairs.fingerprint()}).")
-        data[name] = pairs
+        folder = data_folder([task], where)
+        rows = read_task(task, origin["split"], variant, folder, first.limit, origin.get("left_out", ()))
+        if rows.fingerprint() not in fingerprints:
+            problems.append(f"{name}: the data here is not that of the reports (fingerprint {rows.fingerprint()}).")
+        data[name] = rows
+        values, units = _WORDS[task.kind]
         problems += [
-            f"{s.path}: {len(s.similarities[name])} cosines beside it of {name}, which has {len(pairs)} pairs. "
+            f"{s.path}: {len(s.similarities[name])} {values} beside it of {name}, which has {len(rows)} {units}. "
             "Evaluate again with --force."
             for s in sides
-            if len(s.similarities[name]) != len(pairs)
+            if len(s.similarities[name]) != len(rows)
         ]
     if problems:
         raise UserError(*problems)
     return data
 
 
-def _has_cosines(side: Side, task: str) -> bool:
-    tasks = side.report.tasks
-    return task in side.similarities and task in tasks and "spearman" in tasks[task]["scores"]
+def _has_values(side: Side, task: str) -> bool:
+    return task in side.similarities and task in side.report.tasks
 
 
 def compare(
@@ -155,32 +172,57 @@ def compare(
     return differences(one, other, read_data([one, other], where))
 
 
-def differences(first: Side, second: Side, data: Mapping[str, Pairs]) -> pd.DataFrame:
-    """A row per task, and "avg" where there are several: Spearman ×100 of both and the difference.
+def differences(first: Side, second: Side, data: Mapping[str, Data]) -> pd.DataFrame:
+    """A row per task, and "avg" where there are several of one kind: ``metric`` ×100 of both and the difference.
 
     Columns: task, title, first, second, difference, low, high (paired bootstrap, 95 %), p (permutation; NaN for the
     average), holm (p corrected for the number of tasks), detectable (the smallest true difference found with 80 %
-    probability).
+    probability), metric (the first of its kind of task: spearman, ap, mrr, accuracy).
     """
     import pandas as pd
 
-    sides, titles = (first, second), {n: first.report.tasks[n]["title"] for n in data}
-    one, other = ({n: np.asarray(s.similarities[n], dtype=np.float64) for n in data} for s in sides)
-    scores = [{n: s.report.tasks[n]["scores"]["spearman"]["all"]["value"] for n in data} for s in sides]
-    by_task = {n: difference(one[n][None], other[n][None], p.gold, p.sizes()) for n, p in data.items()}
+    titles = {n: first.report.tasks[n]["title"] for n in data}
+    kinds = {n: first.report.tasks[n].get("kind", "sts") for n in data}
+    metrics = {n: METRICS_OF[kind][0] for n, kind in kinds.items()}
+    one, other = ({n: np.asarray(s.similarities[n], dtype=np.float64) for n in data} for s in (first, second))
+    scores = [{n: s.report.tasks[n]["scores"][metrics[n]]["all"]["value"] for n in data} for s in (first, second)]
+    found = {n: _difference(rows, one[n], other[n], seed) for seed, (n, rows) in enumerate(data.items())}
+    by_task = {n: apart for n, (apart, _) in found.items()}
     corrected = dict(zip(by_task, holm([d.p for d in by_task.values()]), strict=True))
-    if len(data) > 1:
-        gold, sizes = {n: p.gold for n, p in data.items()}, {n: p.sizes() for n, p in data.items()}
-        by_task["avg"], titles["avg"] = mean_difference(one, other, gold, sizes), "Avg."
+    if len(data) > 1 and len(set(kinds.values())) == 1:
+        titles["avg"], metrics["avg"] = "Avg.", next(iter(metrics.values()))
+        pairs = {n: rows for n, rows in data.items() if isinstance(rows, Pairs)}
+        if pairs:
+            gold, sizes = {n: p.gold for n, p in pairs.items()}, {n: p.sizes() for n, p in pairs.items()}
+            by_task["avg"] = mean_difference(one, other, gold, sizes)
+        else:
+            value, moved = (np.mean(x, axis=0) for x in zip(*((d.value, m) for d, m in found.values()), strict=True))
+            by_task["avg"] = difference_of(float(value), moved, float("nan"))
         for values in scores:
             values["avg"] = float(np.mean(list(values.values())))
     rows = [
         {"task": n, "title": titles[n], "first": scores[0][n], "second": scores[1][n], "difference": d.value}
         | dict(zip(("low", "high"), d.interval or (None, None), strict=True))
-        | {"p": d.p, "holm": corrected.get(n), "detectable": d.detectable}
+        | {"p": d.p, "holm": corrected.get(n), "detectable": d.detectable, "metric": metrics[n]}
         for n, d in by_task.items()
     ]
     return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "p", "holm", "detectable"), float))
+
+
+def _difference(rows: Data, first: Floats, second: Floats, seed: int) -> tuple[Difference, Floats]:
+    """Second minus first in the first metric of the task's kind, from a value per row (n,) of each; its replicates.
+
+    STS tasks give no replicates: their average has a function of its own.
+    """
+    if isinstance(rows, Pairs):
+        return difference(first[None], second[None], rows.gold, rows.sizes()), np.empty(0)
+    if isinstance(rows, Paraphrases):
+        return average_precision_difference(first, second, rows.pairs.gold, seed=seed)
+    if isinstance(rows, Ranking):
+        one, other = (ranking_values(ranks)["mrr"] for ranks in (first, second))
+        return mean_difference_of_values(one, other, rows.unit, seed=seed)
+    one, other = (np.where(margins > 0, 100.0, 0.0) for margins in (first, second))
+    return mean_difference_of_values(one, other, range(len(rows)), seed=seed)
 
 
 def comparison_table(first: str, second: str, frame: pd.DataFrame) -> Table:
@@ -191,20 +233,25 @@ def comparison_table(first: str, second: str, frame: pd.DataFrame) -> Table:
          shown_numbers("{:.4f}", row["holm"]), shown_numbers("{:.2f}", row["detectable"])]
         for row in frame.to_dict("records")
     ]  # fmt: skip
+    metrics = set(frame["metric"])
+    what, unit, units = _SHOWN[metrics.pop() if len(metrics) == 1 else ""]
     notes = [
-        "Spearman ×100 over all pairs of a task. 95 %: paired bootstrap over pairs. p: permutation of the two models "
-        "pair by pair; Holm: corrected for the number of tasks. Detectable: the smallest true difference found with "
-        "80 % probability with these pairs.",
+        f"{what}. 95 %: paired bootstrap over {units}. p: permutation of the two models {unit} by {unit}; "
+        "Holm: corrected for the number of tasks. Detectable: the smallest true difference found with 80 % probability "
+        f"with these {units}.",
         "Seeds are not considered: two trainings of one recipe differ too (unsupervised BERT-base: SD 0.8).",
     ]
     header = ["", first, second, "difference", "95 %", "p", "Holm", "detectable"]
     return Table(f"{second} minus {first}", header, rows, notes)
 
 
-def most_different_pairs(first: Side, second: Side, data: Mapping[str, Pairs], count: int = WORST) -> Table:
+def most_different_pairs(first: Side, second: Side, data: Mapping[str, Data], count: int = WORST) -> Table:
     """The pairs whose rank among a task's similarities differs most between two models; ranks in percent."""
     rows: list[tuple[float, list[str]]] = []
-    for name, pairs in data.items():
+    for name, of_task in data.items():
+        pairs = of_task.pairs if isinstance(of_task, Paraphrases) else of_task
+        if not isinstance(pairs, Pairs):
+            continue
         a, b = (percent_ranks(side.similarities[name]) for side in (first, second))
         gold = percent_ranks(pairs.gold)
         for i in np.argsort(-np.abs(b - a), kind="stable")[:count].tolist():

@@ -10,7 +10,8 @@ from typing import Any
 
 from simcse_bench import bundled, hub
 from simcse_bench.data.hub_datasets import shown_dataset
-from simcse_bench.data.pairs import file_paths, needs_root
+from simcse_bench.data.pairs import needs_root
+from simcse_bench.data.rows import file_paths
 from simcse_bench.data.senteval import ARCHIVE, REPO, find_root, given_root, is_configured
 from simcse_bench.data.task import EvalProtocol, Task
 from simcse_bench.errors import Unavailable, UserError

@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_bench.data.labelled import Labelled, read_labelled
-from simcse_bench.data.pairs import Pairs, data_folder, read_pairs
+from simcse_bench.data.judged import Paraphrases, Triplets
+from simcse_bench.data.labelled import Labelled
+from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.reading import Data, Thinned, read_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.metrics import Floats, pair_records, paired_cosine
-from simcse_bench.evaluation.scoring import score_entry, score_sts, score_transfer
+from simcse_bench.evaluation.metrics import Floats, paired_cosine, row_records
+from simcse_bench.evaluation.ranking import ranks_of_positives
+from simcse_bench.evaluation.scoring import (
+    score_entry,
+    score_paraphrase,
+    score_ranking,
+    score_sts,
+    score_transfer,
+    score_triplets,
+)
 from simcse_bench.files import environment, now, require_writable
 from simcse_bench.models.identity import deciding
 from simcse_bench.models.open import Model, open_model
@@ -29,8 +39,6 @@ from simcse_bench.reports.scores import write_report_tables
 
 if TYPE_CHECKING:  # torch is not needed to read, score or print
     from simcse_bench.models.encoders import Array, Encoder
-
-Data = Pairs | Labelled
 
 
 def evaluate(
@@ -45,7 +53,7 @@ def evaluate(
     save: str | Path | None = None,
     force: bool = False,
 ) -> Report:
-    """Evaluate an encoder on STS or transfer tasks.
+    """Evaluate an encoder on tasks.
 
     Args:
         encoder: anything with ``encode(sentences) -> (n, d)``; or what ``open_model`` gives or takes.
@@ -107,7 +115,7 @@ def existing_report(
 
 def save_whole(path: Path, report: Report, data: Mapping[str, Data], similarities: Mapping[str, Floats]) -> None:
     """Write a report, its pairs beside it, and its tables."""
-    by_task = (pair_records(n, rows, similarities[n]) for n, rows in data.items() if isinstance(rows, Pairs))
+    by_task = (row_records(name, data[name], values) for name, values in similarities.items())
     save_pairs(path, report.key, itertools.chain.from_iterable(by_task))
     report.save(path)  # last: where it is, its pairs are
     write_report_tables(report, path)
@@ -138,11 +146,8 @@ def read_all(
     for task in tasks:
         split = protocol.split_of(task)
         try:
-            if task.kind == "transfer":
-                data[task.name] = read_labelled(task, root, limit)
-            elif split in task.splits:
-                pairs = read_pairs(task, split, protocol.text, root)
-                data[task.name] = pairs.head(limit) if limit else pairs
+            if task.kind == "transfer" or split in task.splits:
+                data[task.name] = read_task(task, split, protocol.text, root, limit)
             else:
                 skipped[task.name] = f"has no {split} split"
         except UserError as error:
@@ -164,7 +169,7 @@ def score_all(
     suite: str,
     say: Say = silent,
 ) -> tuple[Report, dict[str, Floats]]:
-    """Embed the distinct sentences of all tasks in one go, score every task; also the cosines of STS pairs."""
+    """Embed the distinct sentences of all tasks in one go, score every task; also a value per pair, triplet, query."""
     start = time.perf_counter()
     whole = embed_once(encoder, data.values())
     embedded = time.perf_counter()
@@ -176,22 +181,22 @@ def score_all(
     for task in (t for t in tasks if t.name in data):
         rows = data[task.name]
         try:
-            if isinstance(rows, Pairs):
-                similarities[task.name] = whole.cosines(rows)
-                scored, replicates[task.name] = score_sts(similarities[task.name], rows, protocol, task.name)
-            else:
+            if task.kind == "transfer":
                 _require_unscaled(model)
-                scored, replicates[task.name] = score_transfer(task, rows, *whole.sides(rows), protocol, device)
+            scored, replicates[task.name], values = _score(task, rows, whole, protocol, device)
+            if values is not None:
+                similarities[task.name] = values
+            if task.kind == "transfer":
                 say(f"{task.title}: {scored['scores'][task.metric]['all']['value']:.2f}")
         except UserError as error:
             raise UserError(*(f"task {task.name!r}: {problem}" for problem in error.problems)) from error
         text = task.source(protocol.text)[0]
         origin: dict[str, Any] = {"split": protocol.split_of(task), "text": text, "fingerprint": rows.fingerprint()}
-        origin |= {"left_out": list(rows.left_out)} if isinstance(rows, Pairs) and rows.left_out else {}
+        origin |= {"left_out": list(rows.left_out)} if isinstance(rows, Thinned) and rows.left_out else {}
         results[task.name] = {"title": task.title, "kind": task.kind, "n": len(rows), **scored, "data": origin}
     counted = {"distinct_sentences": len(whole.rows), "empty_sentences": int("" in whole.rows)}
-    # a correlation and an accuracy have no average, and that of cosines none with a trained one
-    alike = len({tuple(r["scores"]) for r in results.values()}) == 1
+    # a correlation and an accuracy have no average, and that of cosines or triplets none with a trained one
+    alike = len({(r["kind"], *r["scores"]) for r in results.values()}) == 1
     fields: Any = protocol_fields(protocol, tasks)
     fingerprints = {n: r["data"]["fingerprint"] for n, r in results.items()}
     machine: Any = environment(device)
@@ -222,10 +227,31 @@ def _require_unscaled(model: Mapping[str, Any]) -> None:
         )
 
 
+def _score(
+    task: Task, rows: Data, whole: Embedded, protocol: EvalProtocol, device: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]], Floats | None]:
+    """Scores of a task, their replicates, and a value per pair, triplet or query (n,): what comparisons need."""
+    if isinstance(rows, Labelled):
+        return *score_transfer(task, rows, *whole.sides(rows), protocol, device), None
+    if isinstance(rows, Pairs):
+        values = whole.cosines(rows)
+        return *score_sts(values, rows, protocol, task.name), values
+    if isinstance(rows, Paraphrases):
+        values = whole.cosines(rows.pairs)
+        return *score_paraphrase(values, whole.cosines(rows.dev), rows, protocol, task.name), values
+    if isinstance(rows, Triplets):
+        values = whole.margins(rows)
+        return *score_triplets(values, protocol, task.name), values
+    values = ranks_of_positives(rows, whole.of(rows.pool), task.center)
+    return *score_ranking(values, rows, task, protocol), values
+
+
 def protocol_fields(protocol: EvalProtocol, tasks: Sequence[Task]) -> dict[str, Any]:
-    """The protocol for a report; the probe only where a task has one."""
+    """The protocol for a report; the probe only where a task has one, centring where a task asks for it."""
     probes = {task.name: task.probe for task in tasks if task.kind == "transfer"}
     fields = asdict(protocol) | ({"task_probes": probes} if probes else {})
+    centred = [task.name for task in tasks if task.center]
+    fields |= {"centred": centred} if centred else {}
     unsaid = {"probe"} if not probes else set()
     unsaid |= {"excluded"} if not protocol.excluded else set()  # keys of reports without it stay
     return {name: value for name, value in fields.items() if name not in unsaid}
@@ -242,7 +268,7 @@ class Embedded:
         """Vectors (m, d) of these sentences, in their order."""
         return self.vectors[[self.rows[s] for s in sentences]]
 
-    def sides(self, data: Data) -> tuple[Array, Array]:
+    def sides(self, data: Pairs | Labelled) -> tuple[Array, Array]:
         """Vectors of the left and the right sentences (of labelled ones: the first, and the second of pairs)."""
         left, right = (data.left, data.right) if isinstance(data, Pairs) else (data.texts, data.seconds)
         return self.of(left), self.of(right)
@@ -250,6 +276,12 @@ class Embedded:
     def cosines(self, pairs: Pairs) -> Floats:
         """Of every pair (n,)."""
         return paired_cosine(*self.sides(pairs))
+
+    def margins(self, triplets: Triplets) -> Floats:
+        """How much nearer, by cosine, the positive of every triplet is than its negative (n,)."""
+        anchor = self.of(triplets.anchor)
+        nearer, farther = (paired_cosine(anchor, self.of(side)) for side in (triplets.positive, triplets.negative))
+        return nearer - farther
 
 
 def embed_once(encoder: Encoder | Embedded, data: Iterable[Data]) -> Embedded:
@@ -266,13 +298,7 @@ def distinct_sentences(data: Iterable[Data]) -> list[str]:
     An empty sentence stays "" and is encoded as such. # differs from SentEval: its example scripts (bow.py) put "."
     in its place; SimCSE's batcher does not, and the published numbers come from SimCSE's.
     """
-
-    def sentences(part: Data) -> Iterable[str]:
-        if isinstance(part, Labelled):
-            return itertools.chain(part.texts, part.seconds)
-        return itertools.chain.from_iterable(zip(part.left, part.right, strict=True))
-
-    return list(dict.fromkeys(itertools.chain.from_iterable(map(sentences, data))))
+    return list(dict.fromkeys(itertools.chain.from_iterable(part.sentences() for part in data)))
 
 
 def embed(encoder: Encoder, sentences: Sequence[str]) -> Array:

@@ -8,9 +8,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse_bench.data.judged import Paraphrases
 from simcse_bench.data.pairs import Pairs
+from simcse_bench.data.reading import Data
 from simcse_bench.errors import UserError
-from simcse_bench.reports.pair_records import Pair
+from simcse_bench.reports.pair_records import Pair, TaskValues
 
 Floats = NDArray[np.float64]
 Real = TypeVar("Real", NDArray[np.float32], NDArray[np.float64])
@@ -74,6 +76,14 @@ def percent_ranks(values: Floats | Sequence[float]) -> Floats:
 
     ranks: Floats = rankdata(values)
     return 100 * ranks / len(values)
+
+
+def row_records(task: str, rows: Data, values: Floats) -> Sequence[Pair | TaskValues]:
+    """What the file beside a report keeps of a task: its pairs with their cosines (n,), or a value per row (n,)."""
+    pairs = rows.pairs if isinstance(rows, Paraphrases) else rows
+    if isinstance(pairs, Pairs):
+        return pair_records(task, pairs, values)
+    return [TaskValues(task=task, values=values.tolist())]
 
 
 def pair_records(task: str, pairs: Pairs, similarities: Floats) -> list[Pair]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import simcse_bench
 from simcse_bench.data.corpus import Corpus
+from simcse_bench.data.judged import Paraphrases, Triplets
+from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.overlap import KINDS, LEAST_NEAR, METHOD, Match, SentenceIndex
-from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.pairs import data_folder
+from simcse_bench.data.ranking import Ranking
+from simcse_bench.data.reading import Data, Thinned
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, TEXT_VARIANTS, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError, unknown
-from simcse_bench.evaluation.evaluate import Data, read_all
+from simcse_bench.evaluation.evaluate import read_all
 from simcse_bench.files import fingerprint, now, require_writable
 from simcse_bench.progress import Say, silent
 from simcse_bench.reports.overlap import Found, Overlap, TrainText, read_overlap, save_overlap
@@ -45,7 +49,8 @@ def find_overlaps(
 
     Args:
         corpus: from ``open_corpus``; all its texts are searched.
-        tasks: STS tasks are searched for the split of the protocol, transfer tasks for all their splits.
+        tasks: searched for the rows of the protocol's split, transfer tasks for those of all their splits. A row of a
+            ranking is a query with its positives: what else is in its pool is not looked for.
         kinds: of ``KINDS``: what counts as found.
         least: different words that a near sentence has at least; fewer find phrases, more find less.
         save: file of the record; the same search is not done again.
@@ -61,8 +66,9 @@ def find_overlaps(
         raise UserError(f"least {least}, kinds {', '.join(kinds) or 'none'}: expected at least 1 word and one kind.")
     start = time.perf_counter()
     protocol = named_protocol(protocol) if isinstance(protocol, str) else protocol
-    variants = [read_all(tasks, replace(protocol, text=v), data_folder(tasks, where))[0] for v in TEXT_VARIANTS]
-    fingerprints = {n: list(dict.fromkeys(data[n].fingerprint() for data in variants)) for n in variants[0]}
+    variants = [_read(tasks, protocol, variant, where) for variant in TEXT_VARIANTS]
+    whole = {name: rows for data in variants for name, rows in data.items()}
+    fingerprints = {n: list(dict.fromkeys(data[n].fingerprint() for data in variants if n in data)) for n in whole}
     asked = [kind for kind in KINDS if kind in kinds]
     key = fingerprint([METHOD, corpus.fingerprint, fingerprints, asked, least])
     if save is not None:
@@ -75,8 +81,8 @@ def find_overlaps(
                 f"{save} holds another search (its text {known.train['fingerprint']}, here {corpus.fingerprint}; its "
                 f"kinds {', '.join(known.kinds)}). Use --force to replace it, or another --out."
             )
-    index = SentenceIndex((t for data in variants for rows in data.values() for s in _sides(rows) for t in s),
-                          least if "near" in asked else 0)  # fmt: skip
+    texts_of_all = (text for data in variants for rows in data.values() for row in _rows(rows) for text in row)
+    index = SentenceIndex(texts_of_all, least if "near" in asked else 0)
     places = _places(index, variants)
     texts = {number: text for text, number in reversed(index.numbers.items())}  # of each sentence, the first
     found, train = _search(corpus, index, texts, places, asked, say)
@@ -90,14 +96,14 @@ def find_overlaps(
         tasks={
             task.name: {
                 "title": task.title,
-                "split": protocol.split_of(task) if task.kind == "sts" else " + ".join(task.splits),
-                "n": len(variants[0][task.name]),
+                "split": " + ".join(task.splits) if task.kind == "transfer" else protocol.split_of(task),
+                "n": len(whole[task.name]),
                 "sentences": sum(task.name in where for where in places.values()),
                 "fingerprints": fingerprints[task.name],
-                "whole": _whole(variants[0][task.name], index, found),
+                "whole": _whole(whole[task.name], index, found),
             }
             for task in tasks
-            if task.name in variants[0]
+            if task.name in whole
         },
         sentences=len(places),
         found=[found[n] for n in sorted(found, key=lambda n: (asked.index(found[n]["kind"]), texts[n]))],
@@ -117,36 +123,56 @@ def excluded_by(path: Path) -> dict[str, str]:
 
 
 def leave_out(path: Path, data: Mapping[str, Data], limit: int | None = None) -> dict[str, Data]:
-    """The data without the pairs of which a record of ``data overlap`` found a sentence; then their first ones.
+    """The data without the pairs and triplets of which a record of ``data overlap`` found a sentence; their first ones.
 
     Raises:
         UserError: no record, or not of these tasks on these data; transfer tasks, whose classifiers need their rows;
-            fewer than two pairs left.
+            rankings, whose queries are candidates of the others; too few rows left for a score.
     """
     overlap = read_overlap(path)
     kept: dict[str, Data] = {}
     problems = []
     for name, rows in data.items():
         here = overlap.tasks.get(name)
-        if not isinstance(rows, Pairs):
-            problems.append(f"{path}: {name} is a transfer task; only pairs of STS tasks can be left out.")
+        if not isinstance(rows, Thinned):
+            kind = "ranking" if isinstance(rows, Ranking) else "transfer"
+            problems.append(
+                f"{path}: {name} is a {kind} task; pairs (of STS, paraphrases) and triplets can be left out."
+            )
         elif here is None or rows.fingerprint() not in here["fingerprints"]:
             what = f"is of other data of {name} (another split, or other files)" if here else f"says nothing of {name}"
             problems.append(f"{path} {what}. Run `simcse-bench data overlap` with the same tasks, --protocol, --split.")
         else:
             left = rows.without(overlap.rows(name))
             kept[name] = left.head(limit) if limit else left
-            if len(left) < 2:
-                problems.append(f"{path}: {len(left)} of {len(rows)} pairs of {name} are left; a score needs two.")
+            one_label = isinstance(left, Paraphrases) and len(set(left.pairs.gold.tolist())) < 2
+            if len(left) < 2 or one_label:
+                needed = "one of each label" if one_label else "two"
+                what = "triplets" if isinstance(left, Triplets) else "pairs"
+                problems.append(
+                    f"{path}: {len(left)} of {len(rows)} {what} of {name} are left; a score needs {needed}."
+                )
     if problems:
         raise UserError(*problems)
     return kept
 
 
-def _sides(rows: Data) -> Sequence[Sequence[str]]:
-    if isinstance(rows, Pairs):
-        return rows.left, rows.right
-    return (rows.texts, rows.seconds) if rows.seconds else (rows.texts,)
+def _read(tasks: Sequence[Task], protocol: EvalProtocol, variant: str, where: DataSource) -> dict[str, Data]:
+    """The data in a text variant; rankings in the protocol's own only, for in another their queries are others."""
+    data = read_all(tasks, replace(protocol, text=variant), data_folder(tasks, where))[0]
+    return {n: rows for n, rows in data.items() if variant == protocol.text or not isinstance(rows, Ranking)}
+
+
+def _rows(data: Data) -> Iterator[tuple[str, ...]]:
+    """The sentences of every row: of paraphrases the scored ones, of a ranking a query with its positives."""
+    if isinstance(data, Ranking):
+        return ((query, *positives) for query, positives in zip(data.queries, data.positives, strict=True))
+    if isinstance(data, Triplets):
+        return data.rows()
+    if isinstance(data, Labelled):
+        return zip(data.texts, data.seconds, strict=True) if data.seconds else zip(data.texts)
+    pairs = data.pairs if isinstance(data, Paraphrases) else data
+    return zip(pairs.left, pairs.right, strict=True)
 
 
 def _places(index: SentenceIndex, variants: Sequence[Mapping[str, Data]]) -> Places:
@@ -154,8 +180,8 @@ def _places(index: SentenceIndex, variants: Sequence[Mapping[str, Data]]) -> Pla
     places: dict[int, dict[str, dict[int, None]]] = {}
     for data in variants:
         for name, rows in data.items():
-            for side in _sides(rows):
-                for row, text in enumerate(side):
+            for row, texts in enumerate(_rows(rows)):
+                for text in texts:
                     number = index.numbers[text.strip()]
                     places.setdefault(number, {}).setdefault(name, {})[row] = None
     return {n: {task: sorted(rows) for task, rows in tasks.items()} for n, tasks in places.items()}
@@ -204,4 +230,4 @@ def _closeness(match: Match, rank: Mapping[str, int]) -> tuple[int, int]:
 
 def _whole(rows: Data, index: SentenceIndex, found: Collection[int]) -> int:
     """Rows of which every sentence was found."""
-    return sum(all(index.numbers[text.strip()] in found for text in row) for row in zip(*_sides(rows), strict=True))
+    return sum(all(index.numbers[text.strip()] in found for text in row) for row in _rows(rows))

@@ -55,8 +55,8 @@ def rescore(
         force: compute again, and replace what is there.
 
     Raises:
-        UserError: no pairs there, of an older version, damaged, or not those of the report; transfer tasks, which have
-            none; another evaluation in the place of the report.
+        UserError: no pairs there, of an older version, damaged, or not those of the report; a task
+            other than STS, which needs more than they hold; another evaluation in the place of the report.
     """
     return run_evaluation(plan_rescore(Path(report), resamples, bootstrap_seed, Path(out), name, force))
 
@@ -122,8 +122,9 @@ def _require_sts(path: Path, report: Report) -> None:
     wrong = [name for name, task in report.tasks.items() if "spearman" not in task["scores"]]
     if wrong:
         raise UserError(
-            f"{path}: {', '.join(wrong)} {'is no STS task' if len(wrong) == 1 else 'are no STS tasks'}, and has no "
-            "pairs with cosines; score transfer tasks again from vectors: `simcse-bench rescore vectors.npy`."
+            f"{path}: {', '.join(wrong)} {'is no STS task' if len(wrong) == 1 else 'are no STS tasks'}: cosines of "
+            "pairs are all that an STS score needs, and no other; score these again from vectors: "
+            "`simcse-bench rescore vectors.npy`."
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.data.pairs import data_folder
+from simcse_bench.data.reading import Data
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
 from simcse_bench.data.task import (
     PROBE_NAMES,
@@ -24,7 +25,6 @@ from simcse_bench.data.task import (
 )
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluation.evaluate import (
-    Data,
     distinct_sentences,
     existing_report,
     protocol_fields,

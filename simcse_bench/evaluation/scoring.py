@@ -1,4 +1,4 @@
-"""The score of one task: correlations of its pairs, or the probe's accuracy, each with its interval."""
+"""The scores of one task, each with its interval: correlations, a probe's accuracy, precision, ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse_bench.data.judged import Paraphrases
 from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.pairs import Pairs
+from simcse_bench.data.ranking import Ranking
 from simcse_bench.data.task import AGGREGATES, METRICS, EvalProtocol, Task
 from simcse_bench.evaluation.metrics import Floats, aggregate, correlation
+from simcse_bench.evaluation.paraphrase import average_precision, best_threshold, paraphrase_replicates, rates
+from simcse_bench.evaluation.ranking import mean_replicates, ranking_values
 from simcse_bench.evaluation.statistics import bootstrap, percentile_interval
 
 
@@ -20,7 +24,6 @@ def score_sts(
     similarity: Floats, pairs: Pairs, protocol: EvalProtocol, name: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
     """All scores of one task with their intervals, and the bootstrap replicates by metric and aggregate."""
-    # a stream of draws per task: tasks are independent of each other, and two models meet the same draws
     seed = _seed(protocol, name)
     subset = np.array(pairs.subset)
     sizes = pairs.sizes()
@@ -134,8 +137,80 @@ def _score_relatedness(
     return scored, {"pearson": kept}
 
 
+def score_paraphrase(
+    similarity: Floats, dev: Floats, data: Paraphrases, protocol: EvalProtocol, name: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """Average precision, and F1 and accuracy at the thresholds that are best on the dev pairs.
+
+    Args:
+        similarity: cosines of the scored pairs (n,); ``dev``: of the dev pairs (m,).
+
+    The best F1 and accuracy that these pairs themselves allow are kept too: mteb's max_f1 and max_accuracy.
+    The intervals are of the pairs: the thresholds are not chosen anew in each resample.
+    """
+    gold = data.pairs.gold
+    thresholds = {metric: best_threshold(dev, data.dev.gold, metric) for metric in ("f1", "accuracy")}
+    values = {"ap": average_precision(similarity, gold)}
+    values |= {metric: rates(similarity, gold, t.value)[metric] for metric, t in thresholds.items()}
+    boot = paraphrase_replicates(similarity, gold, thresholds, protocol.resamples, _seed(protocol, name))
+    kept = {
+        "dev_pairs": len(data.dev),
+        "thresholds": {metric: round(t.value, 7) for metric, t in thresholds.items()},
+        "dev": {metric: round(t.score, 6) for metric, t in thresholds.items()},
+        "best": {metric: round(best_threshold(similarity, gold, metric).score, 6) for metric in thresholds},
+    }
+    return _single({m: float(v[0]) for m, v in values.items()}, boot) | {"paraphrase": kept}, _by_aggregate(boot)
+
+
+def score_triplets(
+    margins: Floats, protocol: EvalProtocol, name: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """Share of the triplets whose anchor is nearer to the positive than to the negative; a tie is none.
+
+    Args:
+        margins: cosine with the positive minus cosine with the negative (n,).
+    """
+    right = np.where(margins > 0, 100.0, 0.0)
+    boot = {"accuracy": mean_replicates(right[None], range(len(right)), protocol.resamples, _seed(protocol, name))[0]}
+    kept = {"ties": int((margins == 0).sum()), "mean_margin": round(float(margins.mean()), 6)}
+    return _single({"accuracy": float(right.mean())}, boot) | {"triplet": kept}, _by_aggregate(boot)
+
+
+def score_ranking(
+    ranks: Floats, data: Ranking, task: Task, protocol: EvalProtocol
+) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
+    """Mean reciprocal rank and hits of the nearest positive; the interval is a bootstrap over units of queries.
+
+    Args:
+        ranks: of every query (n,), see ``ranks_of_positives``.
+    """
+    values = ranking_values(ranks)
+    replicates = mean_replicates(
+        np.stack(list(values.values())), data.unit, protocol.resamples, _seed(protocol, task.name)
+    )
+    boot = dict(zip(values, replicates, strict=True))
+    kept = {
+        "candidates": len(data.pool) if not data.candidates else None,
+        "units": len(set(data.unit)),
+        "center": task.center,
+        "mean_rank": round(float(ranks.mean()), 6),
+        "median_rank": float(np.median(ranks)),
+    }
+    return _single({m: float(v.mean()) for m, v in values.items()}, boot) | {"ranking": kept}, _by_aggregate(boot)
+
+
 def _seed(protocol: EvalProtocol, name: str) -> list[int]:
+    """A stream of draws per task: tasks are independent of each other, and two models meet the same draws."""
     return [protocol.bootstrap_seed, zlib.crc32(name.encode())]
+
+
+def _single(values: Mapping[str, float], replicates: Mapping[str, Floats]) -> dict[str, Any]:
+    """The scores of a task without subsets."""
+    return {"scores": {m: {"all": score_entry(v, replicates[m])} for m, v in values.items()}, "subsets": {}}
+
+
+def _by_aggregate(replicates: Mapping[str, Floats]) -> dict[str, dict[str, Floats]]:
+    return {metric: {"all": values} for metric, values in replicates.items()}
 
 
 def _rounded(interval: tuple[float, float] | None) -> list[float] | None:

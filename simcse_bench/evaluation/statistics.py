@@ -145,7 +145,7 @@ def difference(
     """
     value = np.mean(_scores(second, gold)) - np.mean(_scores(first, gold))
     moved = _moved(first, second, gold, sizes or {"all": len(gold)}, resamples, (seed,))
-    return _difference(float(value), moved, permutation_p(first, second, gold, seed=seed))
+    return difference_of(float(value), moved, permutation_p(first, second, gold, seed=seed))
 
 
 def mean_difference(
@@ -164,10 +164,11 @@ def mean_difference(
         _moved(first[n][None], second[n][None], gold[n], sizes[n], resamples, (seed, i)) for i, n in enumerate(first)
     ]
     value = np.mean([_scores(second[n][None], gold[n])[0] - _scores(first[n][None], gold[n])[0] for n in first])
-    return _difference(float(value), np.mean(rows, axis=0), float("nan"))
+    return difference_of(float(value), np.mean(rows, axis=0), float("nan"))
 
 
-def _difference(value: float, moved: Floats, p: float) -> Difference:
+def difference_of(value: float, moved: Floats, p: float) -> Difference:
+    """A difference with the interval of its replicates ``moved`` (resamples,)."""
     return Difference(value, percentile_interval(moved), p, _POWER * float(np.nanstd(moved, ddof=1)))
 
 

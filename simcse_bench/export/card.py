@@ -146,19 +146,20 @@ def _results(report: Report) -> list[Any]:
         official.add("average")
     tasks: dict[str, Any] = {**report.tasks}
     if report.average and len(report.tasks) > 1:
-        tasks["average"] = {"title": f"{report.suite}, average", "scores": report.average, "data": None}
+        alike: dict[str, Any] = {"probe": {}} if all("probe" in task for task in tasks.values()) else {}
+        tasks["average"] = alike | {"title": f"{report.suite}, average", "scores": report.average, "data": None}
     for name, task in tasks.items():
-        sts = "spearman" in task["scores"]
+        sts, trained = "spearman" in task["scores"], "probe" in task
         split = (task["data"] or protocol)["split"]
-        identity = {"protocol": protocol["name"]} | ({"probe": protocol["probe"]} if not sts else {})
+        identity = {"protocol": protocol["name"]} | ({"probe": protocol["probe"]} if trained else {})
         identity |= {"text": task["data"]["text"], "fingerprint": task["data"]["fingerprint"]} if task["data"] else {}
         for metric in ("spearman", "pearson") if sts else task["scores"]:
             entry = task["scores"][metric]["all"]
             kind = f"{metric}_cosine" if sts else metric
             results.append(
                 EvalResult(
-                    task_type="semantic-similarity" if sts else "text-classification",
-                    task_name="Semantic Similarity" if sts else "Text Classification",
+                    task_type="text-classification" if trained else "semantic-similarity",
+                    task_name="Text Classification" if trained else "Semantic Similarity",
                     dataset_type=REPO if name in official else "unknown",
                     dataset_name=f"{task['title']} ({protocol['name']})",
                     dataset_config=name,

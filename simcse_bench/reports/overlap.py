@@ -183,7 +183,7 @@ def contaminated(report: Report, overlaps: Sequence[Overlap] = ()) -> dict[str, 
     marks: dict[str, str] = {}
     for name, task in report.tasks.items():
         for data in trained:
-            if builtin_names().get(same_name(data)) == name:
+            if builtin_names().get(same_name(data)) == name.partition("/")[0]:
                 marks[name] = f"trained on data of this task ({data})"
             elif name in HOLDS.get(data, ((), ""))[0]:
                 marks[name] = f"trained on {data}: {HOLDS[data][1]}"

@@ -1,11 +1,11 @@
-"""The pairs of a report, a line each, in a file beside it: sentences, gold score, cosine, ranks."""
+"""The pairs of a report, a line each, in a file beside it: sentences, gold score, cosine, ranks; of others a value."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -28,7 +28,7 @@ class PairsHead(TypedDict):
 
 
 class Pair(TypedDict):
-    """A further line: a pair of an STS task, those of a task together and in the order of its file.
+    """A further line: a pair of an STS or a paraphrase task, those of a task together and in the order of its file.
 
     ``id`` is "task/subset/number", the same for every model: numbers count the subset's scored pairs from 0. ``left``
     and ``right`` are the sentences as they were embedded, ``gold`` is the task's own score, ``cosine`` has all its
@@ -44,6 +44,17 @@ class Pair(TypedDict):
     cosine: float
     gold_rank: float
     cosine_rank: float
+
+
+class TaskValues(TypedDict):
+    """A further line: a triplet or a ranking task, which has no pairs with a gold score.
+
+    ``values`` are the margins of its triplets (cosine with the positive minus cosine with the negative), or the ranks
+    of its queries' nearest positives, in the order of its file.
+    """
+
+    task: str
+    values: Sequence[float]
 
 
 class WorstPair(TypedDict):
@@ -72,12 +83,19 @@ class FirstTask(TypedDict):
     worst: NotRequired[Sequence[WorstPair]]
 
 
-PairsLine = PairsHead | Pair | FirstHead | FirstTask
+PairsLine = PairsHead | Pair | TaskValues | FirstHead | FirstTask
+
+
+VALUED = {"triplet", "ranking"}  # kinds of task with a line of values
 
 
 class _AnyHead(TypedDict):
     schema: Literal[1, 2]
     key: str
+
+
+class _AnyLine(TypedDict):
+    task: str
 
 
 def pairs_path(path: Path) -> Path:
@@ -90,21 +108,21 @@ def report_beside(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(PAIRS) + ".json") if path.name.endswith(PAIRS) else path
 
 
-def save_pairs(path: Path, key: str, pairs: Iterable[Pair]) -> None:
-    """Keep every pair of a report's STS tasks, see ``metrics.pair_records``; nothing where there is none."""
+def save_pairs(path: Path, key: str, pairs: Iterable[Pair | TaskValues]) -> None:
+    """Keep every pair of a report's tasks, see ``metrics.pair_records``, or their values; nothing where none is."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in ({"schema": PAIRS_SCHEMA, "key": key}, *pairs)]
     if len(lines) > 1:
         write_text(pairs_path(path), "".join(lines))
 
 
 def load_records(path: Path, report: Report) -> dict[str, list[Pair]]:
-    """Task -> its pairs, of a saved report.
+    """Task -> its pairs, of a saved report; triplet and ranking tasks have none.
 
     Raises:
         UserError: they are not there, are of version 1, or belong to another evaluation; lines missing or doubled.
     """
-    _, records = _read(path, report)
-    if not records:
+    first, _, records = _read(path, report)
+    if first:
         raise UserError(
             f"{pairs_path(path)}: written before pairs were kept with their sentences; evaluate "
             f"{report.model['name']} again with --force."
@@ -113,27 +131,30 @@ def load_records(path: Path, report: Report) -> dict[str, list[Pair]]:
 
 
 def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
-    """Task -> cosines of its pairs, of a saved report.
+    """Task -> cosines of its pairs (margins of its triplets, ranks of its queries), of a saved report.
 
     Raises:
         UserError: they are not there, or belong to another evaluation; lines missing or doubled.
     """
-    first, records = _read(path, report)
-    cosines: dict[str, Sequence[float]] = {row["task"]: row["similarities"] for row in first}
-    return cosines | {task: [row["cosine"] for row in rows] for task, rows in records.items()}
+    first, valued, records = _read(path, report)
+    values: dict[str, Sequence[float]] = {row["task"]: row["similarities"] for row in first}
+    values |= {row["task"]: row["values"] for row in valued}
+    return values | {task: [row["cosine"] for row in rows] for task, rows in records.items()}
 
 
 def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:
-    """Task -> its worst pairs, see ``worst_pairs``; none where the report has no pairs beside it.
+    """STS task -> its worst pairs, see ``worst_pairs``; none where the report has no pairs beside it.
 
     Raises:
         UserError: the pairs belong to another evaluation, or are not readable.
     """
     if not pairs_path(path).exists():
         return {}
-    first, records = _read(path, report)
+    first, _, records = _read(path, report)
     worst: dict[str, Sequence[WorstPair]] = {row["task"]: row["worst"] for row in first if row.get("worst")}
-    return worst | {task: worst_pairs(rows) for task, rows in records.items()}
+    return worst | {
+        task: worst_pairs(rows) for task, rows in records.items() if "spearman" in report.tasks[task]["scores"]
+    }
 
 
 def worst_pairs(rows: Sequence[Pair], count: int = WORST) -> list[WorstPair]:
@@ -155,8 +176,8 @@ def worst_pairs(rows: Sequence[Pair], count: int = WORST) -> list[WorstPair]:
     ]
 
 
-def _read(path: Path, report: Report) -> tuple[list[FirstTask], dict[str, list[Pair]]]:
-    """The lines beside a report: those of version 1, or its pairs by task."""
+def _read(path: Path, report: Report) -> tuple[list[FirstTask], list[TaskValues], dict[str, list[Pair]]]:
+    """The lines beside a report: those of version 1, or its tasks' values and its pairs by task."""
     beside = pairs_path(path)
     if not beside.exists():
         raise UserError(f"{beside}: no such file; evaluate {report.model['name']} again with --force to write it.")
@@ -166,20 +187,27 @@ def _read(path: Path, report: Report) -> tuple[list[FirstTask], dict[str, list[P
     head = parse_record(lines[0], _AnyHead, f"{beside}:1", _OTHERWISE)
     if head["key"] != report.key:
         raise UserError(f"{beside} belongs to another evaluation; evaluate again with --force.")
-    kind: Any = FirstTask if head["schema"] == 1 else Pair
-    rows = [parse_record(line, kind, f"{beside}:{i}", _OTHERWISE) for i, line in enumerate(lines[1:], 2)]
+    places = {f"{beside}:{i}": line for i, line in enumerate(lines[1:], 2)}
     if head["schema"] == 1:
-        return rows, {}
+        return [parse_record(line, FirstTask, where, _OTHERWISE) for where, line in places.items()], [], {}
+    named = [name for name, task in report.tasks.items() if VALUED & {*task}]
+    valued: list[TaskValues] = []
     records: dict[str, list[Pair]] = {}
-    for row in rows:
-        records.setdefault(row["task"], []).append(row)
-    _require_whole(beside, report, records)
-    return [], records
+    for where, line in places.items():
+        if named and parse_record(line, _AnyLine, where, _OTHERWISE)["task"] in named:
+            valued.append(parse_record(line, TaskValues, where, _OTHERWISE))
+        else:
+            row = parse_record(line, Pair, where, _OTHERWISE)
+            records.setdefault(row["task"], []).append(row)
+    _require_whole(beside, report, valued, records)
+    return [], valued, records
 
 
-def _require_whole(beside: Path, report: Report, records: Mapping[str, Sequence[Pair]]) -> None:
-    """UserError unless there is one line for each pair of the report's STS tasks."""
-    sizes = {name: task["n"] for name, task in report.tasks.items() if "spearman" in task["scores"]}
+def _require_whole(
+    beside: Path, report: Report, valued: Sequence[TaskValues], records: Mapping[str, Sequence[Pair]]
+) -> None:
+    """UserError unless there is one line for each pair, and one value for each triplet and query."""
+    sizes = {n: task["n"] for n, task in report.tasks.items() if "spearman" in task["scores"] or "paraphrase" in task}
     for name in (*sizes, *records):
         rows = records.get(name, ())
         ids = {row["id"] for row in rows}
@@ -189,3 +217,8 @@ def _require_whole(beside: Path, report: Report, records: Mapping[str, Sequence[
                 f"{beside}: {len(rows)} pairs of task {name!r}{doubled}, the report has {sizes.get(name, 'none')}: "
                 f"{_OTHERWISE}"
             )
+    for name, task in report.tasks.items():
+        counts = [len(row["values"]) for row in valued if row["task"] == name]
+        if VALUED & {*task} and counts != [task["n"]]:
+            shown = " and ".join(map(str, counts)) or "no"
+            raise UserError(f"{beside}: {shown} values of task {name!r}, the report has {task['n']}: {_OTHERWISE}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from annotated_types import MinLen
 from typing_extensions import TypedDict
 
-from simcse_bench.data.task import METRICS
+from simcse_bench.data.task import METRICS, METRICS_OF, REGRESSION
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint, write_json
 from simcse_bench.models.identity import deciding, shown_files, shown_model, shown_origin
@@ -20,6 +20,12 @@ from simcse_bench.reports.table import MISSING
 from simcse_bench.schema import read_record
 
 REPORT_SCHEMA: Literal[1] = 1
+MEASURES = {  # the first metric of a task, in words; of cosines it is a choice
+    "accuracy": "accuracy",
+    "pearson": "Pearson of a trained regression",
+    "ap": "average precision",
+    "mrr": "MRR",
+}
 LONGEST = 200  # bytes of a name, of 255: endings and a temporary file's letters come to it
 _NOT_A_REPORT = "not a report of this version of simcse-bench. Move it away or evaluate again."
 
@@ -71,7 +77,7 @@ class Entry(TypedDict):
     interval: tuple[float, float] | None
 
 
-Scores = Mapping[str, Mapping[str, Entry]]  # metric (spearman and pearson, or accuracy) -> aggregate (at least all)
+Scores = Mapping[str, Mapping[str, Entry]]  # metric (see ``metrics_of``) -> aggregate (at least all)
 
 
 class Subset(TypedDict):
@@ -96,6 +102,32 @@ class ProbeResult(TypedDict):
     test_mse: NotRequired[float]
 
 
+class ParaphraseResult(TypedDict):
+    """Thresholds of a paraphrase task: cosines, and the scores they give, in percent, by metric (f1, accuracy)."""
+
+    dev_pairs: int
+    thresholds: Mapping[str, float]  # chosen on the dev pairs
+    dev: Mapping[str, float]  # what they give there
+    best: Mapping[str, float]  # what the best threshold for the scored pairs themselves would give
+
+
+class TripletResult(TypedDict):
+    """Margins of a triplet task: cosine with the positive minus cosine with the negative."""
+
+    ties: int
+    mean_margin: float
+
+
+class RankingResult(TypedDict):
+    """Ranks of a ranking task."""
+
+    candidates: int | None  # sentences in the pool; None: every query has its own
+    units: int  # drawn by the bootstrap
+    center: bool
+    mean_rank: float
+    median_rank: float
+
+
 class TaskData(TypedDict):
     """The rows a task was scored on."""
 
@@ -114,6 +146,9 @@ class TaskResult(TypedDict):
     scores: Scores
     subsets: Mapping[str, Subset]
     probe: NotRequired[ProbeResult]
+    paraphrase: NotRequired[ParaphraseResult]
+    triplet: NotRequired[TripletResult]
+    ranking: NotRequired[RankingResult]
     data: TaskData
 
 
@@ -181,16 +216,28 @@ class Report:
         return report
 
 
-def shown_metric(scores: Scores, metric: str) -> str:
-    """The metric that is asked for, where a task has it; else its own: of a probe accuracy, or Pearson."""
-    return next((m for m in (metric, "accuracy", "spearman", "pearson") if m in scores), metric)
+def metrics_of(scores: Mapping[str, Any]) -> Sequence[str]:
+    """The metrics of the kind of task that these scores are of; the first is the one that is shown."""
+    # paraphrases have an accuracy too, cosines a Pearson: of those whose first metric is there, the one with most
+    known = [*METRICS_OF.values(), REGRESSION]
+    return max((metrics for metrics in known if metrics[0] in scores), key=len, default=METRICS)
+
+
+def shown_metric(scores: Mapping[str, Any], metric: str) -> str:
+    """The metric that is asked for, where a task has it; else the first of its kind."""
+    return metric if metric in scores else metrics_of(scores)[0]
+
+
+def measures(report: Report) -> list[str]:
+    """What the first metrics of the report's tasks are called, other than an STS task's correlation."""
+    first = {metrics_of(task["scores"])[0] for task in report.tasks.values()}
+    return [name for metric, name in MEASURES.items() if metric in first]
 
 
 def _score_problems(place: str, scores: Scores, trained: bool) -> list[str]:
-    """What is missing in scores, where their type alone cannot say it; a trained probe has one of two."""
-    metrics: Sequence[str] = METRICS
-    if "accuracy" in scores or trained:
-        metrics = ["pearson" if "pearson" in scores else "accuracy"]
+    """What is missing in scores, where their type alone cannot say it; only a trained probe has Pearson alone."""
+    metrics = metrics_of(scores)
+    metrics = METRICS if metrics == REGRESSION and not trained else metrics
     missing = [f"{place}.{metric}" for metric in metrics if metric not in scores]
     missing += [f"{place}.{metric}.all" for metric, by_aggregate in scores.items() if "all" not in by_aggregate]
     return [f"{where}: it is missing" for where in missing]

@@ -17,7 +17,7 @@ from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
 from simcse_bench.reports.overlap import MARK, Overlap, contaminated, seen_note
-from simcse_bench.reports.report import Entry, Report, model_facts, shown_metric
+from simcse_bench.reports.report import Entry, Report, measures, model_facts, shown_metric
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
 from simcse_bench.schema import read_record
 
@@ -65,13 +65,13 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
 
 
 def subset_table(report: Report, metric: str) -> Table:
-    """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks."""
+    """Scores of every subset and aggregation of STS tasks; dev, folds and L2 of transfer tasks; else every metric."""
     rows = []
     for task in report.tasks.values():
-        shown = shown_metric(task["scores"], metric)
-        for how, entry in task["scores"][shown].items():
-            part = how if shown == metric else shown
-            rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
+        for shown in [metric] if metric in task["scores"] else task["scores"]:
+            for how, entry in task["scores"][shown].items():
+                part = how if shown == metric else shown
+                rows.append([task["title"], part, str(task["n"]), _value(entry), _interval(entry)])
         subsets: Mapping[str, Mapping[str, Any]] = task["subsets"]
         if len(subsets) > 1:
             rows += [
@@ -88,6 +88,16 @@ def subset_table(report: Report, metric: str) -> Table:
                     (f"· fold {i}, L2 {v:g}", s) for i, (s, v) in enumerate(zip(p["folds"], p["l2"], strict=True), 1)
                 ]
             rows += [[task["title"], name, "", _number(value), MISSING] for name, value in extra]
+        if "paraphrase" in task:
+            found = task["paraphrase"]
+            rows += [
+                [task["title"], f"· {name}, {m}", str(n), _number(found[part][m]), MISSING]  # type: ignore[literal-required]
+                for part, name, n in (
+                    ("dev", "dev", found["dev_pairs"]),
+                    ("best", "best threshold for these pairs", task["n"]),
+                )
+                for m in found["thresholds"]
+            ]
     return Table("in parts, ×100", ["task", "part", "rows", "score", "95 % interval"], rows)
 
 
@@ -225,21 +235,13 @@ def inseparable(averages: Sequence[Entry | None]) -> list[list[int]]:
 def board_title(reports: Sequence[Report], metric: str = "", aggregate: str = "") -> str:
     """What the reports of one leaderboard share; without metric and aggregation where these are switched."""
     p, kinds = reports[0].protocol, {task.get("kind", "sts") for task in reports[0].tasks.values()}
-    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds)
-    parts += [f"{name} ×100" for name in probe_measures(reports)]
+    parts = [f"{metric} ×100"] * (metric != "" and "sts" in kinds) + [f"{m} ×100" for m in measures(reports[0])]
     parts += [f"protocol {p['name']}, {p['split']}"]
     parts += [f"aggregation {aggregate!r}"] * (aggregate != "" and "sts" in kinds)
     parts += [f"probe {p['probe']!r}"] if "probe" in p else []
     parts += [f"without pairs of {p['excluded']['train']}"] if p.get("excluded") else []
     badge = bundled.badge(all(r.model.get("embedded") for r in reports), _on_embedded_data(reports))
     return ", ".join(parts) + badge
-
-
-def probe_measures(reports: Sequence[Report]) -> list[str]:
-    """What is measured on the transfer tasks of comparable reports."""
-    metrics = {metric for task in reports[0].tasks.values() if "probe" in task for metric in task["scores"]}
-    words = {"accuracy": "accuracy", "pearson": "Pearson of a trained regression"}
-    return [word for metric, word in words.items() if metric in metrics]
 
 
 def _caveats(reports: Sequence[Report]) -> list[str]:
@@ -371,7 +373,7 @@ def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
     if any("dev" in t.get("probe", {}) for t in report.tasks.values()) and report.protocol["split"] == "dev":
         notes.append("Dev accuracies have no interval: they are the best of several, on the folds that chose them.")
     if report.average is None and not report.skipped:
-        notes.append("No average: a correlation and an accuracy have none.")
+        notes.append("No average: scores of different kinds have none.")
     if report.skipped:
         notes.append("No average: it exists only if every task of the suite has a score.")
     if report.model.get("usage"):
@@ -385,7 +387,7 @@ def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
 
 
 def _entry(report: Report, name: str | None, metric: str, aggregate: str) -> Entry | None:
-    """The score that is shown of a task (None: the average), where there is one: of a probe its own."""
+    """The score that is shown of a task (None: the average), where there is one; see ``shown_metric``."""
     task = None if name is None else report.tasks.get(name)
     scores = report.average if name is None else task and task["scores"]
     if not scores:

@@ -20,7 +20,7 @@ from simcse_bench.reports import scores
 from simcse_bench.reports.again import UNKNOWN, eval_command
 from simcse_bench.reports.overlap import seen_note
 from simcse_bench.reports.pair_records import WorstPair
-from simcse_bench.reports.report import Entry, Report, Scores, source_facts
+from simcse_bench.reports.report import Entry, Report, Scores, measures, source_facts
 from simcse_bench.reports.table import machine_facts
 
 _SEED = re.compile(r"[\s,;_.-]+seed[\s_=-]*(\d+)$", re.IGNORECASE)
@@ -63,11 +63,11 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
     kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
+    named = ["Spearman"] * ("sts" in kinds) + measures(reports[0])
     suites = list(dict.fromkeys(r.suite for r in reports))
     title = _TITLES.get(suites[0], titles.get(names[0], names[0]) if len(names) == 1 else suites[0])
     rules = [f"protocol {protocol['name']}", protocol["split"]]
     rules += [f"probe {protocol['probe']}"] if "transfer" in kinds and "probe" in protocol else []
-    measures = ["Spearman"] * ("sts" in kinds) + scores.probe_measures(reports)
     excluded = protocol.get("excluded")
     rules += [f"without pairs of {excluded['train']}"] if excluded else []
     rows = [_row(list(seeds)) for _, seeds in groupby(sorted(saved, key=_fold), key=_fold)]
@@ -81,7 +81,7 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
         "language": language(names),
         "embedded": any(name in bundled.TASKS for name in names),
         "sts": "sts" in kinds,
-        "measure": f"{' or '.join(measures)} ×100" if "transfer" in kinds else "",
+        "measure": f"{' or '.join(named)} ×100" if named != ["Spearman"] else "",
         "tasks": [{"name": n, "title": titles.get(n, n)} for n in names],
         "rows": rows,
     }
@@ -111,8 +111,16 @@ def over_seeds(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def language(names: Sequence[str]) -> str:
     """Of the tasks' sentences, from the suites: ``sts-<code>``; "en" for our other tasks, "other" for a user's own."""
-    spoken = {_languages().get(name, "other") for name in names}
+    spoken = {_language(name) for name in names}
     return spoken.pop() if len(spoken) == 1 else "several"
+
+
+def _language(name: str) -> str:
+    """Of one task; of a subset that is called by its language, that."""
+    task, _, subset = name.partition("/")
+    if re.fullmatch(r"[a-z]{2,3}(-[a-z]{2,3})?", subset):
+        return "en" if {*subset.split("-")} <= {"en", "eng"} else "other"
+    return _languages().get(task, "other")
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.data.pairs import read_lines, shorten
+from simcse_bench.data.rows import read_lines, shorten
 from simcse_bench.data.text_formats import TextRow
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.training.config import AUGMENTATIONS, OBJECTIVES

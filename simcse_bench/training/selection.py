@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.pairs import Pairs, data_folder
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import geometry
-from simcse_bench.evaluation.evaluate import Data, Embedded, distinct_sentences, embed_once, read_all
+from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences, embed_once, read_all
 from simcse_bench.evaluation.geometry import ALIGNED
 from simcse_bench.evaluation.metrics import correlation
 from simcse_bench.evaluation.scoring import score_transfer
@@ -26,7 +27,7 @@ class Dev:
     """One split (as a rule dev) of a task, read and checked."""
 
     task: Task
-    data: Data
+    data: Pairs | Labelled
     protocol: EvalProtocol
 
     def describe(self) -> dict[str, Any]:
@@ -83,4 +84,7 @@ def read_split(name: str, split: str, where: DataSource = ANYWHERE) -> Dev:
     """A split of a task; a transfer task's is scored by the fast probe, as in SimCSE trainers.py."""
     task = load_task(name, where.tasks_dir)
     protocol = replace(SIMCSE, split=split, task_splits={}, probe="fast", resamples=100)
-    return Dev(task, read_all([task], protocol, data_folder([task], where))[0][task.name], protocol)
+    data = read_all([task], protocol, data_folder([task], where))[0][task.name]
+    if not isinstance(data, Pairs | Labelled):
+        raise UserError(f"{name} is a {task.kind} task; what is measured during training is an STS or a transfer task.")
+    return Dev(task, data, protocol)

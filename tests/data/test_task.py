@@ -28,7 +28,8 @@ def test_row_counts_are_those_of_the_papers(name, split, rows):
 def test_suites_are_the_papers_columns():
     assert [t.name for t in load_suite("sts")] == ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr"]
     assert [t.name for t in load_suite("transfer")] == ["mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc"]
-    assert set(task_names()) == {t for members in load_suites().values() for t in members}
+    members = {t.partition("/")[0] for members in load_suites().values() for t in members}
+    assert set(task_names()) == members | {"evalrank-stsb"}  # where STR-2022 is not here
 
 
 def test_mteb_reads_all_of_sick():
@@ -37,8 +38,8 @@ def test_mteb_reads_all_of_sick():
 
 
 def test_unknown_names_suggest():
-    with pytest.raises(UserError, match="unknown task 'sts17'; did you mean 'sts1"):
-        load_task("sts17")
+    with pytest.raises(UserError, match="unknown task 'sts18'; did you mean 'sts1"):
+        load_task("sts18")
     with pytest.raises(UserError, match="unknown suite 'stss'; did you mean 'sts'"):
         load_suite("stss")
     with pytest.raises(UserError, match="unknown task 'suites'"):  # a file of that name exists, but is no task

@@ -10,13 +10,15 @@ from scipy import stats
 from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import data_folder, read_pairs
+from simcse_bench.data.reading import read_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.overlap import find_overlaps, leave_out
 from simcse_bench.reports.again import eval_command
 from simcse_bench.reports.overlap import read_overlap, save_overlap
-from simcse_bench.reports.report import Report, load_pairs
+from simcse_bench.reports.pair_records import load_pairs
+from simcse_bench.reports.report import Report
 
 
 @pytest.fixture
@@ -165,3 +167,44 @@ def test_too_few_pairs_left(own, tasks_dir, tmp_path):
     find_overlaps(open_corpus(str(text)), [task], where=where, save=tmp_path / "x.json")
     with pytest.raises(UserError, match="0 of 30 pairs of own are left"):
         leave_out(tmp_path / "x.json", {"own": pairs})
+
+
+def test_other_kinds(tmp_path):
+    """Of a ranking a row is a query with its positives; pairs and triplets can be left out, a ranking's rows cannot."""
+    (tmp_path / "para.tsv").write_text("1\tthe cat sat\ta cat sat\n0\tno rain\tmuch snow\n1\tgo\tleave\n", "utf-8")
+    (tmp_path / "trip.tsv").write_text(
+        "a red car\tred cars\ta bus\nmuch snow\tit snows\tsun\ntwo\tpair\tone\n", "utf-8"
+    )
+    rows = [{"query": "who is it", "positives": ["it is me", "no rain"]}, {"query": "why", "positives": ["so"]}]
+    (tmp_path / "rank.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    source = {
+        "para": "{format: tsv, path: para.tsv}\nsplits: {dev: {d: }, test: {t: }}",
+        "trip": "{format: tsv, path: trip.tsv, columns: {anchor: 0, positive: 1, negative: 2}}\nsplits: {test: {t: }}",
+        "rank": "{format: jsonl, path: rank.jsonl}\nsplits: {test: {t: }}",
+    }
+    kinds = {"para": "paraphrase", "trip": "triplet", "rank": "ranking"}
+    for name, text in source.items():
+        (tmp_path / f"{name}.yaml").write_text(f"kind: {kinds[name]}\nsource: {text}\n", "utf-8")
+    text = tmp_path / "text.txt"
+    text.write_text("much snow\nno rain\nit snows\nsun\n", "utf-8")
+    where = DataSource(tasks_dir=tmp_path)
+    tasks = [load_task(name, tmp_path) for name in source]
+    path = tmp_path / "r.json"
+    overlap, _ = find_overlaps(open_corpus(str(text)), tasks, where=where, kinds=["exact"], save=path)
+    assert {name: set(overlap.rows(name)) for name in source} == {"para": {1}, "trip": {1}, "rank": {0}}
+    assert {name: (one["n"], one["whole"]) for name, one in overlap.tasks.items()} == {
+        "para": (3, 1), "trip": (3, 1), "rank": (2, 0),
+    }  # fmt: skip
+    data = {task.name: read_task(task, "test", "senteval", None) for task in tasks}
+    kept = leave_out(path, {"trip": data["trip"]})["trip"]
+    assert (kept.anchor, kept.left_out) == (("a red car", "two"), (1,))
+    assert kept == read_task(tasks[1], "test", "senteval", None, left_out=[1])
+    assert leave_out(path, {"trip": data["trip"]}, 1)["trip"].anchor == ("a red car",)
+    with pytest.raises(UserError, match="rank is a ranking task"):
+        leave_out(path, {"rank": data["rank"]})
+    with pytest.raises(UserError, match="2 of 3 pairs of para are left; a score needs one of each label"):
+        leave_out(path, {"para": data["para"]})
+    (tmp_path / "para.tsv").write_text((tmp_path / "para.tsv").read_text("utf-8") + "0\tup\tdown\n", "utf-8")
+    find_overlaps(open_corpus(str(text)), tasks, where=where, kinds=["exact"], save=path, force=True)
+    para = leave_out(path, {"para": read_task(tasks[0], "test", "senteval", None)})["para"]
+    assert (len(para), len(para.dev), para.left_out) == (3, 4, (1,))

@@ -26,9 +26,9 @@ function ranges(numbers) {
   return parts.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
 }
 
-// what is shown of all metrics and aggregations: of a probe its own, accuracy or Pearson
+// what is shown of all metrics and aggregations: of other kinds of task their first metric
 const pick = (scores, view) => {
-  const by = scores && (scores[view.metric] || scores.accuracy || scores.pearson);
+  const by = scores && (scores[view.metric] || scores.ap || scores.mrr || scores.accuracy || scores.pearson);
   return by ? by[view.aggregate] || by.all || null : null;
 };
 
