@@ -36,7 +36,9 @@ def rescore_command(
         str, console.how(metavar="simcse|mteb", help="The paper's, or raw text and all of SICK-R."), VECTORS
     ] = "simcse",
     probe: Annotated[
-        str | None, console.how(metavar="exact|fast|sklearn", help="Classifier of transfer tasks."), VECTORS
+        str | None,
+        console.how(metavar="exact|fast|sklearn|mlp|mlp-tuned", help="Classifier of transfer tasks."),
+        VECTORS,
     ] = None,
     resamples: console.Resamples = None,
     bootstrap_seed: console.BootstrapSeed = None,
