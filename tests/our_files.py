@@ -16,7 +16,8 @@ _NAMED = {
     "train.json": "train", "log.jsonl": "log", "state.json": "checkpoint", "index.json": "index",
     "export.json": "export", "meta.json": "tokens", "simcse_bench.json": "settings",
 }  # fmt: skip
-_PLACED = {"analysis": "geometry", "speed": "speed", "mteb": "mteb", "checkpoints": "config"}
+_PLACED = {"analysis": "geometry", "robustness": "robustness", "overlap": "overlap", "speed": "speed", "mteb": "mteb",
+           "checkpoints": "config"}  # fmt: skip
 # of transformers, tokenizers and sentence-transformers; and the sentences of an index, texts each
 _OTHERS = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "modules.json",

@@ -15,9 +15,9 @@ from simcse_bench.training import config
 from simcse_bench.training.folder import RunFolder
 
 RESULTS = Path(__file__).parent.parent / "results"
-COMMITTED = {"report", "pairs", "trial", "summary", "reproduction", "trajectories", "geometry", "speed"}
-FAST = {"report", "pairs", "index", "encode", "train", "log", "checkpoint", "config", "settings", "tokens"}
-SLOW = {"geometry", "mteb", "trial", "summary", "export", "reproduction", "trajectories"}
+COMMITTED = {"report", "pairs", "trial", "summary", "reproduction", "trajectories", "geometry", "robustness", "speed"}
+FAST = {"report", "pairs", "overlap", "index", "encode", "train", "log", "checkpoint", "config", "settings", "tokens"}
+SLOW = {"geometry", "robustness", "mteb", "trial", "summary", "export", "reproduction", "trajectories"}
 
 
 def test_every_kind_is_among_those_checked_here():
@@ -32,7 +32,7 @@ def test_committed_results():
 
 @pytest.mark.usefixtures("few_resamples")
 def test_new_files(cli, bert, tmp_path, monkeypatch):
-    """What `eval`, `rescore`, `index`, `encode` and `train` write."""
+    """What `eval`, `rescore`, `data overlap`, `index`, `encode` and `train` write."""
     monkeypatch.setattr(RunFolder, "clear_checkpoints", lambda self: None)  # so that they are there at the end
     text = tmp_path / "text.txt"
     text.write_text("\n".join(sentences(40)) + "\n", "utf-8")
@@ -43,6 +43,7 @@ def test_new_files(cli, bert, tmp_path, monkeypatch):
         ("eval", *of_bert, "--task", "mini-sts,mini-minimal-pairs", "--limit", "9"),
         ("index", text, *of_bert, "--out", "index"),
         ("encode", text, *of_bert, "--out", "v.npy"),
+        ("data", "overlap", "--train", text, "--task", "mini-sts"),
         ("train", "--out", "run", "--device", "cpu", *(x for k, v in train.items() for x in ("--set", f"{k}={v}"))),
     ]
     for command in commands:
@@ -72,6 +73,7 @@ def test_new_files_of_the_long_commands(cli, bert, tmp_path, monkeypatch, sentev
         ("reproduce", "simcse-2021", "--device", "cpu", "--table", "4", "--table", "figure 2", "--table", "figure 3",
          "--seeds", "1", "--progress", "none"),
         ("analyze", *of_bert, "--task", "mini-sts"),
+        ("analyze", *of_bert, "--task", "mini-sts", "--robustness"),
         ("eval", *of_bert, "--task", "mini-probe", "--probe", "sklearn"),
         ("export", *of_bert[:-2], "--to", "transformers", "--out", "exported"),
         ("eval", *of_bert, "--suite", "mteb:STSBenchmark"),
