@@ -386,9 +386,10 @@ def ablation_provenance(summary: Summary) -> dict[str, str]:
     dev, train, environment = summary["dev"], summary["train"], summary["environment"]
     if not (summary["base"] and dev and train and environment):
         return {}
+    rows = "rows by the arm" if train["rows"] is None else f"{train['rows']} rows"
     set_ones = {k: v for k, v in summary["base"].items() if v is not None and v is not False and v not in ("", [])}
     return {
-        "training text": "{name}, {rows} rows, {fingerprint}".format(**train),
+        "training text": f"{train['name']}, {rows}, {train['fingerprint']}",
         "dev": f"{dev['task']}, {dev['n']} pairs, {dev['fingerprint']}",
         "settings of all arms": ", ".join(f"{k} {v}" for k, v in set_ones.items()),
         "training time": f"{summary['seconds']:.0f} s on {shown_machine(environment)}",
