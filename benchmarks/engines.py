@@ -50,6 +50,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         args.model = args.model or bert_base(Path(folder))
+        args.name = args.name or Path(args.model).name
         compare(args)
 
 
@@ -194,9 +195,10 @@ def compare(args: argparse.Namespace) -> None:
     import sentence_transformers as st
 
     peers = f"openvino {ov.__version__.split('-')[0]}, onnxruntime {ort.__version__}"
+    name = "BERT-base form, random weights" if args.form else args.name
     sides.save(
-        args.out / "speed" / f"engines-{args.form or 'minilm'}-cpu.json",
-        f"One engine beside the other: {args.name or 'BERT-base form, random weights'}, {args.sentences} STS sentences",
+        args.out / "speed" / f"engines-{args.form or args.name}-cpu.json",
+        f"One engine beside the other: {name}, {args.sentences} STS sentences",
         "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians; ratio: to "
         "OpenVINO in the same situation, smaller is faster. OpenVINO and ONNX Runtime run the exported model on our "
         "batches without padding. Beside another: one other process keeps a core busy. "

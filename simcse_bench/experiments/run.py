@@ -167,17 +167,22 @@ def equal_trials(sweep: Sweep, identity: Identities) -> Callable[[Trial], Finish
 
     It is of the same settings, seed and inputs, and was trained by these versions on this machine.
     """
-    here = environment(str(torch_device(sweep.options.device))) | {"processes": sweep.processes}
-    there: dict[str, tuple[str, FinishedTrial]] = {}
-    for path in sorted(sweep.folder.parent.glob("*/*--seed*.json")) if sweep.folder.parent.is_dir() else ():
-        if path.parent != sweep.folder:
-            with contextlib.suppress(UserError):  # told where that ablation is run
-                result = read_trial(path)
-                if result["status"] == "finished" and result["run"]["environment"] == here:
-                    there.setdefault(fingerprint(result["config"]), (path.parent.name, result))
+
+    @functools.cache
+    def beside() -> Mapping[str, tuple[str, FinishedTrial]]:
+        """By settings; read when the first trial is missing."""
+        here = environment(str(torch_device(sweep.options.device))) | {"processes": sweep.processes}
+        there: dict[str, tuple[str, FinishedTrial]] = {}
+        for path in sorted(sweep.folder.parent.glob("*/*--seed*.json")):
+            if path.parent != sweep.folder:
+                with contextlib.suppress(UserError):  # told where that ablation is run
+                    result = read_trial(path)
+                    if result["status"] == "finished" and result["run"]["environment"] == here:
+                        there.setdefault(fingerprint(result["config"]), (path.parent.name, result))
+        return there
 
     def find(trial: Trial) -> FinishedTrial | None:
-        ablation, result = there.get(fingerprint(shown_config(trial.config)), ("", None))
+        ablation, result = beside().get(fingerprint(shown_config(trial.config)), ("", None))
         if result is None or known_inputs(result) != identity(trial.config):
             return None
         own: Any = {"trained_as": f"{ablation}, {result['arm']}"} | result | trial_head(sweep, trial)
@@ -214,14 +219,12 @@ def run_trials(
         Stopped: after Ctrl-C; what is done stays, the trials under way have their checkpoints.
         UserError: a folder that cannot be written, results of other settings.
     """
-    missing = []
-    equal = equal_trials(sweep, identity)
+    missing: list[Trial] = []
+    equal = None if force else equal_trials(sweep, identity)
     for trial in sweep.trials:
         there = None if force else read_finished(trial, identity)
-        if there is None and not force:
-            there = equal(trial)
-            if there:
-                write_json(trial.path, there)
+        if equal and there is None and (there := equal(trial)):
+            write_json(trial.path, there)
         if there is None:
             missing.append(trial)
         else:

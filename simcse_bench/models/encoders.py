@@ -184,7 +184,7 @@ class TransformerEncoder:
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
         first = not self.skip and all(pooling == "cls" for pooling, _ in views)
         if self.fused is not None and mask is None:
-            layers: Sequence[torch.Tensor] = self.fused(input_ids, first)
+            layers: Sequence[torch.Tensor] = self.fused(input_ids, first, all_layers)
         else:
             with first_token_only(first and self.first_token):
                 output = self.model(

@@ -54,15 +54,16 @@ class FusedBert:
     embeddings: nn.Module
     layers: tuple[_Layer, ...]
 
-    def __call__(self, ids: Tensor, first: bool = False) -> list[Tensor]:
-        """Hidden states (B, n, h) of the embedding layer and every layer, of ids (B, n) without padding.
+    def __call__(self, ids: Tensor, first: bool = False, all_layers: bool = False) -> list[Tensor]:
+        """Hidden states (B, n, h) of ids (B, n) without padding: of the last layer, or of the embeddings and all layers.
 
         ``first``: the last layer's are (B, 1, h), of the first token alone.
         """
         states = [self.embeddings(ids)]
         for layer in self.layers:
-            own = states[-1][:, :1].contiguous() if first and layer is self.layers[-1] else states[-1]
-            states.append(layer(states[-1], own))
+            hidden = states[-1] if all_layers else states.pop()  # freed as soon as the layer is done
+            own = hidden[:, :1].contiguous() if first and layer is self.layers[-1] else hidden
+            states.append(layer(hidden, own))
         return states
 
 

@@ -207,7 +207,8 @@ def load_encoder(
         fast, model = False, load_backbone(checkpoint, torch_dtype).model.eval()
         notes.append(f"{checkpoint.name}: without our faster layers, which change this architecture's vectors.")
     fused = fused_bert(model, expected) if fast else None
-    first_token = checkpoint.spec.pooling == "cls" and prepare_first_token(model, run_of(model), expected)
+    first_token = checkpoint.spec.pooling == "cls" and fused is None  # which has that of its own
+    first_token = first_token and prepare_first_token(model, run_of(model), expected)
     heads: dict[str, Any] = {"none": None}
     if checkpoint.spec.head == "mlp":
         mlp = dense_head(checkpoint.dense) if checkpoint.dense else mlp_head(checkpoint.name, checkpoint.folder)

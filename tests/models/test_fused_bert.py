@@ -39,6 +39,14 @@ def test_vectors_are_those_of_transformers_alone(bert, pooling, two_threads):
     torch.testing.assert_close(torch.tensor(found), torch.tensor(encoder.encode(texts)), atol=2e-6, rtol=0)
 
 
+def test_half_precision_stays_within_its_rounding(bert, two_threads):
+    texts = sentences(40)
+    half = loaded(bert, dtype="bfloat16", batch_tokens=64)
+    assert half.fused is not None
+    found, full = torch.tensor(half.encode(texts)), torch.tensor(loaded(bert).encode(texts))
+    assert float(torch.cosine_similarity(found, full).min()) > 0.999
+
+
 @pytest.mark.parametrize("length", [1, 2, 17, 48])
 def test_hidden_states_of_every_layer_at_every_length(bert, length):
     backbone = load_backbone(resolve(str(bert), pooling="cls", head="none"), torch.float32)
@@ -49,9 +57,11 @@ def test_hidden_states_of_every_layer_at_every_length(bert, length):
         own = model(input_ids=ids, output_hidden_states=True).hidden_states
         pack_linears(model)
         fused = fused_bert(model, expected)
-        for mine, theirs in zip(fused(ids), own, strict=True):
+        for mine, theirs in zip(fused(ids, all_layers=True), own, strict=True):
             torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
-        torch.testing.assert_close(fused(ids, first=True)[-1], own[-1][:, :1], atol=2e-6, rtol=0)
+        for first in (False, True):
+            (last,) = fused(ids, first)
+            torch.testing.assert_close(last, own[-1][:, :1] if first else own[-1], atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind, known", [("roberta", True), ("electra", True), ("camembert", True), ("mpnet", False),
