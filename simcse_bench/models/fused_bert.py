@@ -55,7 +55,7 @@ class FusedBert:
     layers: tuple[_Layer, ...]
 
     def __call__(self, ids: Tensor, first: bool = False, all_layers: bool = False) -> list[Tensor]:
-        """Hidden states (B, n, h) of ids (B, n) without padding: of the last layer, or of the embeddings and all layers.
+        """Hidden states (B, n, h) of ids (B, n) without padding: of the last layer, or of embeddings and all layers.
 
         ``first``: the last layer's are (B, 1, h), of the first token alone.
         """
