@@ -56,8 +56,9 @@ def main() -> None:
 
 def sample(data_dir: Path, count: int) -> list[str]:
     """So many of the distinct sentences of the STS tasks, drawn at random, always the same."""
+    from simcse_bench.data.registry import load_suite
     from simcse_bench.data.senteval import DataSource, find_root
-    from simcse_bench.data.task import SIMCSE, load_suite
+    from simcse_bench.data.task import SIMCSE
     from simcse_bench.evaluation.evaluate import distinct_sentences, read_all
 
     pairs, _ = read_all(load_suite("sts"), SIMCSE, find_root(DataSource(data_dir)).path)

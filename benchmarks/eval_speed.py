@@ -42,8 +42,9 @@ def one_run(args: argparse.Namespace) -> dict[str, float]:
     """One run of one side: seconds, peak memory above the loaded model in MB, sentences embedded."""
     import torch
 
+    from simcse_bench.data.registry import load_suite
     from simcse_bench.data.senteval import DataSource, find_root
-    from simcse_bench.data.task import SIMCSE, load_suite
+    from simcse_bench.data.task import SIMCSE
     from simcse_bench.evaluation.evaluate import distinct_sentences, read_all
 
     pairs, _ = read_all(load_suite("sts"), SIMCSE, find_root(DataSource(args.data_dir)).path)

@@ -35,8 +35,8 @@ def main() -> None:
     from test_probe import plain_nested
 
     from simcse_bench.data.labelled import read_labelled
+    from simcse_bench.data.registry import load_task
     from simcse_bench.data.senteval import DataSource, find_root
-    from simcse_bench.data.task import load_task
     from simcse_bench.evaluation.probe import EXACT, nested_kfold
     from simcse_bench.files import environment, write_text
     from simcse_bench.models.checkpoints import resolve

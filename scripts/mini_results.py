@@ -10,7 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from simcse_bench.data.task import load_suite
+from simcse_bench.data.registry import load_suite
 from simcse_bench.models.catalog import MODELS
 from simcse_bench.papers import published
 from simcse_bench.reports.report import Report

@@ -15,8 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simcse_bench.data.registry import load_suite, load_task
     from simcse_bench.data.senteval import DataSource
-    from simcse_bench.data.task import load_suite, load_task
     from simcse_bench.evaluation.compare import compare, verify
     from simcse_bench.evaluation.evaluate import evaluate
     from simcse_bench.evaluation.geometry import alignment, analyze, uniformity
@@ -46,8 +46,8 @@ _HOMES = {
     "difference": "evaluation.statistics",
     "evaluate": "evaluation.evaluate",
     "holm": "evaluation.statistics",
-    "load_suite": "data.task",
-    "load_task": "data.task",
+    "load_suite": "data.registry",
+    "load_task": "data.registry",
     "mteb_model": "evaluation.mteb.adapter",
     "open_model": "models.open",
     "open_vectors": "search.vectors",

@@ -19,9 +19,10 @@ from typing import Any
 from simcse_bench import bundled
 from simcse_bench.data.hub_datasets import copy_of
 from simcse_bench.data.pairs import needs_root
+from simcse_bench.data.registry import load_suites, load_task
 from simcse_bench.data.rows import file_paths
 from simcse_bench.data.senteval import ANYWHERE, ENV_DATA, DataSource, find_root, given_root, is_configured
-from simcse_bench.data.task import Task, load_suites, load_task
+from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import ENV_CACHE, cache_dir, processor, require_writable
 from simcse_bench.reports.table import Table

@@ -84,7 +84,7 @@ def senteval(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def gold(low: int) -> str:
         return f"{rng.randrange(low * 5, 26) / 5:.3f}"
 
-    from simcse_bench.data.task import load_task
+    from simcse_bench.data.registry import load_task
 
     for name in ("sts12", "sts13", "sts14", "sts15", "sts16"):
         task = load_task(name)

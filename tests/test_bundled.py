@@ -16,8 +16,8 @@ from simcse_bench import bundled, evaluate, open_model
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import load_task
 from simcse_bench.models import cpu_kernels
 from simcse_bench.training.config import recipe, with_settings
 

@@ -20,7 +20,7 @@ import pytest
 from damage import PLACES, damage, told
 
 from simcse_bench.data.pairs import read_pairs as read_task
-from simcse_bench.data.task import load_task
+from simcse_bench.data.registry import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.compare import read_data, read_sides
 from simcse_bench.evaluation.geometry import read_trajectory

@@ -16,7 +16,7 @@ import yaml
 
 import simcse_bench
 from simcse_bench.__main__ import app
-from simcse_bench.data.task import load_suites
+from simcse_bench.data.registry import load_suites
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import Ablation
 from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep

@@ -18,7 +18,8 @@ import simcse_bench
 from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import Source, Task, load_suites, load_task
+from simcse_bench.data.registry import load_suites, load_task
+from simcse_bench.data.task import Source, Task
 
 TIMEOUT = 120
 # without rights but to read what the installation may have locked away from others

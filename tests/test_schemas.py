@@ -10,7 +10,8 @@ from tiny import sentences
 
 from simcse_bench.cli.listing import SCHEMAS
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import MTEB, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import MTEB
 from simcse_bench.training import config
 from simcse_bench.training.folder import RunFolder
 

@@ -38,7 +38,8 @@ def leaderboard_command(
     simcse-bench leaderboard --suite transfer --format latex
     simcse-bench leaderboard --published --format md
     """
-    from simcse_bench.data.task import AGGREGATES, METRICS, known_name
+    from simcse_bench.data.registry import known_name
+    from simcse_bench.data.task import AGGREGATES, METRICS
     from simcse_bench.reports.scores import leaderboard_rows, narrow_leaderboard
     from simcse_bench.reports.site import read_leaderboards
     from simcse_bench.reports.table import to_csv
@@ -69,7 +70,7 @@ def leaderboard_command(
 
 def _print_family(results: Path, suite: str, metric: str, aggregate: str, format: str) -> None:
     """What the papers state and what the reports say under the same rules."""
-    from simcse_bench.data.task import known_name
+    from simcse_bench.data.registry import known_name
     from simcse_bench.papers.published import FAMILY_SUITES
     from simcse_bench.reports.family import family_table, narrow_family
     from simcse_bench.reports.scores import leaderboard_rows

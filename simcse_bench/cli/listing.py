@@ -234,7 +234,7 @@ def data_check(
     """
     from simcse_bench.cli import lists
     from simcse_bench.data.pairs import data_root
-    from simcse_bench.data.task import load_suite, load_task, task_names
+    from simcse_bench.data.registry import load_suite, load_task, task_names
 
     chosen = [load_task(name, tasks_dir) for name in console.split_names(task)]
     chosen += [one for name in console.split_names(suite) for one in load_suite(name, tasks_dir)]
@@ -283,7 +283,8 @@ def data_overlap(
 
     from simcse_bench.data.corpus import open_corpus
     from simcse_bench.data.overlap import KINDS
-    from simcse_bench.data.task import load_suite, load_task, named_protocol
+    from simcse_bench.data.registry import load_suite, load_task
+    from simcse_bench.data.task import named_protocol
     from simcse_bench.evaluation.overlap import find_overlaps
     from simcse_bench.progress import silent
     from simcse_bench.reports.overlap import overlap_path, overlap_table

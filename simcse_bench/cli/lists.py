@@ -12,8 +12,9 @@ from simcse_bench.data.hub_datasets import shown_dataset
 from simcse_bench.data.judged import Paraphrases
 from simcse_bench.data.pairs import parts
 from simcse_bench.data.reading import Data, read_task
+from simcse_bench.data.registry import load_suites, load_task, task_names
 from simcse_bench.data.rows import file_paths
-from simcse_bench.data.task import OPTIONAL_FORMATS, PROTOCOLS, TEXT_VARIANTS, Task, load_suites, load_task, task_names
+from simcse_bench.data.task import OPTIONAL_FORMATS, PROTOCOLS, TEXT_VARIANTS, Task
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS, PREPROCESSES

@@ -2,7 +2,9 @@
 
 Open ``task`` first: a task is one YAML file.
 
-- ``task``          Task, EvalProtocol, suites
+- ``task``          Task, EvalProtocol: what is measured, under which rules
+- ``task_yaml``     a task's YAML file -> Task, every field checked
+- ``registry``      names -> tasks and suites
 - ``senteval``      where the evaluation data is: option, variable, cache, Hub; ``DataSource``
 - ``reading``       the data of a task of any kind
 - ``rows``          formats of tables and SemEval's files -> rows, every one checked

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_bench.data.hub_datasets import GOLD_DECIMALS
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.rows import Clean, file_paths, first_of_each, gold_score, read_rows
 from simcse_bench.data.senteval import ANYWHERE, PROBING, DataRoot, DataSource, find_root, given_root
-from simcse_bench.data.task import Source, Task, load_task
+from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 

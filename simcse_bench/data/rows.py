@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from simcse_bench.data.hub_datasets import PairRow, both_sentences, copy_form, copy_of, hub_rows, shown_dataset
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import PROBING
-from simcse_bench.data.task import PARTS, Source, Task, load_task
+from simcse_bench.data.task import PARTS, Source, Task
 from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows, csv_rows_over_lines
 from simcse_bench.errors import UserError, first_line
 

@@ -13,8 +13,9 @@ from simcse_bench.data.judged import Paraphrases
 from simcse_bench.data.pairs import Pairs, data_folder
 from simcse_bench.data.ranking import Ranking
 from simcse_bench.data.reading import Data, read_task
+from simcse_bench.data.registry import known_name, load_suites, load_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import METRICS_OF, known_name, load_suites, load_task
+from simcse_bench.data.task import METRICS_OF
 from simcse_bench.errors import UserError, suggestion
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
 from simcse_bench.evaluation.metrics import Floats, correlation, percent_ranks

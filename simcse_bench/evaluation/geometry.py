@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.registry import load_task, task_name
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import load_task, task_name
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.analyses import claim_files, default_task, read_splits, require_page
 from simcse_bench.evaluation.evaluate import embed_once

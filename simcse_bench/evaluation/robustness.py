@@ -16,8 +16,9 @@ import numpy as np
 
 from simcse_bench.data.pairs import Pairs, data_folder
 from simcse_bench.data.perturbations import PERTURBATIONS, RATE, SEED, Perturbation, require_setting
+from simcse_bench.data.registry import load_suite, load_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import Task, load_suite, load_task
+from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.analyses import claim_files, default_task, read_splits, require_page
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences, embed_once

@@ -11,18 +11,9 @@ from typing import Any
 from simcse_bench import bundled
 from simcse_bench.data.pairs import data_folder
 from simcse_bench.data.reading import Data
+from simcse_bench.data.registry import known_name, load_suite, load_suites, load_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
-from simcse_bench.data.task import (
-    PROBE_NAMES,
-    SIMCSE,
-    EvalProtocol,
-    Task,
-    known_name,
-    load_suite,
-    load_suites,
-    load_task,
-    named_protocol,
-)
+from simcse_bench.data.task import PROBE_NAMES, SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.evaluation.evaluate import (
     distinct_sentences,

@@ -116,7 +116,7 @@ def check_inputs(sweep: Sweep) -> Identities:
 
 def _test_fingerprint(sweep: Sweep) -> str | None:
     """Of the pairs of the task's test split; None where it has none."""
-    from simcse_bench.data.task import load_task
+    from simcse_bench.data.registry import load_task
     from simcse_bench.training.selection import read_split
 
     name, where = sweep.trials[0].config.eval_task, sweep.options.where

@@ -183,7 +183,7 @@ def measure(model: Path, task_name: str, options: RunOptions) -> dict[str, Any]:
 
     ``test`` is None where the task has no such split.
     """
-    from simcse_bench.data.task import load_task
+    from simcse_bench.data.registry import load_task
     from simcse_bench.evaluation.evaluate import embed_once
     from simcse_bench.models.open import open_model
     from simcse_bench.training.selection import read_split

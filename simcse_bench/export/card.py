@@ -12,8 +12,8 @@ from typing import Any
 
 from simcse_bench import bundled
 from simcse_bench.data.corpus import NAMED
+from simcse_bench.data.registry import load_suites, task_names
 from simcse_bench.data.senteval import REPO
-from simcse_bench.data.task import load_suites, task_names
 from simcse_bench.errors import UserError
 from simcse_bench.export.run import Export, TrainedRun
 from simcse_bench.models.catalog import PREPROCESSES

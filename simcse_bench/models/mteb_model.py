@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from simcse_bench.data.task import builtin_names, same_name
+from simcse_bench.data.registry import builtin_names, same_name
 from simcse_bench.errors import UserError, first_line, suggestion
 from simcse_bench.files import ENV_CACHE, cache_dir
 from simcse_bench.hub import hub_errors

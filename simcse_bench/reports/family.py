@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from simcse_bench.data.task import load_suites, load_task
+from simcse_bench.data.registry import load_suites, load_task
 from simcse_bench.models.identity import marked_name, shown_usage
 from simcse_bench.papers import published
 from simcse_bench.papers.published import PublishedRow

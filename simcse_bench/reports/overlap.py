@@ -11,7 +11,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from simcse_bench.data.overlap import KINDS
-from simcse_bench.data.task import builtin_names, same_name
+from simcse_bench.data.registry import builtin_names, same_name
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import write_json, write_text
 from simcse_bench.models.catalog import HOLDS, known_model

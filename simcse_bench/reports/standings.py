@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from simcse_bench import bundled
-from simcse_bench.data.task import load_suites, task_names
+from simcse_bench.data.registry import load_suites, task_names
 from simcse_bench.models.identity import shown_files, shown_model, shown_settings, shown_usage
 from simcse_bench.papers import published
 from simcse_bench.papers.published import PublishedRow

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from simcse_bench import bundled
+from simcse_bench.data.registry import task_name
 from simcse_bench.data.senteval import ANYWHERE, DataSource, is_configured
-from simcse_bench.data.task import task_name
 from simcse_bench.errors import UserError, suggestion, unknown
 from simcse_bench.files import fingerprint
 from simcse_bench.models.catalog import DTYPES, POOLERS, POOLINGS

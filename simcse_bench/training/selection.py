@@ -9,8 +9,9 @@ import numpy as np
 
 from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.pairs import Pairs, data_folder
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
-from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, load_task
+from simcse_bench.data.task import SIMCSE, EvalProtocol, Task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import geometry
 from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences, embed_once, read_all

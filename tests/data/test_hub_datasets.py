@@ -10,8 +10,8 @@ from tiny import sentences
 
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.pairs import data_root, read_pairs
+from simcse_bench.data.registry import load_suite, load_suites, load_task
 from simcse_bench.data.senteval import DataSource, given_root
-from simcse_bench.data.task import load_suite, load_suites, load_task
 from simcse_bench.errors import UserError
 
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "th", "vi", "zh")

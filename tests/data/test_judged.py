@@ -9,7 +9,7 @@ import yaml
 from simcse_bench.data.judged import read_paraphrases, read_triplets
 from simcse_bench.data.pairs import read_pairs
 from simcse_bench.data.reading import read_task
-from simcse_bench.data.task import load_task
+from simcse_bench.data.registry import load_task
 from simcse_bench.errors import UserError
 
 TSV = {"format": "tsv", "path": "{split}.tsv"}

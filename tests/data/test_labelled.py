@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from simcse_bench.data.labelled import read_labelled
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import locate
-from simcse_bench.data.task import Source, Task, load_task
+from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 
 

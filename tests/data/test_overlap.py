@@ -7,7 +7,7 @@ from tiny import sentences
 
 from simcse_bench.data.overlap import LEAST_INSIDE, LEAST_NEAR, Match, SentenceIndex, may_differ, normal_words
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import load_suite
+from simcse_bench.data.registry import load_suite
 
 
 @pytest.mark.parametrize(

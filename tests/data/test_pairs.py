@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from simcse_bench.data.pairs import Pairs, read_pairs
-from simcse_bench.data.task import Source, Task, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from simcse_bench.data.ranking import read_ranking
-from simcse_bench.data.task import load_task
+from simcse_bench.data.registry import load_task
 from simcse_bench.errors import UserError
 
 ROWS = [

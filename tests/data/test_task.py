@@ -4,7 +4,8 @@ import re
 import pytest
 
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import MTEB, load_suite, load_suites, load_task, same_name, task_name, task_names
+from simcse_bench.data.registry import load_suite, load_suites, load_task, same_name, task_name, task_names
+from simcse_bench.data.task import MTEB
 from simcse_bench.errors import UserError
 
 

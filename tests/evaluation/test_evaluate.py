@@ -7,8 +7,9 @@ from scipy import stats
 from tiny import sentences
 
 from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.registry import load_suite, load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import MTEB, SIMCSE, Source, Task, load_suite, load_task
+from simcse_bench.data.task import MTEB, SIMCSE, Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import distinct_sentences, evaluate
 from simcse_bench.models.own import PROBES

@@ -11,8 +11,8 @@ from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import read_labelled
 from simcse_bench.data.pairs import data_folder, read_pairs
 from simcse_bench.data.reading import read_task
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.overlap import find_overlaps, leave_out
 from simcse_bench.reports.again import eval_command

@@ -12,8 +12,9 @@ from tiny import sentences
 
 from simcse_bench import read_pairs
 from simcse_bench.data.ranking import Ranking
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import EvalProtocol, load_task
+from simcse_bench.data.task import EvalProtocol
 from simcse_bench.evaluation.evaluate import evaluate
 from simcse_bench.evaluation.ranking import (
     mean_difference_of_values,

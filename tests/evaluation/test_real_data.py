@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.registry import load_suite, load_task
 from simcse_bench.data.senteval import locate
-from simcse_bench.data.task import load_suite, load_task
 from simcse_bench.papers.published import published_row
 
 pytestmark = pytest.mark.data

@@ -11,8 +11,8 @@ from scipy import stats
 
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.data.perturbations import PERTURBATIONS
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import load_task
 from simcse_bench.evaluation import robustness
 from simcse_bench.evaluation.robustness import Part, analyze_robustness, measure_robustness, moved, read_parts
 from simcse_bench.models.open import open_model

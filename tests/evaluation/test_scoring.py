@@ -9,7 +9,8 @@ import pytest
 from tiny import WORDS, sentences
 
 from simcse_bench.data.labelled import read_labelled
-from simcse_bench.data.task import SIMCSE, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import SIMCSE
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation import probe, scoring
 from simcse_bench.evaluation.evaluate import evaluate

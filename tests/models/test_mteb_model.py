@@ -10,7 +10,8 @@ from tiny import sentences
 
 from simcse_bench import SimCSE, evaluate, open_model
 from simcse_bench.data.pairs import read_pairs
-from simcse_bench.data.task import SIMCSE, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import SIMCSE
 from simcse_bench.errors import UserError
 from simcse_bench.models import mteb_model
 from simcse_bench.models.mteb_model import import_mteb, registry_entry

@@ -15,8 +15,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tiny import sentences, tiny_bert
 
 from simcse_bench import SimCSE, analyze, compare, evaluate, open_model
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import SIMCSE, Source, Task, load_task
+from simcse_bench.data.task import SIMCSE, Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.models.own import PROBES, as_rows, describe, probes_fingerprint
 from simcse_bench.reports import scores

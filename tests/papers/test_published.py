@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from simcse_bench.data.task import load_suites
+from simcse_bench.data.registry import load_suites
 from simcse_bench.papers import published
 
 FOLDER = Path(published.__file__).parent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simcse_bench.data.task import load_suites
+from simcse_bench.data.registry import load_suites
 from simcse_bench.papers import published
 from simcse_bench.reports.family import family_table
 from simcse_bench.reports.report import Report

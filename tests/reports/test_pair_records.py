@@ -11,7 +11,8 @@ import pytest
 
 from simcse_bench import evaluate, read_pairs
 from simcse_bench.data.pairs import read_pairs as read_task
-from simcse_bench.data.task import SIMCSE, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import SIMCSE
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.metrics import correlation
 from simcse_bench.reports.pair_records import load_pairs, load_records, load_worst

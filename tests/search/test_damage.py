@@ -14,7 +14,8 @@ from tiny import sentences
 
 from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.pairs import Pairs, read_pairs
-from simcse_bench.data.task import Task, load_suites, load_task
+from simcse_bench.data.registry import load_suites, load_task
+from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError
 from simcse_bench.search.encode_file import encode_file
 from simcse_bench.search.index import Index, load_index, make_store, note_model, save_index

@@ -13,8 +13,9 @@ from tiny import sentences, tiny_bert
 
 import simcse_bench
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import MTEB, load_task
+from simcse_bench.data.task import MTEB
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.evaluate import evaluate
 from simcse_bench.evaluation.mteb.adapter import MtebModel

@@ -11,8 +11,9 @@ from mteb_tasks import mteb, sts_rows
 from tiny import sentences
 
 from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
-from simcse_bench.data.task import EvalProtocol, load_task
+from simcse_bench.data.task import EvalProtocol
 from simcse_bench.evaluation.evaluate import evaluate
 from simcse_bench.models.loading import load_encoder
 

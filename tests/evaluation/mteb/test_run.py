@@ -16,7 +16,8 @@ from mteb_tasks import Local, mteb, sts_rows
 from tiny import sentences, tiny_bert
 
 from simcse_bench.data.pairs import Pairs, read_pairs
-from simcse_bench.data.task import MTEB, load_task
+from simcse_bench.data.registry import load_task
+from simcse_bench.data.task import MTEB
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.mteb.selection import select_mteb
 from simcse_bench.reports.mteb import MtebReport
