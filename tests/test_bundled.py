@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from simcse_bench import bundled, evaluate, open_model
 from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.labelled import read_labelled
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.models import cpu_kernels
@@ -38,7 +38,7 @@ def plain(sentence):
 
 
 def pairs(split):
-    return read_pairs(load_task("mini-sts"), split, "senteval", None)
+    return read_task_pairs(load_task("mini-sts"), split, "senteval", None)
 
 
 def sentences_of(found):
@@ -80,7 +80,7 @@ def test_the_minimal_pairs_fool_word_overlap():
         line.split("\t") for path in DATA.glob("minimal-pairs/*.tsv") for line in path.read_text("utf-8").splitlines()
     ]
     assert {"negation", "roles", "number", "tense", "part-whole", "sense", "paraphrase"} <= {line[4] for line in lines}
-    read = [read_pairs(load_task("mini-minimal-pairs"), split, "senteval", None) for split in ("dev", "test")]
+    read = [read_task_pairs(load_task("mini-minimal-pairs"), split, "senteval", None) for split in ("dev", "test")]
     assert sum(len(r.gold) for r in read) == len(lines) == 922
     assert not sentences_of(read[0]) & sentences_of(read[1])
 

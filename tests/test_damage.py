@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from damage import PLACES, damage, told
 
-from simcse_bench.data.pairs import read_pairs as read_task
+from simcse_bench.data.pairs import read_task_pairs as read_task
 from simcse_bench.data.registry import load_task
 from simcse_bench.errors import UserError
 from simcse_bench.evaluation.compare import read_data, read_sides

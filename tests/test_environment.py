@@ -17,7 +17,7 @@ from tiny import sentences
 import simcse_bench
 from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import read_labelled
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_suites, load_task
 from simcse_bench.data.task import Source, Task
 
@@ -208,7 +208,7 @@ def test_windows_line_ends(tmp_path):
 
         def pairs(form, path, folder=folder):
             task = Task("t", "T", "sts", "", {"only": Source(form, path)}, {"test": {"x": 2}}, folder=folder)
-            return read_pairs(task, "test", "senteval", None).fingerprint()
+            return read_task_pairs(task, "test", "senteval", None).fingerprint()
 
         rows = [list(open_corpus(str(folder / f"a.{x}")).rows()) for x in ("txt", "csv", "tsv", "jsonl")]
         found.append((rows, pairs("tsv", "pairs.tsv"), pairs("csv", "pairs.csv"), pairs("semeval", "STS.{part}.{subset}"),

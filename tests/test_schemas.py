@@ -9,7 +9,7 @@ from our_files import checked_kinds, kind_of, schema_problems, validator
 from tiny import sentences
 
 from simcse_bench.cli.listing import SCHEMAS
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import MTEB
 from simcse_bench.training import config
@@ -67,7 +67,7 @@ def test_new_files_of_the_long_commands(cli, bert, tmp_path, monkeypatch, sentev
     for name, text in (("mini-unsup", "text.txt"), ("mini-sup", "triplets.csv")):
         monkeypatch.setitem(config.RECIPES, name, config.RECIPES[name] | small | {"train": str(tmp_path / text)})
     Local(monkeypatch).give(
-        "STSBenchmark", {"test": sts_rows(read_pairs(load_task("stsb"), "test", MTEB.text, senteval))}
+        "STSBenchmark", {"test": sts_rows(read_task_pairs(load_task("stsb"), "test", MTEB.text, senteval))}
     )
     of_bert = ("--model", bert, "--pooling", "cls", "--head", "none", "--device", "cpu")
     commands = [

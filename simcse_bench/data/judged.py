@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.data.pairs import Pairs, others, read_pairs
+from simcse_bench.data.pairs import Pairs, others, read_task_pairs
 from simcse_bench.data.rows import Clean, first_of_each, read_rows
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
@@ -100,8 +100,8 @@ def read_paraphrases(task: Task, split: str, variant: str, root: Path | None) ->
     Raises:
         UserError: all problems of the files at once; a split with pairs of one label only.
     """
-    pairs = read_pairs(task, split, variant, root)
-    dev = pairs if split == "dev" else read_pairs(task, "dev", variant, root)
+    pairs = read_task_pairs(task, split, variant, root)
+    dev = pairs if split == "dev" else read_task_pairs(task, "dev", variant, root)
     for name, part in {split: pairs, "dev": dev}.items():
         labels = sorted(set(part.gold.tolist()))
         if len(labels) < 2:

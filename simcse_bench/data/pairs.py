@@ -77,7 +77,7 @@ def others(n: int, rows: Collection[int]) -> list[int]:
     return [i for i in range(n) if i not in gone]
 
 
-def read_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs:
+def read_task_pairs(task: Task, split: str, variant: str, root: Path | None) -> Pairs:
     """Read one split of a task of pairs and check every row and count.
 
     Args:

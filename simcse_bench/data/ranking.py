@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse_bench.data.pairs import parts, read_pairs
+from simcse_bench.data.pairs import parts, read_task_pairs
 from simcse_bench.data.rows import Clean, clean_text, file_paths, read_lines, shorten
 from simcse_bench.data.task import Source, Task, best_share
 from simcse_bench.errors import UserError
@@ -138,7 +138,7 @@ def _from_pairs(task: Task, split: str, source: Source, variant: str, root: Path
         if part.kind != "sts":
             raise UserError(f"task {task.name!r} is built from {part.name!r}, a {part.kind} task; expected STS tasks.")
         try:
-            pieces = [read_pairs(part, name, variant, root) for name in part.splits]
+            pieces = [read_task_pairs(part, name, variant, root) for name in part.splits]
         except UserError as error:
             problems += error.problems
             continue

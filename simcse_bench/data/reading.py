@@ -7,14 +7,14 @@ from pathlib import Path
 
 from simcse_bench.data.judged import Paraphrases, Triplets, read_paraphrases, read_triplets
 from simcse_bench.data.labelled import Labelled, read_labelled
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.ranking import Ranking, read_ranking
 from simcse_bench.data.task import Task
 
 Thinned = Pairs | Paraphrases | Triplets  # rows of which some may be left out: no other needs them
 Data = Pairs | Labelled | Paraphrases | Triplets | Ranking
 _READERS: Mapping[str, Callable[[Task, str, str, Path | None], Pairs | Paraphrases | Triplets | Ranking]] = {
-    "sts": read_pairs,
+    "sts": read_task_pairs,
     "paraphrase": read_paraphrases,
     "triplet": read_triplets,
     "ranking": read_ranking,
@@ -28,7 +28,7 @@ def read_task(
 
     Args:
         task: of any kind.
-        split, variant, root: see ``read_pairs``.
+        split, variant, root: see ``read_task_pairs``.
         limit: only the first rows of every subset, label or class.
         left_out: positions of pairs or triplets that are not scored; then the first of the others.
 

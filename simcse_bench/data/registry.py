@@ -92,6 +92,14 @@ def builtin_names() -> Mapping[str, str]:
     return {same_name(alias): path.stem for path in files for alias in (*_aliases(path), path.stem)}
 
 
+@cache
+def built_from(name: str) -> tuple[str, ...]:
+    """The STS tasks that a built-in ranking task is built from; none of any other task."""
+    if name not in task_names():
+        return ()
+    return tuple(part for source in load_task(name).sources.values() for part in source.positives)
+
+
 def _task_file(name: str, tasks_dir: str | Path | None) -> Path | None:
     """The task's file: of this name, of this name spelt otherwise, of this alias."""
     paths, wanted = _task_files(tasks_dir), same_name(name)

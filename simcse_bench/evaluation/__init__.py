@@ -18,7 +18,8 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``robustness``  scores and vectors where sentences are changed by rule
 - ``analyses``    what the analyses of models share: pairs, the file of each
 - ``compare``     two reports; a model against its published numbers
-- ``overlap``     training text searched for the tasks' sentences; evaluation without what was found
+- ``overlap``     training text searched for the tasks' sentences
+- ``exclusion``   evaluation without the rows that were found
 - ``dry_run``     what would be loaded and why
 - ``mteb/``       mteb's tasks with our encoder, our encoder as a model of mteb
 """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simcse_bench import bundled
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError
@@ -26,11 +26,11 @@ def read_splits(task: Task, splits: Sequence[str], variant: str, folder: Path | 
     """Pairs of several splits of an STS task behind each other.
 
     Raises:
-        UserError: a task of another kind, or what ``read_pairs`` refuses.
+        UserError: a task of another kind, or what ``read_task_pairs`` refuses.
     """
     if task.kind != "sts":
         raise UserError(f"task {task.name!r} has no pairs: `analyze` needs an STS task, such as stsb.")
-    parts = [read_pairs(task, split, variant, folder) for split in splits]
+    parts = [read_task_pairs(task, split, variant, folder) for split in splits]
     return Pairs(
         tuple(s for p in parts for s in p.left),
         tuple(s for p in parts for s in p.right),

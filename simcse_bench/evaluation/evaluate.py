@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from simcse_bench.data.reading import Data, Thinned, read_task
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError
+from simcse_bench.evaluation.exclusion import excluded_by, leave_out
 from simcse_bench.evaluation.metrics import Floats, paired_cosine, row_records
 from simcse_bench.evaluation.ranking import ranks_of_positives
 from simcse_bench.evaluation.scoring import (
@@ -52,6 +53,7 @@ def evaluate(
     dtype: str | None = None,
     save: str | Path | None = None,
     force: bool = False,
+    exclude: str | Path | None = None,
 ) -> Report:
     """Evaluate an encoder on tasks.
 
@@ -67,6 +69,8 @@ def evaluate(
         save: file for the report, such as ``results/sts/mine.json``; beside it the cosines of its pairs, which
             ``compare`` needs, and its tables. The same evaluation is not computed again.
         force: compute again, and replace another evaluation in that file.
+        exclude: a record of ``data overlap`` (``find_overlaps``): pairs and triplets of which it found a sentence are
+            left out.
 
     Raises:
         UserError: unreadable data; NaN, misshapen or constant embeddings; another evaluation in the file.
@@ -78,7 +82,10 @@ def evaluate(
         if path.suffix != ".json":
             raise UserError(f"save {path}: expected the name of a .json file.")
         require_writable(path)
-    data, skipped = read_all(tasks, protocol, data_folder(tasks, where), limit)
+    record = None if exclude is None else Path(exclude)
+    if record is not None:
+        protocol = replace(protocol, excluded=excluded_by(record))
+    data, skipped = read_all(tasks, protocol, data_folder(tasks, where), limit, record)
     if isinstance(encoder, Model):
         encoder = encoder.load()
     model = open_model(encoder, name=name, dtype=dtype or "auto")
@@ -137,9 +144,19 @@ def _difference(report: Report, model: Mapping[str, Any], fingerprints: Mapping[
 
 
 def read_all(
-    tasks: Sequence[Task], protocol: EvalProtocol, root: Path | None, limit: int | None = None
+    tasks: Sequence[Task],
+    protocol: EvalProtocol,
+    root: Path | None,
+    limit: int | None = None,
+    exclude: Path | None = None,
 ) -> tuple[dict[str, Data], dict[str, str]]:
-    """The data of every task, and the tasks that have no such split with the reason; UserError if none has it."""
+    """The data of every task, and the tasks that have no such split with the reason; UserError if none has it.
+
+    Args:
+        tasks, protocol, root: which, under which rules, and where.
+        limit: only the first rows of every subset, of those that are left.
+        exclude: a record of ``data overlap``, whose rows are left out.
+    """
     data: dict[str, Data] = {}
     skipped: dict[str, str] = {}
     problems: list[str] = []
@@ -147,7 +164,7 @@ def read_all(
         split = protocol.split_of(task)
         try:
             if task.kind == "transfer" or split in task.splits:
-                data[task.name] = read_task(task, split, protocol.text, root, limit)
+                data[task.name] = read_task(task, split, protocol.text, root, None if exclude else limit)
             else:
                 skipped[task.name] = f"has no {split} split"
         except UserError as error:
@@ -156,7 +173,7 @@ def read_all(
         raise UserError(*dict.fromkeys(problems))
     if not data:
         raise UserError(*(f"task {name!r} {why}." for name, why in skipped.items()))
-    return data, skipped
+    return (leave_out(exclude, data, limit) if exclude else data), skipped
 
 
 def score_all(

@@ -1,4 +1,4 @@
-"""Training text searched for the sentences of evaluation tasks, in one pass; and evaluation without what was found."""
+"""Training text searched for the sentences of evaluation tasks, in one pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.overlap import KINDS, LEAST_NEAR, METHOD, Match, SentenceIndex
 from simcse_bench.data.pairs import data_folder
 from simcse_bench.data.ranking import Ranking
-from simcse_bench.data.reading import Data, Thinned
+from simcse_bench.data.reading import Data
 from simcse_bench.data.senteval import ANYWHERE, DataSource
 from simcse_bench.data.task import SIMCSE, TEXT_VARIANTS, EvalProtocol, Task, named_protocol
 from simcse_bench.errors import UserError, unknown
@@ -114,47 +114,6 @@ def find_overlaps(
     if save is not None:
         save_overlap(save, overlap)
     return overlap, False
-
-
-def excluded_by(path: Path) -> dict[str, str]:
-    """What a report says of the record that decided which pairs were left out."""
-    overlap = read_overlap(path)
-    return {"train": overlap.train["name"], "overlap": overlap.key, "file": path.name}
-
-
-def leave_out(path: Path, data: Mapping[str, Data], limit: int | None = None) -> dict[str, Data]:
-    """The data without the pairs and triplets of which a record of ``data overlap`` found a sentence; their first ones.
-
-    Raises:
-        UserError: no record, or not of these tasks on these data; transfer tasks, whose classifiers need their rows;
-            rankings, whose queries are candidates of the others; too few rows left for a score.
-    """
-    overlap = read_overlap(path)
-    kept: dict[str, Data] = {}
-    problems = []
-    for name, rows in data.items():
-        here = overlap.tasks.get(name)
-        if not isinstance(rows, Thinned):
-            kind = "ranking" if isinstance(rows, Ranking) else "transfer"
-            problems.append(
-                f"{path}: {name} is a {kind} task; pairs (of STS, paraphrases) and triplets can be left out."
-            )
-        elif here is None or rows.fingerprint() not in here["fingerprints"]:
-            what = f"is of other data of {name} (another split, or other files)" if here else f"says nothing of {name}"
-            problems.append(f"{path} {what}. Run `simcse-bench data overlap` with the same tasks, --protocol, --split.")
-        else:
-            left = rows.without(overlap.rows(name))
-            kept[name] = left.head(limit) if limit else left
-            one_label = isinstance(left, Paraphrases) and len(set(left.pairs.gold.tolist())) < 2
-            if len(left) < 2 or one_label:
-                needed = "one of each label" if one_label else "two"
-                what = "triplets" if isinstance(left, Triplets) else "pairs"
-                problems.append(
-                    f"{path}: {len(left)} of {len(rows)} {what} of {name} are left; a score needs {needed}."
-                )
-    if problems:
-        raise UserError(*problems)
-    return kept
 
 
 def _read(tasks: Sequence[Task], protocol: EvalProtocol, variant: str, where: DataSource) -> dict[str, Data]:

@@ -23,7 +23,7 @@ from simcse_bench.evaluation.evaluate import (
     save_whole,
     score_all,
 )
-from simcse_bench.evaluation.overlap import excluded_by, leave_out
+from simcse_bench.evaluation.exclusion import excluded_by
 from simcse_bench.files import require_writable, write_text
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent
@@ -127,11 +127,7 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
     suite = settings.suite or "tasks"
     require_writable(path)
     root = data_folder(tasks, settings.where)
-    if settings.exclude is None:
-        data, skipped = read_all(tasks, protocol, root, settings.limit)
-    else:
-        data, skipped = read_all(tasks, protocol, root)
-        data = leave_out(settings.exclude, data, settings.limit)
+    data, skipped = read_all(tasks, protocol, root, settings.limit, settings.exclude)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
     key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, settings.limit)
     existing = None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from simcse_bench.data.overlap import KINDS
-from simcse_bench.data.registry import builtin_names, same_name
+from simcse_bench.data.registry import built_from, builtin_names, same_name
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import write_json, write_text
 from simcse_bench.models.catalog import HOLDS, known_model
@@ -182,10 +182,11 @@ def contaminated(report: Report, overlaps: Sequence[Overlap] = ()) -> dict[str, 
     fingerprints = {one.get("fingerprint") for one in model.get("trained_on") or ()}
     marks: dict[str, str] = {}
     for name, task in report.tasks.items():
+        parts = built_from(name) or (name.partition("/")[0],)
         for data in trained:
-            if builtin_names().get(same_name(data)) == name.partition("/")[0]:
+            if builtin_names().get(same_name(data)) in parts:
                 marks[name] = f"trained on data of this task ({data})"
-            elif name in HOLDS.get(data, ((), ""))[0]:
+            elif {*parts} & {*HOLDS.get(data, ((), ""))[0]}:
                 marks[name] = f"trained on {data}: {HOLDS[data][1]}"
         for one in overlaps:
             named = one.train["name"] in trained and one.train["origin"].startswith("Hub dataset")

@@ -9,7 +9,7 @@ import yaml
 from tiny import sentences
 
 from simcse_bench.bundled import builtin_tasks_dir
-from simcse_bench.data.pairs import data_root, read_pairs
+from simcse_bench.data.pairs import data_root, read_task_pairs
 from simcse_bench.data.registry import load_suite, load_suites, load_task
 from simcse_bench.data.senteval import DataSource, given_root
 from simcse_bench.errors import UserError
@@ -53,14 +53,14 @@ def write_copy(path, rows=ROWS, form="NFC"):
 
 def test_hub_and_copy_give_one_fingerprint(tmp_path, own_task):
     task = load_task("own", own_task)
-    from_hub = read_pairs(task, "test", "senteval", None)
+    from_hub = read_task_pairs(task, "test", "senteval", None)
     assert from_hub.gold.tolist() == [2.5, 3.6, 0.0]
     assert from_hub.left[0] == "一个女孩正在梳头。"
     write_copy(tmp_path / "data" / "sts_multilingual" / "own-test.tsv")
-    copy = read_pairs(task, "test", "senteval", tmp_path / "data")
+    copy = read_task_pairs(task, "test", "senteval", tmp_path / "data")
     assert copy.fingerprint() == from_hub.fingerprint()
     write_copy(tmp_path / "data" / "sts_multilingual" / "own-test.tsv", [*ROWS[:2], (1, "人", "山")])
-    assert read_pairs(task, "test", "senteval", tmp_path / "data").fingerprint() != from_hub.fingerprint()
+    assert read_task_pairs(task, "test", "senteval", tmp_path / "data").fingerprint() != from_hub.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_where_a_copy_may_lie(tmp_path, own_task, place):
     root = tmp_path / "data" / "senteval" / "downstream" if "senteval" in place else tmp_path / "data"
     root.mkdir(parents=True)
     path = write_copy((tmp_path / place).resolve() / "own-test.tsv", [(1, "copy", "here"), *ROWS[1:]])
-    assert read_pairs(load_task("own", own_task), "test", "senteval", root).left[0] == "copy"
+    assert read_task_pairs(load_task("own", own_task), "test", "senteval", root).left[0] == "copy"
     path.unlink()
-    assert read_pairs(load_task("own", own_task), "test", "senteval", root).left[0] == ROWS[0][1]
+    assert read_task_pairs(load_task("own", own_task), "test", "senteval", root).left[0] == ROWS[0][1]
 
 
 def test_faults_of_a_copy_name_it(tmp_path, own_task):
     path = write_copy(tmp_path / "sts_multilingual" / "own-test.tsv", [(7, "a", "b")])
     with pytest.raises(UserError) as error:
-        read_pairs(load_task("own", own_task), "test", "senteval", tmp_path)
+        read_task_pairs(load_task("own", own_task), "test", "senteval", tmp_path)
     assert f"{path}:1: gold score 7 is outside [0, 5]" in str(error.value)
     assert f"1 scored pairs in {path}, expected 3" in str(error.value)
 
@@ -90,12 +90,12 @@ def test_nfc_only_where_the_task_asks_for_it(tmp_path, own_task):
     found = {}
     for form in ("NFC", "NFD"):
         write_copy(copy, korean, form)
-        found[form] = read_pairs(task, "test", "senteval", tmp_path / "data")
+        found[form] = read_task_pairs(task, "test", "senteval", tmp_path / "data")
     assert found["NFD"].left == ("한국어", "안녕", "café")
     assert found["NFD"].fingerprint() == found["NFC"].fingerprint()
     plain = {"source": {"format": "tsv", "path": str(copy)}, "splits": {"test": {"test": 3}}}
     (own_task / "plain.yaml").write_text(yaml.safe_dump(plain))
-    untouched = read_pairs(load_task("plain", own_task), "test", "senteval", None)
+    untouched = read_task_pairs(load_task("plain", own_task), "test", "senteval", None)
     assert untouched.left[0] == unicodedata.normalize("NFD", "한국어") != "한국어"
 
 
@@ -208,8 +208,8 @@ def test_the_real_files(cli, real_data):
     for name in load_suites()["sts-multilingual"]:
         task = load_task(name)
         for split, subsets in task.splits.items():
-            pairs = read_pairs(task, split, "senteval", folder)
-            assert pairs.fingerprint() == read_pairs(task, split, "senteval", real_data).fingerprint()
+            pairs = read_task_pairs(task, split, "senteval", folder)
+            assert pairs.fingerprint() == read_task_pairs(task, split, "senteval", real_data).fingerprint()
             assert pairs.fingerprint()[:8] in run.out
             assert all(unicodedata.is_normalized("NFC", s) for s in pairs.left + pairs.right)
             assert list(subsets) == list(pairs.sizes())
@@ -220,7 +220,7 @@ def test_the_real_files(cli, real_data):
     assert prints["stsb-th", "dev"] == 1499
     # the files are NFC already: what is read is what stands there
     lines = (folder / "stsb-th-test.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    thai = read_pairs(load_task("stsb-th"), "test", "senteval", folder)
+    thai = read_task_pairs(load_task("stsb-th"), "test", "senteval", folder)
     assert [line.split("\t")[1].strip() for line in lines] == list(thai.left)
     assert 3.6 in thai.gold  # the file says 3.5999999999999996
     assert 3.5999999999999996 not in thai.gold.tolist()
@@ -232,13 +232,13 @@ def test_the_fingerprints_of_the_english_tasks_are_untouched(real_data):
     for name, split in (("sts15", "test"), ("stsb", "dev")):
         task = load_task(name)
         assert not any(s.unicode for s in task.sources.values())
-        pairs = read_pairs(task, split, "senteval", real_data)
+        pairs = read_task_pairs(task, split, "senteval", real_data)
         assert sum(not unicodedata.is_normalized("NFC", s) for s in pairs.left + pairs.right) == 1
     committed = Path(builtin_tasks_dir()).parent / "results" / "sts" / "all-MiniLM-L6-v2.json"
     if committed.is_file():
         tasks = json.loads(committed.read_text())["tasks"]
         for name, saved in tasks.items():
-            found = read_pairs(load_task(name), saved["data"]["split"], "senteval", real_data)
+            found = read_task_pairs(load_task(name), saved["data"]["split"], "senteval", real_data)
             assert found.fingerprint() == saved["data"]["fingerprint"], name
 
 
@@ -250,7 +250,7 @@ def test_minilm_on_japanese_equals_a_plain_computation(cli, minilm, real_data):
     data = ("--suite", "sts-ja", "--data-dir", real_data, "--limit", 300)
     run = cli("eval", "--model", minilm, *data, "--format", "json", "--quiet")
     assert run.code == 0, run.err
-    pairs = read_pairs(load_task("jsts"), "test", "senteval", real_data).head(300)
+    pairs = read_task_pairs(load_task("jsts"), "test", "senteval", real_data).head(300)
     model = SentenceTransformer(str(minilm), device="cpu")
     u, v = (model.encode(list(side), normalize_embeddings=True) for side in (pairs.left, pairs.right))
     expected = 100 * spearmanr((u * v).sum(1), pairs.gold).statistic

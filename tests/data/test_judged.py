@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from simcse_bench.data.judged import read_paraphrases, read_triplets
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.reading import read_task
 from simcse_bench.data.registry import load_task
 from simcse_bench.errors import UserError
@@ -138,15 +138,15 @@ def test_two_sentences_in_one_field(tmp_path, monkeypatch):
     (tmp_path / "str22.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     task = load_task("str22", tmp_path)
-    data = read_pairs(task, "test", "raw", tmp_path / "data")
+    data = read_task_pairs(task, "test", "raw", tmp_path / "data")
     assert (data.left, data.right, data.gold.tolist()) == (('He said "a".', "d"), ("b, c", "e"), [1.0, 0.25])
-    assert read_pairs(task, "test", "raw", None).fingerprint() == data.fingerprint()
+    assert read_task_pairs(task, "test", "raw", None).fingerprint() == data.fingerprint()
     copy.write_text(text.replace("d\ne", "d e"), encoding="utf-8")
     with pytest.raises(UserError, match="expected two sentences with a line break between them, found 'd e'"):
-        read_pairs(task, "test", "raw", tmp_path / "data")
+        read_task_pairs(task, "test", "raw", tmp_path / "data")
     copy.write_text(text.replace('""a""', '"a'), encoding="utf-8")
     with pytest.raises(UserError, match=r"sem_text_rel_ranked\.csv:\d+: .*Write a quote in a field as two"):
-        read_pairs(task, "test", "raw", tmp_path / "data")
+        read_task_pairs(task, "test", "raw", tmp_path / "data")
 
 
 def test_cxc_joins_ratings_with_captions(tmp_path):
@@ -160,17 +160,17 @@ def test_cxc_joins_ratings_with_captions(tmp_path):
     content = yaml.safe_load((load_task("cxc").folder / "cxc.yaml").read_text(encoding="utf-8"))
     (tmp_path / "cxc.yaml").write_text(yaml.safe_dump(content | {"splits": {"test": {"test": 1}}}), encoding="utf-8")
     task = load_task("cxc", tmp_path)
-    data = read_pairs(task, "test", "raw", None)
+    data = read_task_pairs(task, "test", "raw", None)
     assert (data.left, data.right, data.gold.tolist()) == (("A kite, flying.",), ("People on a beach.",), [1.56])
     (folder / "sts_test.csv").write_text(ratings.replace("sentid:9", "sentid:8"), encoding="utf-8")
     with pytest.raises(UserError, match=r"sts_test\.csv:2: caption 'COCO_val2014:sentid:8' is not in dataset_coco"):
-        read_pairs(task, "test", "raw", None)
+        read_task_pairs(task, "test", "raw", None)
     captions.write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match=r"dataset_coco\.json: not Karpathy's dataset_coco\.json"):
-        read_pairs(task, "test", "raw", None)
+        read_task_pairs(task, "test", "raw", None)
     captions.unlink()
     with pytest.raises(UserError, match=r"dataset_coco\.json: no such file"):
-        read_pairs(task, "test", "raw", None)
+        read_task_pairs(task, "test", "raw", None)
 
 
 def test_one_subset_of_a_task():

@@ -6,7 +6,7 @@ import pytest
 from tiny import sentences
 
 from simcse_bench.data.overlap import LEAST_INSIDE, LEAST_NEAR, Match, SentenceIndex, may_differ, normal_words
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_suite
 
 
@@ -135,7 +135,7 @@ def test_planted_sentences_are_found_whatever_was_done_to_them(real_data):
     texts = {}
     for task in load_suite("sts"):
         for variant in ("raw", "senteval"):
-            pairs = read_pairs(task, "test", variant, real_data)
+            pairs = read_task_pairs(task, "test", variant, real_data)
             texts |= dict.fromkeys((*pairs.left, *pairs.right), variant)
     index, rng = SentenceIndex(texts), random.Random(0)
     for text in rng.sample([t for t, variant in texts.items() if variant == "raw"], 500):

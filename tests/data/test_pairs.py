@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
@@ -24,7 +24,7 @@ def tsv(folder, content, name="x.tsv", **source):
 
 
 def read(task, variant="senteval"):
-    return read_pairs(task, "test", variant, None)
+    return read_task_pairs(task, "test", variant, None)
 
 
 def problems_of(task, variant="senteval"):
@@ -189,15 +189,15 @@ def test_builtin_layouts(senteval):
     for name in ("sts12", "sts15", "stsb", "sickr"):
         for variant in ("senteval", "raw"):
             task = load_task(name)
-            assert len(read_pairs(task, "test", variant, senteval)) == sum(task.splits["test"].values())
-    assert len(read_pairs(load_task("sickr"), "all", "raw", senteval)) == 9927
+            assert len(read_task_pairs(task, "test", variant, senteval)) == sum(task.splits["test"].values())
+    assert len(read_task_pairs(load_task("sickr"), "all", "raw", senteval)) == 9927
 
 
 def test_wrong_kind_and_split():
     with pytest.raises(UserError, match="'mr' is a transfer task; pairs are read from STS tasks"):
-        read_pairs(load_task("mr"), "all", "senteval", None)
+        read_task_pairs(load_task("mr"), "all", "senteval", None)
     with pytest.raises(UserError, match="no split 'dev'; it has: test"):
-        read_pairs(load_task("sts12"), "dev", "senteval", None)
+        read_task_pairs(load_task("sts12"), "dev", "senteval", None)
 
 
 def test_repeated_pairs_are_left_out_of_the_splits_that_say_so(tmp_path):
@@ -208,7 +208,7 @@ def test_repeated_pairs_are_left_out_of_the_splits_that_say_so(tmp_path):
     task = Task("t", "T", "sts", "", {"only": Source("tsv", path="{split}.tsv")},
                 {"train": {"x": 2}, "test": {"x": 2}}, folder=tmp_path, unique=("test",))  # fmt: skip
     assert read(task).left == ("c", "g")
-    assert len(read_pairs(task, "train", "raw", None)) == 2
+    assert len(read_task_pairs(task, "train", "raw", None)) == 2
     assert "2 scored pairs" in problems_of(dataclasses.replace(task, splits={"train": {"x": 2}, "test": {"x": 5}}))
     (tmp_path / "train.tsv").write_text("x\ta\tb\n", encoding="utf-8")
     assert "train.tsv:1: gold score 'x'" in problems_of(task)
@@ -225,7 +225,7 @@ def test_the_cleaned_sts_benchmark_is_mtebs(real_data, variant):
 
     published = json.loads((Path(mteb.__file__).parent / "descriptive_stats/STS/STSBenchmark.v2.json").read_text())
     for split, name in (("dev", "validation"), ("test", "test")):
-        pairs, theirs = read_pairs(load_task("STSBenchmark.v2"), split, variant, real_data), published[name]
+        pairs, theirs = read_task_pairs(load_task("STSBenchmark.v2"), split, variant, real_data), published[name]
         assert len(pairs) == theirs["num_samples"] == theirs["unique_pairs"]
         assert pairs.gold.mean() == pytest.approx(theirs["label_statistics"]["avg_score"], abs=1e-12)
         if variant == "raw":

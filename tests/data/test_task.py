@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_suite, load_suites, load_task, same_name, task_name, task_names
 from simcse_bench.data.task import MTEB
 from simcse_bench.errors import UserError
@@ -243,7 +243,7 @@ def test_a_folder_or_a_pipe_is_no_task_file(tmp_path):
     (tmp_path / "own.yaml").write_text("source: {format: tsv, path: pipe}\nsplits: {test: {test: }}\n")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe: is a folder or a pipe"):
-        read_pairs(load_task("own", tmp_path), "test", "senteval", None)
+        read_task_pairs(load_task("own", tmp_path), "test", "senteval", None)
     for name in ("x" * 5000, "a\0b", "../own", ""):
         with pytest.raises(UserError, match="unknown task"):
             load_task(name, tmp_path)

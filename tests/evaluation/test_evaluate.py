@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from tiny import sentences
 
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.registry import load_suite, load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import MTEB, SIMCSE, Source, Task
@@ -39,7 +39,7 @@ def test_scores_equal_a_plain_loop_over_the_official_steps(senteval):
     """STSEval.run of SimCSE's SentEval, pair by pair: all, mean, wmean, Spearman and Pearson."""
     task, encoder = load_task("sts12"), Hashed()
     report = evaluate(encoder, [task], FAST, DataSource(senteval))
-    pairs = read_pairs(task, "test", "senteval", senteval)
+    pairs = read_task_pairs(task, "test", "senteval", senteval)
     system = np.array([plain_cosine(encoder, a, b) for a, b in zip(pairs.left, pairs.right, strict=True)])
     for metric, function in (("spearman", stats.spearmanr), ("pearson", stats.pearsonr)):
         parts, sizes = [], []

@@ -9,12 +9,15 @@ from scipy import stats
 
 from simcse_bench.data.corpus import open_corpus
 from simcse_bench.data.labelled import read_labelled
-from simcse_bench.data.pairs import data_folder, read_pairs
+from simcse_bench.data.pairs import data_folder, read_task_pairs
 from simcse_bench.data.reading import read_task
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import UserError
-from simcse_bench.evaluation.overlap import find_overlaps, leave_out
+from simcse_bench.evaluation.evaluate import evaluate
+from simcse_bench.evaluation.exclusion import leave_out
+from simcse_bench.evaluation.overlap import find_overlaps
+from simcse_bench.models.open import open_model
 from simcse_bench.reports.again import eval_command
 from simcse_bench.reports.overlap import read_overlap, save_overlap
 from simcse_bench.reports.pair_records import load_pairs
@@ -25,7 +28,7 @@ from simcse_bench.reports.report import Report
 def own(tasks_dir, tmp_path):
     """The user's task, and training text with three of its sentences: exact, in capitals, and inside a longer line."""
     task = load_task("own", tasks_dir)
-    pairs = read_pairs(task, "test", "senteval", None)
+    pairs = read_task_pairs(task, "test", "senteval", None)
     long = max(pairs.right, key=lambda s: len(set(s.split())))
     lines = [
         "nothing of it",
@@ -90,7 +93,7 @@ def test_transfer_tasks_are_searched_too(tmp_path):
 
 
 def test_end_to_end(cli, own, tasks_dir, tmp_path, bert, few_resamples):
-    _, pairs, text, _ = own
+    task, pairs, text, _ = own
     where = ("--tasks-dir", tasks_dir, "--out", tmp_path / "results")
     run = cli("data", "overlap", "--train", text, "--task", "own", *where)
     assert run.code == 0, run.err
@@ -122,6 +125,10 @@ def test_end_to_end(cli, own, tasks_dir, tmp_path, bert, few_resamples):
     assert report.tasks["own"]["data"]["left_out"] == out
     assert report.protocol["excluded"] == {"train": "text.txt", "overlap": overlap.key, "file": "text.txt--own.json"}
     assert report.key != whole.key
+    in_python = evaluate(
+        open_model(str(bert), pooling="cls", head="none"), [task], where=DataSource(tasks_dir=tasks_dir), exclude=path
+    )
+    assert (in_python.key, in_python.tasks) == (report.key, report.tasks)
     assert "excluded" not in whole.protocol
     assert f"--exclude-overlap results/overlap/{path.name}" in eval_command(report)
     compared = cli("compare", path_without, path_without, "--tasks-dir", tasks_dir)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_suite, load_task
 from simcse_bench.data.senteval import locate
 from simcse_bench.papers.published import published_row
@@ -71,7 +71,7 @@ def test_subsets_equal_a_plain_computation(minilm_report, minilm, real_data):
     """sentence-transformers' embeddings, plain cosine, scipy: every subset of STS16."""
     from sentence_transformers import SentenceTransformer
 
-    pairs = read_pairs(load_task("sts16"), "test", "senteval", real_data)
+    pairs = read_task_pairs(load_task("sts16"), "test", "senteval", real_data)
     model = SentenceTransformer(str(minilm), device="cpu")
     u, v = (model.encode(list(side), normalize_embeddings=True) for side in (pairs.left, pairs.right))
     cosine, subset = (u * v).sum(axis=1), np.array(pairs.subset)
@@ -91,7 +91,7 @@ def test_dev_split_and_the_text_variants_differ(minilm_report, real_data):
     assert (dev["tasks"]["stsb"]["n"], dev["tasks"]["sickr"]["n"]) == (1500, 500)
     assert locate(real_data) == real_data
     for task in load_suite("sts")[:-1]:
-        official, raw = (read_pairs(task, "test", text, real_data) for text in ("senteval", "raw"))
+        official, raw = (read_task_pairs(task, "test", text, real_data) for text in ("senteval", "raw"))
         assert official.gold.tolist() == raw.gold.tolist()
         assert official.left != raw.left
         assert official.left[0].replace(" ", "")[:20] == raw.left[0].lower().replace(" ", "")[:20]

@@ -9,7 +9,7 @@ import pytest
 from tiny import sentences
 
 from simcse_bench import SimCSE, evaluate, open_model
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import SIMCSE
 from simcse_bench.errors import UserError
@@ -91,7 +91,7 @@ def test_sts_transfer_and_geometry(registered, cli, few_resamples):
     task = load_task("mini-sts")
     reports = [evaluate(open_model(name, device="cpu"), [task], FAST) for name in names]
     assert reports[0].key != reports[1].key
-    encoder, pairs = open_model(names[0], device="cpu").load(), read_pairs(task, "test", "senteval", None)
+    encoder, pairs = open_model(names[0], device="cpu").load(), read_task_pairs(task, "test", "senteval", None)
     known = dict(zip(pairs.left, encoder.encode(pairs.left), strict=True))
     assert len(next(iter(known.values()))) == reports[0].model["dimension"] == 32
     assert cli("eval", "--model", names[1], "--suite", "mini-transfer", "--device", "cpu").code == 0

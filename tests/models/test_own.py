@@ -226,9 +226,9 @@ def test_vectors_made_before_need_a_fingerprint_of_their_own():
         def encode(self, texts):
             return [self.vectors[t] for t in texts]
 
-    from simcse_bench.data.pairs import read_pairs
+    from simcse_bench.data.pairs import read_task_pairs
 
-    pairs = read_pairs(TASKS[0], "test", "senteval", None)
+    pairs = read_task_pairs(TASKS[0], "test", "senteval", None)
     known = Known([*pairs.left, *pairs.right])
     with pytest.raises(UserError, match=r"cannot encode sentences that are not of the tasks.*KeyError"):
         evaluate(known, TASKS, FAST)

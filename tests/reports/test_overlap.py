@@ -108,5 +108,8 @@ def test_sts_benchmark_holds_sentences_of_the_years_before():
     report = made("cambridgeltl/mirror-roberta-base-sentence", 70.0, task="sts12")
     assert "drawn from STS12 to STS16" in contaminated(report)["sts12"]
     assert MODELS["dangvantuan/vietnamese-embedding"].trained_on[-1] in HOLDS
+    assert contaminated(
+        made("mteb:m", 70.0, task="evalrank-stsb", trained_on=[{"name": "STSBenchmark"}])
+    )  # built from it
     assert contaminated(made("dangvantuan/vietnamese-embedding", 70.0, task="sts13-vi"))
     assert not contaminated(made("dangvantuan/vietnamese-embedding", 70.0, task="sickr-vi"))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from simcse_bench import evaluate, read_pairs
-from simcse_bench.data.pairs import read_pairs as read_task
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import SIMCSE
 from simcse_bench.errors import UserError
@@ -68,7 +68,7 @@ def test_every_pair_with_its_sentences_gold_and_cosine(beside):
     assert frame.equals(read_pairs(report_path))
     assert frame.equals(read_pairs("results"))
     for name, task in report.tasks.items():
-        rows, data = frame[frame.task == name], read_task(load_task(name), "test", "senteval", None).head(6)
+        rows, data = frame[frame.task == name], read_task_pairs(load_task(name), "test", "senteval", None).head(6)
         assert (tuple(rows.left), tuple(rows.right), tuple(rows.subset)) == (data.left, data.right, data.subset)
         assert rows.gold.tolist() == data.gold.tolist()
         score = correlation("spearman", rows.cosine.to_numpy(), rows.gold.to_numpy())

@@ -13,7 +13,7 @@ from search.mutations import damage_bytes, damage_json, damage_text, replace_fil
 from tiny import sentences
 
 from simcse_bench.data.corpus import open_corpus
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.registry import load_suites, load_task
 from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError
@@ -181,7 +181,7 @@ def test_a_task(tmp_path, name, count):
             assert isinstance(task, Task)
             split = next(iter(task.splits))
             if task.kind == "sts":
-                pairs, _ = said(lambda task=task, split=split: read_pairs(task, split, "senteval", tmp_path))
+                pairs, _ = said(lambda task=task, split=split: read_task_pairs(task, split, "senteval", tmp_path))
                 if pairs is not None:
                     assert isinstance(pairs, Pairs)
                     lines = [

@@ -12,7 +12,7 @@ from mteb_tasks import Dataset, DatasetDict, mteb, sts_rows
 from tiny import sentences, tiny_bert
 
 import simcse_bench
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import MTEB
@@ -35,7 +35,7 @@ def scored(model, name, splits):
 
 def agrees_with_our_own_protocol(model, root, **options):
     task = load_task("stsb")
-    pairs = read_pairs(task, "test", MTEB.text, root)
+    pairs = read_task_pairs(task, "test", MTEB.text, root)
     theirs = scored(simcse_bench.mteb_model(str(model), **options), "STSBenchmark", {"test": sts_rows(pairs)})
     encoder = simcse_bench.mteb_model(str(model), **options).model.load()
     ours = evaluate(encoder, [task], MTEB, DataSource(root)).tasks["stsb"]["scores"]

@@ -10,7 +10,7 @@ import yaml
 from mteb_tasks import mteb, sts_rows
 from tiny import sentences
 
-from simcse_bench.data.pairs import read_pairs
+from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import EvalProtocol
@@ -61,7 +61,7 @@ def mteb_scores(encoder, name, rows, monkeypatch, tmp_path, subset=None):
 
 def compare(encoder, name, root, monkeypatch, tmp_path):
     task, protocol = load_task(name), EvalProtocol("simcse", text="senteval", resamples=10)
-    rows = sts_rows(read_pairs(task, "test", "senteval", root))
+    rows = sts_rows(read_task_pairs(task, "test", "senteval", root))
     theirs = mteb_scores(encoder, NAMES[name], rows, monkeypatch, tmp_path)
     ours = evaluate(encoder, [task], protocol, DataSource(root)).tasks[name]["scores"]
     assert ours["spearman"]["all"]["value"] == pytest.approx(100 * theirs["cosine_spearman"], abs=1e-4)

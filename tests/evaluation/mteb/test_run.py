@@ -15,7 +15,7 @@ import pytest
 from mteb_tasks import Local, mteb, sts_rows
 from tiny import sentences, tiny_bert
 
-from simcse_bench.data.pairs import Pairs, read_pairs
+from simcse_bench.data.pairs import Pairs, read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import MTEB
 from simcse_bench.errors import UserError
@@ -37,7 +37,7 @@ def rows_of(pairs):
 @pytest.fixture
 def local(monkeypatch, senteval):
     found = Local(monkeypatch)
-    stsb = read_pairs(load_task("stsb"), "test", MTEB.text, senteval)
+    stsb = read_task_pairs(load_task("stsb"), "test", MTEB.text, senteval)
     found.give("STSBenchmark", {"test": sts_rows(stsb)})
     found.give("BIOSSES", {"test": sts_rows(pairs_of(40, 1))})
     found.give("STS22.v2", **{s: {"test": sts_rows(pairs_of(30, i))} for i, s in enumerate(("en", "de", "es"), 2)})
