@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simcse_bench.data.registry import load_suite, load_task
     from simcse_bench.data.senteval import DataSource
-    from simcse_bench.evaluation.compare import compare, verify
+    from simcse_bench.evaluation.compare import compare
     from simcse_bench.evaluation.evaluate import evaluate
     from simcse_bench.evaluation.geometry import alignment, analyze, uniformity
     from simcse_bench.evaluation.mteb.adapter import mteb_model
     from simcse_bench.evaluation.rescore import rescore
     from simcse_bench.evaluation.robustness import analyze_robustness
     from simcse_bench.evaluation.statistics import difference, holm
+    from simcse_bench.evaluation.verify import verify
     from simcse_bench.experiments.run import run_ablation
     from simcse_bench.models.open import open_model
     from simcse_bench.reports.frames import read_pairs, read_results
@@ -58,7 +59,7 @@ _HOMES = {
     "run_ablation": "experiments.run",
     "train": "training.run",
     "uniformity": "evaluation.geometry",
-    "verify": "evaluation.compare",
+    "verify": "evaluation.verify",
 }
 __all__ = [
     "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "analyze_robustness", "compare",

@@ -19,7 +19,7 @@ from simcse_bench.reports.pair_records import load_pairs
 from simcse_bench.reports.report import Report, evaluation_key
 from simcse_bench.reports.reproduction import read_reproduction, read_trajectories
 from simcse_bench.reports.robustness import read_robustness
-from simcse_bench.reports.scores import read_speed
+from simcse_bench.reports.speed import read_speed
 from simcse_bench.search.index import load_index, model_fingerprint
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder

@@ -39,6 +39,7 @@ from simcse_bench.reports import (
     robustness,
     scores,
     site,
+    speed,
     standings,
 )
 from simcse_bench.reports.pair_records import load_pairs, load_worst, save_pairs
@@ -135,7 +136,7 @@ def read_reproduced(path: Path) -> None:
 
 
 def read_speed(path: Path) -> None:
-    scores.speed_table(scores.read_speed(path))
+    speed.speed_table(speed.read_speed(path))
 
 
 def read_mteb(path: Path) -> None:

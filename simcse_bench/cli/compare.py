@@ -156,8 +156,8 @@ def verify_command(
     simcse-bench verify princeton-nlp/sup-simcse-bert-base-uncased
     simcse-bench verify ./my-copy --as princeton-nlp/unsup-simcse-roberta-base --pooling cls --head none
     """
-    from simcse_bench.evaluation.compare import verification_table, verify
     from simcse_bench.evaluation.run import EvaluationSettings
+    from simcse_bench.evaluation.verify import verification_table, verify
     from simcse_bench.progress import show_progress
 
     console.require_choices(progress=(progress, console.PROGRESS))

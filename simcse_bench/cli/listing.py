@@ -61,7 +61,7 @@ SCHEMAS = {
     "trajectories": "simcse_bench.reports.reproduction:Trajectories",
     "geometry": "simcse_bench.reports.geometry:Analysis",
     "robustness": "simcse_bench.reports.robustness:Robustness",
-    "speed": "simcse_bench.reports.scores:Speed",
+    "speed": "simcse_bench.reports.speed:Speed",
     "train": "simcse_bench.training.folder:RunRecord",
     "log": "simcse_bench.training.folder:LogLine",
     "checkpoint": "simcse_bench.training.folder:State",

@@ -17,7 +17,8 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 - ``geometry``    alignment, uniformity, spectrum; a model's whole analysis
 - ``robustness``  scores and vectors where sentences are changed by rule
 - ``analyses``    what the analyses of models share: pairs, the file of each
-- ``compare``     two reports; a model against its published numbers
+- ``compare``     two reports
+- ``verify``      a model against its published numbers
 - ``overlap``     training text searched for the tasks' sentences
 - ``exclusion``   evaluation without the rows that were found
 - ``dry_run``     what would be loaded and why

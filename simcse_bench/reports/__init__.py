@@ -5,7 +5,8 @@ Open ``report`` first: what a saved evaluation holds.
 - ``report``        Report: every number with what it came from
 - ``pair_records``  the pairs beside a report: sentences, gold score, cosine
 - ``table``         a table as Markdown, LaTeX, CSV
-- ``scores``        tables of reports: one report, a leaderboard, a benchmark
+- ``scores``        tables of reports: one report, a leaderboard
+- ``speed``         a benchmark's figures
 - ``family``        the SimCSE family's published rows and ours in one table
 - ``frames``        saved results as pandas frames: ``read_results``, ``read_pairs``
 - ``ablation``      table, plot and page of a sweep

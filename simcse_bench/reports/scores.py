@@ -1,4 +1,4 @@
-"""Tables drawn from reports: one report, a leaderboard, a benchmark."""
+"""Tables drawn from reports: one report, a leaderboard."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
-
-from annotated_types import Gt
-from typing_extensions import TypedDict
+from typing import Any
 
 from simcse_bench import bundled
-from simcse_bench.files import Environment, shown_machine, shown_versions, write_text
+from simcse_bench.files import write_text
 from simcse_bench.models.catalog import known_model
 from simcse_bench.models.identity import SETTINGS, deciding, marked_name, shown_usage
 from simcse_bench.papers import published
 from simcse_bench.reports.overlap import MARK, Overlap, contaminated, seen_note
 from simcse_bench.reports.report import Entry, Report, measures, model_facts, shown_metric
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, to_csv, to_list, to_markdown
-from simcse_bench.schema import read_record
 
 
 def write_report_tables(report: Report, path: Path) -> None:
@@ -250,62 +246,6 @@ def _caveats(reports: Sequence[Report]) -> list[str]:
 
 def _on_embedded_data(reports: Sequence[Report]) -> bool:
     return any(name in bundled.TASKS for name in reports[0].tasks)
-
-
-class Timing(TypedDict):
-    """One side of a benchmark."""
-
-    what: str
-    dtype: str
-    seconds: Sequence[float]
-    median: Annotated[float, Gt(0)]
-    sentences: int
-    peak_mb: int | None
-    base: NotRequired[Annotated[float, Gt(0)]]  # seconds that this row is held against
-
-
-class Speed(TypedDict):
-    """A benchmark's figures, as the scripts in benchmarks/ write them."""
-
-    title: str
-    reference: str  # a row's "what"
-    rows: Sequence[Timing]
-    note: str
-    environment: Environment
-
-
-def read_speed(path: Path) -> Speed:
-    """A benchmark's figures; UserError where the file is none."""
-    return read_record(path, Speed, "not a benchmark's figures. Move it away or run the benchmark again.")
-
-
-def speed_table(content: Speed) -> Table:
-    """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32.
-
-    A row with a "base" is held against that instead: a benchmark of several cases.
-    """
-    rows, theirs = content["rows"], content["reference"]
-    medians = {(r["what"], r["dtype"]): r["median"] for r in rows}
-
-    def ratio(row: Timing, dtype: str) -> str:
-        base = row.get("base", medians.get((theirs, dtype)))
-        return shown_numbers("{:.2f}", None if base is None else row["median"] / base)
-
-    def seconds(value: float) -> str:
-        return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-    cells = [
-        [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])),
-         ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
-        for r in rows
-    ]  # fmt: skip
-    header = ["", "dtype", "median s", "runs s", "ratio", "ratio to float32", "sentences", "peak MB"]
-    machine = content["environment"]
-    notes = [
-        f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}",
-        f"Machine: {shown_machine(machine)}; {shown_versions(machine)}.",
-    ]
-    return Table(content["title"], header, cells, notes)
 
 
 def score_rows(report: Report) -> list[dict[str, Any]]:

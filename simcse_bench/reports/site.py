@@ -11,7 +11,18 @@ from simcse_bench import bundled
 from simcse_bench.data.task import AGGREGATES, METRICS
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.files import fingerprint
-from simcse_bench.reports import ablation, geometry, mteb, page, panels, reproduction, robustness, scores, standings
+from simcse_bench.reports import (
+    ablation,
+    geometry,
+    mteb,
+    page,
+    panels,
+    reproduction,
+    robustness,
+    scores,
+    speed,
+    standings,
+)
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
@@ -185,7 +196,7 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
         boards_of_mteb += boards
         problems += damaged
     speeds = sorted(results.glob("speed/*.json"))
-    for path, table in _tried(speeds, lambda p: scores.speed_table(scores.read_speed(p)), problems):
+    for path, table in _tried(speeds, lambda p: speed.speed_table(speed.read_speed(p)), problems):
         texts[path.with_suffix(".md")] = to_markdown(table)
     files = {path: text.encode() for path, text in texts.items()}
     reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
