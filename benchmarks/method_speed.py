@@ -96,10 +96,10 @@ def peak(args: argparse.Namespace) -> list[float]:
 def started(args: argparse.Namespace, method: str) -> Any:
     """A run with the method, before its first update."""
     from simcse_bench.experiments.ablations import ABLATIONS
-    from simcse_bench.training.config import recipe, with_settings
     from simcse_bench.training.folder import RunFolder
     from simcse_bench.training.job import prepare_job
     from simcse_bench.training.processes import join_processes
+    from simcse_bench.training.recipes import recipe, with_settings
     from simcse_bench.training.train import Run
 
     changes = ABLATIONS["methods"].arms_of("mini")[method]

@@ -47,10 +47,11 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from simcse_bench.models.checkpoints import resolve
-    from simcse_bench.training.config import TrainConfig, with_settings
+    from simcse_bench.training.config import TrainConfig
     from simcse_bench.training.folder import RunFolder
     from simcse_bench.training.job import prepare_job
     from simcse_bench.training.processes import join_processes
+    from simcse_bench.training.recipes import with_settings
     from simcse_bench.training.train import Run
 
     settings = (

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from simcse_bench.reports.frames import read_pairs, read_results
     from simcse_bench.search.simcse import SimCSE
     from simcse_bench.search.vectors import open_vectors
-    from simcse_bench.training.config import recipe
     from simcse_bench.training.losses import contrastive_loss
+    from simcse_bench.training.recipes import recipe
     from simcse_bench.training.run import RunOptions, train
 
 __version__ = "0.1.0"
@@ -54,7 +54,7 @@ _HOMES = {
     "open_vectors": "search.vectors",
     "read_pairs": "reports.frames",
     "read_results": "reports.frames",
-    "recipe": "training.config",
+    "recipe": "training.recipes",
     "rescore": "evaluation.rescore",
     "run_ablation": "experiments.run",
     "train": "training.run",

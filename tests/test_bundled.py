@@ -19,7 +19,7 @@ from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import DataSource
 from simcse_bench.models import cpu_kernels
-from simcse_bench.training.config import recipe, with_settings
+from simcse_bench.training.recipes import recipe, with_settings
 
 DATA = builtin_tasks_dir() / "mini"
 SCRIPTS = Path(__file__).parent.parent / "scripts"

@@ -22,7 +22,8 @@ from simcse_bench.experiments.ablations import Ablation
 from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
 from simcse_bench.export.run import EXPORT_FORMATS
 from simcse_bench.papers.simcse_2021 import Finding
-from simcse_bench.training.config import TrainConfig, recipe, with_settings
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.recipes import recipe, with_settings
 from simcse_bench.training.run import RunOptions
 
 ROOT = Path(__file__).parent.parent

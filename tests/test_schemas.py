@@ -12,7 +12,7 @@ from simcse_bench.cli.listing import SCHEMAS
 from simcse_bench.data.pairs import read_task_pairs
 from simcse_bench.data.registry import load_task
 from simcse_bench.data.task import MTEB
-from simcse_bench.training import config
+from simcse_bench.training import recipes
 from simcse_bench.training.folder import RunFolder
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -65,7 +65,7 @@ def test_new_files_of_the_long_commands(cli, bert, tmp_path, monkeypatch, sentev
     Path("triplets.csv").write_text("sent0,sent1,hard_neg\n" + "".join(rows), "utf-8")
     small = {"model": str(bert), "max_steps": 3, "batch_size": 8, "dtype": "float32"}
     for name, text in (("mini-unsup", "text.txt"), ("mini-sup", "triplets.csv")):
-        monkeypatch.setitem(config.RECIPES, name, config.RECIPES[name] | small | {"train": str(tmp_path / text)})
+        monkeypatch.setitem(recipes.RECIPES, name, recipes.RECIPES[name] | small | {"train": str(tmp_path / text)})
     Local(monkeypatch).give(
         "STSBenchmark", {"test": sts_rows(read_task_pairs(load_task("stsb"), "test", MTEB.text, senteval))}
     )

@@ -20,18 +20,9 @@ from simcse_bench.experiments.ablations import ABLATIONS, PRESETS
 from simcse_bench.models.catalog import HEADS, MODELS, POOLERS, POOLINGS, PREPROCESSES
 from simcse_bench.reports.report import MEASURES
 from simcse_bench.reports.table import MISSING, Table
-from simcse_bench.training.config import (
-    AUGMENTATIONS,
-    GATHERS,
-    MLPS,
-    OBJECTIVES,
-    RECIPES,
-    SAME_MASKS,
-    SIMILARITIES,
-    TrainConfig,
-    recipe,
-)
+from simcse_bench.training.config import AUGMENTATIONS, GATHERS, MLPS, OBJECTIVES, SAME_MASKS, SIMILARITIES, TrainConfig
 from simcse_bench.training.methods.known import METHODS, settings_of
+from simcse_bench.training.recipes import RECIPES, recipe
 
 
 def list_tasks(tasks_dir: Path | None = None) -> Table:

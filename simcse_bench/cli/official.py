@@ -141,7 +141,7 @@ def _answer(command: str, name: str, value: str, options: set[str]) -> str:
 
 
 def _setting(name: str, value: str) -> str:
-    from simcse_bench.training.config import named_field
+    from simcse_bench.training.recipes import named_field
 
     field = named_field(name)
     return f"--set {field}={value}." if field else ""

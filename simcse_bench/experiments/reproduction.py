@@ -23,8 +23,8 @@ from simcse_bench.reports.pair_records import load_pairs
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import REPRODUCTION_RECORD, Reproduced, draw_reproduction, read_reproduction
 from simcse_bench.reports.table import MISSING, Table
-from simcse_bench.training.config import recipe
 from simcse_bench.training.dry_run import estimate, shown_duration
+from simcse_bench.training.recipes import recipe
 from simcse_bench.training.run import RunOptions
 
 

@@ -18,7 +18,7 @@ from simcse_bench.papers.simcse_2021 import Line, Paper, Part
 from simcse_bench.progress import Say, show_training, silent
 from simcse_bench.reports.report import report_path
 from simcse_bench.reports.reproduction import TRAJECTORIES, read_trajectories
-from simcse_bench.training.config import recipe
+from simcse_bench.training.recipes import recipe
 from simcse_bench.training.run import RunOptions, train
 
 TRACK_EVERY = 10  # updates between two points of a trajectory (SimCSE, Figure 2)

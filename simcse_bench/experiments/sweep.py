@@ -15,7 +15,8 @@ from simcse_bench.experiments.ablations import ABLATIONS, Ablation
 from simcse_bench.files import fingerprint
 from simcse_bench.reports.plots import is_number
 from simcse_bench.reports.report import LONGEST
-from simcse_bench.training.config import TrainConfig, fields_of, recipe, with_settings
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.recipes import fields_of, recipe, with_settings
 from simcse_bench.training.run import RunOptions
 
 

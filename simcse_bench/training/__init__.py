@@ -3,7 +3,8 @@
 Open ``run`` first (names -> a model folder), then ``train`` (the loop).
 
 - ``run``         one run from names to a folder: what is there decides what happens
-- ``config``      TrainConfig: every setting with its source; the recipes
+- ``config``      TrainConfig: every setting with its source
+- ``recipes``     named ones, and the settings of ``--set``
 - ``job``         everything read and checked before the first step
 - ``tokenised``   text tokenised once, memory-mapped
 - ``augment``     Tables 1 and 2: crop, deletion, synonyms, MLM; next sentence

@@ -16,9 +16,10 @@ from simcse_bench.errors import UserError, unknown
 from simcse_bench.files import require_writable
 from simcse_bench.models.weights import RUN_RECORD
 from simcse_bench.progress import Say, Show, silent, unseen
-from simcse_bench.training.config import TrainConfig, recipe, with_settings
+from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.processes import Processes
+from simcse_bench.training.recipes import recipe, with_settings
 
 _PLAIN = (int, float, str, bool)  # values that trackers take as they are
 

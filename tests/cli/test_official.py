@@ -7,7 +7,8 @@ import typer
 
 from simcse_bench.__main__ import app
 from simcse_bench.cli import official
-from simcse_bench.training.config import OTHER_NAMES, TrainConfig
+from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.recipes import OTHER_NAMES
 
 GROUP = typer.main.get_command(app)
 

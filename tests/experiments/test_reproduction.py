@@ -11,7 +11,7 @@ from tiny import sentences
 from simcse_bench.experiments import steps
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.reports.report import Report
-from simcse_bench.training import config
+from simcse_bench.training import recipes
 
 FOLDER = Path("results/simcse-2021-mini")
 
@@ -28,7 +28,7 @@ def reproduce(cli, bert, monkeypatch, tmp_path):
     small = {"model": str(bert), "max_steps": 3, "batch_size": 8, "dtype": "float32"}
     for name, text in (("mini-unsup", "text.txt"), ("mini-sup", "triplets.csv")):
         train = {"train": str(tmp_path / text)}
-        monkeypatch.setitem(config.RECIPES, name, config.RECIPES[name] | small | train)
+        monkeypatch.setitem(recipes.RECIPES, name, recipes.RECIPES[name] | small | train)
 
     def run(*args):
         return cli("reproduce", "simcse-2021", "--device", "cpu", "--progress", "none", *args)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.config import RECIPES, TrainConfig, read_config, recipe, with_settings
+from simcse_bench.training.config import TrainConfig, read_config
 from simcse_bench.training.job import Job
 from simcse_bench.training.processes import Processes
+from simcse_bench.training.recipes import RECIPES, recipe, with_settings
 from simcse_bench.training.train import learning_rate
 
 

@@ -15,10 +15,11 @@ from transformers import AutoModel, AutoTokenizer
 from simcse_bench.errors import UserError
 from simcse_bench.models.checkpoints import resolve
 from simcse_bench.models.open import open_model
-from simcse_bench.training.config import RECIPES, TrainConfig
+from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.model import load_model, merged_state
 from simcse_bench.training.processes import Processes
+from simcse_bench.training.recipes import RECIPES
 
 CPU = torch.device("cpu")
 TEXTS = sentences(10)

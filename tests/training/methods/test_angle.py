@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from simcse_bench.errors import UserError
-from simcse_bench.training.config import TrainConfig, with_settings
+from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.methods.angle import AnglE, closeness, in_batch_loss
+from simcse_bench.training.recipes import with_settings
 
 SCORES = [5.0, 1.0, 4.0, 0.0, 4.5]
 

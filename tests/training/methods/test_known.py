@@ -14,9 +14,10 @@ from transformers import BertConfig, BertForMaskedLM
 
 from simcse_bench.errors import UserError
 from simcse_bench.papers.published import family_rows, read_table
-from simcse_bench.training.config import TrainConfig, read_config, with_settings
+from simcse_bench.training.config import TrainConfig, read_config
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.methods.known import METHODS, method_class, setting_problems, settings_of
+from simcse_bench.training.recipes import with_settings
 
 OWN = {  # settings under which a method shows what it does in a few steps of few rows
     "iscse": {"buffer": 16, "neighbours": 3},
