@@ -38,11 +38,17 @@ def resample_counts(sizes: Sequence[int], resamples: int, seed: int | Sequence[i
     The strata are a task's subsets: their sizes were fixed when the task was made, so they are fixed here.
     """
     rng = np.random.default_rng(seed)
-    blocks = []
+    counts = np.empty((resamples, sum(sizes)), dtype=np.int32)
+    column = 0
     for n in sizes:
-        rows = rng.integers(0, n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
-        blocks.append(np.bincount(rows.ravel(), minlength=resamples * n).reshape(resamples, n))
-    return np.concatenate(blocks, axis=1).astype(np.int32)
+        step = max(1, _BLOCK // n)
+        for start in range(0, resamples, step):  # in blocks: the rows drawn take six times the memory of their counts
+            drawn = min(step, resamples - start)
+            rows = rng.integers(0, n, size=(drawn, n)) + np.arange(drawn)[:, None] * n
+            counted = np.bincount(rows.ravel(), minlength=drawn * n).reshape(drawn, n)
+            counts[start : start + drawn, column : column + n] = counted
+        column += n
+    return counts
 
 
 def weighted_ranks(x: Floats, counts: NDArray[np.int32]) -> Floats:

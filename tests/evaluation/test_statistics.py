@@ -27,6 +27,16 @@ def test_counts_are_resamples_within_each_stratum():
     assert (resample_counts([5, 40], 300, 1) != counts).any()
 
 
+@pytest.mark.parametrize("block", [1, 95, 4_000_000])
+def test_blocks_draw_the_same_rows(monkeypatch, block):
+    """Written out: whole strata at once, as older reports drew them."""
+    rng = np.random.default_rng(5)
+    drawn = [rng.integers(0, n, size=(30, n)) for n in (7, 40)]
+    whole = np.concatenate([[np.bincount(row, minlength=rows.shape[1]) for row in rows] for rows in drawn], axis=1)
+    monkeypatch.setattr(statistics, "_BLOCK", block)
+    assert (resample_counts([7, 40], 30, 5) == whole).all()
+
+
 def test_replicates_equal_scipy_on_the_rows_drawn():
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 6, 60) / 1.0  # many ties
