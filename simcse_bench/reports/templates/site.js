@@ -199,7 +199,7 @@ function drawBoard(board, view, section, focus) {
   return rows.length;
 }
 
-// ---- task by task: a line per task, a lane per model
+// ---- task by task: a row per task, its models by rank, the best on top
 function drawStrips(board, view, rows, columns, section) {
   const plot = section.querySelector(".plot");
   const shown = rows.slice(0, BROADEST);
@@ -218,19 +218,19 @@ function drawStrips(board, view, rows, columns, section) {
   const steps = Array.from({ length: Math.round((high - low) / step) + 1 }, (_, i) => low + i * step);
   const grid = () => steps.map((x) => draw("line", { class: "grid", x1: at(x), x2: at(x), y1: "0", y2: "100%" }));
   const parts = columns.flatMap((column) => {
-    const marks = lanes.flatMap(({ row, paper, colour, shape, name }, i) => {
-      const entry = column.of(row);
-      if (!entry) return [];
-      const y = 9 + i * 8;
+    const ranked = lanes.map((lane, i) => ({ ...lane, i, entry: column.of(lane.row) })).filter(({ entry }) => entry);
+    ranked.sort((a, b) => b.entry.value - a.entry.value);
+    const marks = ranked.map(({ paper, colour, shape, name, i, entry }, rank) => {
+      const y = 9 + rank * 8;
       const group = draw("g", { "data-lane": i, style: `color:${colour}` }, draw("title", {}, `${name}: ${number(entry.value)}` + (entry.interval ? `, 95 % ${between(entry.interval)}` : "")));
       if (entry.interval) group.append(draw("line", { class: "ci", x1: at(entry.interval[0]), x2: at(entry.interval[1]), y1: y, y2: y }));
       const theirs = paper && column.theirs(paper);
       if (theirs !== null && theirs !== undefined) group.append(draw("svg", { x: at(theirs), y, overflow: "visible" }, draw("path", { class: "theirs", d: shape })));
       group.append(draw("svg", { x: at(entry.value), y, overflow: "visible" }, draw("path", { class: "dot", d: shape })));
-      return [group];
+      return group;
     });
-    const told = lanes.map(({ row, name }) => [name, column.of(row)]).filter(([, entry]) => entry).map(([name, entry]) => `${name} ${number(entry.value)}`);
-    return [make("span", {}, column.title), draw("svg", { role: "img", "aria-label": `${column.title}: ${told.join("; ")}`, height: 10 + 8 * lanes.length }, ...grid(), ...marks)];
+    const told = ranked.map(({ name, entry }) => `${name} ${number(entry.value)}`);
+    return [make("span", {}, column.title), draw("svg", { role: "img", "aria-label": `${column.title}: ${told.join("; ")}`, height: 10 + 8 * ranked.length }, ...grid(), ...marks)];
   });
   const axis = draw("svg", { height: 16, "aria-hidden": "true" }, ...steps.map((x) => draw("text", { x: at(x), y: 12 }, `${x}`)));
   axis.style.borderBottom = "0";
