@@ -140,6 +140,11 @@ def verify_command(
     pooling: console.Pooling = None,
     head: console.Head = None,
     pooler: console.Pooler = None,
+    prompt: console.Prompt = None,
+    prompt_name: console.PromptName = None,
+    template: console.Template = None,
+    remove_template_bias: console.RemoveBias = False,
+    trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "float32",
     device: console.Device = "auto",
     data_dir: console.DataDir = None,
@@ -170,6 +175,8 @@ def verify_command(
         verification = verify(
             named, as_, settings, show, silent if progress == "none" else console.aloud,
             revision=revision, pooling=pooling, head=head, dtype=dtype, device=device,
+            prompt=console.prompt_from(prompt, prompt_name, template, remove_template_bias),
+            trust_code=trust_remote_code,
         )  # fmt: skip
     console.print_table(verification_table(verification))
     if verification.advice:

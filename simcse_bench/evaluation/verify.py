@@ -12,6 +12,7 @@ from simcse_bench.evaluation.metrics import correlation
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
 from simcse_bench.models.catalog import HEADS, MODELS, PLAIN_POOLINGS, known_model
 from simcse_bench.models.open import open_model
+from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.papers.published import PublishedRow, published_row
 from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report
@@ -62,7 +63,7 @@ def verify(
         as_: the catalog model whose numbers it should have; default: its own.
         settings: protocol, data and place of the report; its suite is sts.
         progress, say: see ``run.run_evaluation``.
-        options: of ``open_model``: pooling, head, revision, dtype, device.
+        options: of ``open_model``: pooling, head, prompt, revision, dtype, device.
 
     Raises:
         UserError: no published numbers, whatever an evaluation refuses.
@@ -72,6 +73,8 @@ def verify(
     spec = known_model(as_) if as_ is not None and options.get("pooling") is None else None
     if spec is not None:  # used as the published model is
         options |= {"pooling": spec.pooling, "head": options.get("head") or spec.head}
+        if spec.template and options.get("prompt", NO_WISH) == NO_WISH:
+            options["prompt"] = PromptOptions(template=spec.template)
     opened = open_model(model, **options)
     plan = plan_evaluation(opened, settings)
     report = run_evaluation(plan, progress, say)

@@ -94,3 +94,13 @@ def test_minilm_has_its_published_numbers(cli, minilm, real_data):
                "--device", "cpu")  # fmt: skip
     assert done.code == 0, done.out + done.err
     assert "differs" not in done.out
+
+
+def test_a_template_is_part_of_what_is_verified(cli, bert, senteval, published_as):
+    published_as("mean")
+    own = ("--pooling", "mean", "--head", "none", "--out")
+    assert verify(cli, bert, senteval, *own, "a").code == 0
+    done = verify(cli, bert, senteval, *own, "b", "--template", 'the sentence "{sentence}" means a lot .')
+    assert done.code == 1, done.out
+    (path,) = Path("b/sts").glob("*.json")
+    assert "means a lot" in json.loads(path.read_text(encoding="utf-8"))["model"]["template"]
