@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ import sides
 
 ENGINES = ("OpenVINO", "ONNX Runtime", "sentence-transformers", sides.OURS)
 BESIDE = ", beside another"
-_BUSY = "while True:\n    sum(range(10000))"
 
 
 def main() -> None:
@@ -210,15 +209,11 @@ def compare(args: argparse.Namespace) -> None:
 
 def timed(engine: str, dtype: str, beside: bool, args: argparse.Namespace) -> float:
     """Seconds of one run in a process of its own."""
-    busy = subprocess.Popen([sys.executable, "-c", _BUSY]) if beside else None
-    try:
-        command = [sys.executable, __file__, "--one", engine, "--dtype", dtype, "--model", args.model,
-                   "--data-dir", str(args.data_dir), "--sentences", str(args.sentences)]  # fmt: skip
+    command = [sys.executable, __file__, "--one", engine, "--dtype", dtype, "--model", args.model,
+               "--data-dir", str(args.data_dir), "--sentences", str(args.sentences)]  # fmt: skip
+    with sides.beside_another() if beside else nullcontext():
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
-    finally:
-        if busy:
-            busy.kill()
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two sides measured in turn, every run a process of its own, and the file the figures go to."""
+"""Two sides measured in turn, every run a process of its own, a busy process beside, and the file of the figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def in_turn(script: str, dtype: str, runs: int, options: Sequence[str]) -> dict[
             results.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{dtype} run {i + 1} {side}: {results[-1]['seconds']:.3f} s", flush=True)
     return found
+
+
+@contextmanager
+def beside_another() -> Iterator[None]:
+    """While another process keeps a core busy."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True:\n    sum(range(10000))"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
 
 
 def row(side: str, dtype: str, seconds: Sequence[float], digits: int, **more: Any) -> dict[str, Any]:
