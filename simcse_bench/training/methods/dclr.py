@@ -49,8 +49,8 @@ class DCLR(SimCSE):
     # differs from the paper: the positive stays in the denominator, as in SimCSE; the noise goes up the official
     # code's gradient, that of SimCSE's loss with the noise, and not up one of the noise's logits alone
     # differs from the official code (simcse/models.py, 594 to 728): the cross-entropy of rows, there a binary one of
-    # all their probabilities; a logit of weight 0 is -inf, there 0; the complement has no dropout and sees no padding;
-    # noise without a gradient stays, there it becomes 0
+    # all their probabilities; a logit of weight 0 is -inf, there 0; a cosine of φ itself has weight 0, there 1;
+    # the complement has no dropout and sees no padding; noise without a gradient stays, there it becomes 0
     """
 
     Settings: ClassVar = DCLRSettings

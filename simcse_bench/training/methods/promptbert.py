@@ -45,7 +45,8 @@ class PromptBERT(SimCSE):
 
     # differs from the official code: sentences of one length share the template's dropout in a chunk, there in a
     # batch; max_length counts the template, there only the sentence's 32 tokens; dev scores are of the vectors of the
-    # final test; no full stop is added to a sentence that lacks one (evaluation.py, 201)
+    # final test; no full stop is added to a sentence that lacks one (evaluation.py, 201); the second template alone
+    # leaves room at its own slot, there at the first one's (models.py, 98): the same for its two templates
     """
 
     Settings: ClassVar = PromptBERTSettings

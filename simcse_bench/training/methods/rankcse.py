@@ -54,7 +54,8 @@ class RankCSE(SimCSE):
 
     # differs from the community's code: a true Jensen-Shannon divergence, there a bonus for entropy (rankcse/models.py,
     # 48 to 61); β counts, there it is not used; listnet has a τ3, there τ2 (trainers.py, 508 to 528), and a τ2 of its
-    # own, there SimCSE's temperature; teachers read whole texts, there the tokens that the trained model gets
+    # own, there SimCSE's temperature; listmle's sums of exponentials are exact, there 1e-7 of a row's largest is added
+    # (models.py, 106); teachers read whole texts, there the tokens that the trained model gets
     """
 
     Settings: ClassVar = RankCSESettings

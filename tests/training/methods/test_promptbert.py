@@ -52,15 +52,14 @@ def at_mask(model, before, words, after, first=0):
     return vectors[0] - vectors[1]
 
 
-def reference(folder, model, rows, temperature=0.2):
+def reference(folder, model, rows, second=(BEFORE_2, AFTER_2), temperature=0.2):
     """Loss and gradients of transformers' own model, sentence by sentence in float64, by the formula."""
     plain = AutoModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="eager").double().eval()
     mlp = nn.Sequential(nn.Linear(32, 32), nn.Tanh()).double()
     mlp.load_state_dict(model.mlp.state_dict())
     words = [row[0][len(BEFORE) : -len(AFTER)] for row in rows]
     one, two = (
-        [mlp(at_mask(plain, before, each, after)) for each in words]
-        for before, after in ((BEFORE, AFTER), (BEFORE_2, AFTER_2))
+        [mlp(at_mask(plain, before, each, after)) for each in words] for before, after in ((BEFORE, AFTER), second)
     )
     total = 0
     for i, a in enumerate(one):
@@ -77,6 +76,14 @@ def test_loss_and_gradients_equal_the_formula_on_transformers_own_model(bert, ca
     model, rows = promptbert(bert, cached_gradients=cached, **STILL), templated(6)
     assert len(model.chunks([row[0] for row in rows])) > 1
     same(step(model, rows), reference(bert, model, rows), 5e-5)
+
+
+def test_each_template_alone_leaves_room_at_its_own_slot(bert):
+    longer = ids_of("[CLS] a man sees two"), ids_of("red [MASK] , . [SEP]")
+    model, rows = promptbert(bert, "a man sees two {sentence} red [MASK] , .", **STILL), templated(6)
+    expected = reference(bert, model, rows, longer)
+    same(step(model, rows), expected, 5e-5)
+    assert len(longer[0]) != len(BEFORE)
 
 
 def test_cached_gradients_equal_plain_ones_with_dropout_on(bert):
