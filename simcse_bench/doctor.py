@@ -170,6 +170,10 @@ def _kernels() -> Iterator[Finding]:
                 yield Finding(what, OK, here)
         else:
             yield Finding(what, PROBLEM, f"torch's own: ours do not {agree}", "evaluation is slower; scores are right")
+    if cpu_kernels.multiplies_in_int8():
+        yield Finding("kernels, int8", OK, "8-bit products (VNNI): `--dtype int8` is faster, its vectors less exact")
+    else:
+        yield Finding("kernels, int8", MISSING, "the processor has no 8-bit products (VNNI)", "no `--dtype int8`")
 
 
 def _gpu() -> Iterator[Finding]:

@@ -78,7 +78,10 @@ TrustCode = Annotated[
 ]
 Dtype = Annotated[
     str,
-    how(metavar="auto|float32| bfloat16|float16", help="auto: float32; bfloat16 where the weights are stored so."),
+    how(
+        metavar="auto|float32| bfloat16|float16| int8",
+        help="auto: float32; bfloat16 where the weights are stored so. int8: a processor's 8-bit products, less exact.",
+    ),
 ]
 Device = Annotated[str, how(metavar="auto|cpu|cuda|mps", help="cuda:1: the second GPU.")]
 

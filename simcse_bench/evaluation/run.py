@@ -25,6 +25,7 @@ from simcse_bench.evaluation.evaluate import (
 )
 from simcse_bench.evaluation.exclusion import excluded_by
 from simcse_bench.files import require_writable, write_text
+from simcse_bench.models.catalog import INT8
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path
@@ -65,6 +66,7 @@ class EvaluationPlan:
     key: str
     path: Path
     existing: Report | None  # the report of the same evaluation, where there is one
+    exact: Report | None = None  # of an int8 evaluation: the same in float32, where it is there
 
 
 def default_suite(model: Mapping[str, Any], where: DataSource = ANYWHERE) -> str:
@@ -129,11 +131,18 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
     root = data_folder(tasks, settings.where)
     data, skipped = read_all(tasks, protocol, root, settings.limit, settings.exclude)
     fingerprints = {name: p.fingerprint() for name, p in data.items()}
-    key = evaluation_key(model.provenance, protocol_fields(protocol, tasks), fingerprints, settings.limit)
-    existing = None
+    rules = protocol_fields(protocol, tasks)
+    key = evaluation_key(model.provenance, rules, fingerprints, settings.limit)
+    existing = exact = None
+    if model.provenance.get("dtype") == INT8:
+        plain = {**model.provenance, "dtype": "float32"}
+        beside = place(plain, rules, replace(settings, tasks=tuple(task.name for task in tasks)))
+        saved = Report.load(beside) if beside.exists() else None
+        wanted = evaluation_key(plain, rules, fingerprints, settings.limit)
+        exact = saved if saved and saved.key == wanted else None
     if not settings.force:
         existing = existing_report(path, key, model.provenance, fingerprints, "--force")
-    return EvaluationPlan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing)
+    return EvaluationPlan(model, suite, tasks, protocol, data, skipped, settings.limit, key, path, existing, exact)
 
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: Say = silent) -> Report:
@@ -148,6 +157,14 @@ def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: 
         )
         if report.key != plan.key:
             raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
+        if plan.exact is not None:
+            scores: dict[str, Any] = {name: task["scores"] for name, task in plan.exact.tasks.items()}
+            report = replace(report, tasks={n: {**task, "float32": scores[n]} for n, task in report.tasks.items()})
+        elif report.model.get("dtype") == INT8:
+            say(
+                "what int8 loses is told where the same evaluation in float32 is there: run that, then this with "
+                "--force."
+            )
         save_whole(plan.path, report, plan.data, similarities)
     else:
         write_report_tables(report, plan.path)

@@ -21,6 +21,7 @@ POOLINGS = {
 PLAIN_POOLINGS = tuple(p for p in POOLINGS if p != "mask")  # that need no template
 LAST_LAYER = ("cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "mask")  # that need no other layer
 DTYPES = ("float32", "bfloat16", "float16")
+INT8 = "int8"  # 8-bit products of a float32 model: for embedding on a processor alone
 HEADS = {
     "none": "the pooled vector as it is",
     "mlp": "dense layer and tanh on top (a checkpoint's mlp.dense or pooler.dense; sup SimCSE's pooler_output)",

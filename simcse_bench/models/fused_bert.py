@@ -38,9 +38,11 @@ class _Layer:
 
     def __call__(self, hidden: Tensor, own: Tensor) -> Tensor:
         """(B, n, h) -> (B, m, h) for the tokens ``own`` (B, m, h) among them. Source: Devlin et al. 2019, section 3."""
+        every = self.key.prepared(hidden)
+        asking = every if own is hidden else self.query.prepared(own)
         query, key, value = (
             part(states).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
-            for part, states in ((self.query, own), (self.key, hidden), (self.value, hidden))
+            for part, states in ((self.query, asking), (self.key, every), (self.value, every))
         )
         mixed = plain_attention(query, key, value, self.head_size**-0.5).flatten(2)
         attended = self.mixed_norm(self.mixed.plus(mixed, own))

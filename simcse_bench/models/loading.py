@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.files import read_json, sha256
 from simcse_bench.models import cpu_kernels
-from simcse_bench.models.agreement import Probe, probe, run_of
-from simcse_bench.models.catalog import DTYPES, pooling_parts
+from simcse_bench.models.agreement import Probe, padded, probe, run_of
+from simcse_bench.models.catalog import DTYPES, INT8, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder
 from simcse_bench.models.first_token import prepare_first_token
@@ -27,6 +27,9 @@ from simcse_bench.progress import Progress
 # what transformers raises for damaged or foreign files
 _BROKEN = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError,
            ImportError, StrictDataclassError)  # fmt: skip
+
+_INT8_MOVES = 0.5  # a token's vector, at the most, where 8 bits suit the model; MiniLM's 0.2
+_INT8_TOKENS = 1024  # of a batch: rounding its inputs takes less while they fit into the cache
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,12 @@ def load_encoder(
         UserError: whatever ``load_backbone`` refuses, a length above the model's limit.
     """
     require_loadable(dtype, batch_tokens)
-    torch_dtype, where = getattr(torch, dtype), torch_device(device)
+    torch_dtype, where = getattr(torch, "float32" if dtype == INT8 else dtype), torch_device(device)
+    if dtype == INT8 and not (where.type == "cpu" and cpu_kernels.multiplies_in_int8()):
+        raise UserError(
+            f"--dtype int8: needs a processor with 8-bit products (VNNI) and --device cpu, found {where}. "
+            "`simcse-bench doctor` says what is here."
+        )
     if checkpoint.library:
         raise UserError(
             f"{checkpoint.name}: only sentence-transformers itself embeds as it should ({checkpoint.library}); "
@@ -203,7 +211,9 @@ def load_encoder(
             "of one length share a batch."
         )
     fast = where.type == "cpu" and cpu_kernels.supported(torch_dtype)
-    if fast and not _quickened(model, expected):
+    if dtype == INT8:
+        expected = _in_int8(checkpoint.name, model, expected)
+    elif fast and not _quickened(model, expected):
         fast, model = False, load_backbone(checkpoint, torch_dtype).model.eval()
         notes.append(f"{checkpoint.name}: without our faster layers, which change this architecture's vectors.")
     fused = fused_bert(model, expected) if fast else None
@@ -230,7 +240,7 @@ def load_encoder(
         prompt=checkpoint.prompt,
         normalize=checkpoint.normalize,
         truncate_dim=checkpoint.truncate_dim,
-        batch_tokens=batch_tokens or 0,
+        batch_tokens=batch_tokens or (_INT8_TOKENS if dtype == INT8 else 0),
         first_token=first_token,
         fused=fused,
         padding=not expected.padding_moves,
@@ -239,7 +249,7 @@ def load_encoder(
             "max_length_used": max_length,
             "dtype": dtype,
             "device": str(where),
-            "kernels": "oneDNN" if fast else "torch",
+            "kernels": "int8" if dtype == INT8 else "oneDNN" if fast else "torch",
         },
         progress=progress,
         notes=notes,
@@ -259,8 +269,8 @@ def _code_notes(checkpoint: Checkpoint) -> list[str]:
 
 def require_loadable(dtype: str, batch_tokens: int | None) -> None:
     """UserError for a type or a budget that no model is loaded with."""
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    if dtype not in (*DTYPES, INT8):
+        raise unknown("dtype", dtype, (*DTYPES, INT8))
     if batch_tokens is not None and batch_tokens < 1:
         raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
 
@@ -290,6 +300,22 @@ def _quickened(model: Any, expected: Probe) -> bool:
         model.set_attn_implementation(cpu_kernels.register_short_attention())
     cpu_kernels.pack_linears(model)
     return expected.agrees(run_of(model))
+
+
+def _in_int8(name: str, model: Any, expected: Probe) -> Probe:
+    """Give a model 8-bit layers in place; what it gives with them.
+
+    Raises:
+        UserError: its vectors move too far.
+    """
+    cpu_kernels.pack_linears(model, cpu_kernels.Int8Linear)
+    moved = expected.distance(run_of(model))
+    if not moved <= _INT8_MOVES:
+        raise UserError(
+            f"{name}: --dtype int8 moves its vectors by {moved:.0%}, more than the {_INT8_MOVES:.0%} that 8 bits "
+            "explain. Use --dtype float32."
+        )
+    return replace(expected, alone=[run_of(model)(*padded([x], 0))[0].float() for x in expected.ids])
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, model: Any) -> None:

@@ -149,6 +149,7 @@ class TaskResult(TypedDict):
     paraphrase: NotRequired[ParaphraseResult]
     triplet: NotRequired[TripletResult]
     ranking: NotRequired[RankingResult]
+    float32: NotRequired[Scores]  # of an int8 evaluation: the same model's in float32
     data: TaskData
 
 

@@ -13,7 +13,7 @@ from simcse_bench.cli.experiments import EXECUTORS
 from simcse_bench.data.task import AGGREGATES, METRICS, PROBE_NAMES, PROTOCOLS
 from simcse_bench.experiments.ablations import PRESETS
 from simcse_bench.export.run import EXPORT_FORMATS
-from simcse_bench.models.catalog import DTYPES, HEADS
+from simcse_bench.models.catalog import DTYPES, HEADS, INT8
 
 GROUP = typer.main.get_command(app)
 GROUPS = ["What", "How", "Where", "Output"]
@@ -32,7 +32,7 @@ BIG = [
 ]
 CHOICES = {  # option -> what it takes, where a command shows its choices
     "metric": METRICS, "aggregate": AGGREGATES, "probe": PROBE_NAMES, "protocol": PROTOCOLS, "head": HEADS,
-    "dtype": ("auto", *DTYPES), "progress": console.PROGRESS, "executor": EXECUTORS, "preset": PRESETS,
+    "dtype": ("auto", *DTYPES, INT8), "progress": console.PROGRESS, "executor": EXECUTORS, "preset": PRESETS,
     "to": EXPORT_FORMATS,
 }  # fmt: skip
 FORMATS = {
