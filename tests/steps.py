@@ -81,9 +81,11 @@ def largest_difference(one, other):
 # --- methods
 
 
-def bare(name, width=4, temperature=0.5, batch_size=8, **settings):
+def bare(name, width=4, temperature=0.5, batch_size=8, mlp="train_only", **settings):
     """A method without a model, which its loss of given vectors does not need."""
-    config = TrainConfig(method=name, temperature=temperature, batch_size=batch_size, method_settings=settings).check()
+    config = TrainConfig(
+        method=name, temperature=temperature, batch_size=batch_size, mlp=mlp, method_settings=settings
+    ).check()
     return method_class(name)(config, SimpleNamespace(width=width, device=CPU))
 
 

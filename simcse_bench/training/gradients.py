@@ -64,7 +64,7 @@ def backward(
             for each in passes:
                 if config.same_mask == "replay":
                     _set_random_state(start, model.device)
-                with _dropout(model, each.dropout):
+                with _dropout(model, each):
                     parts.append(model.embed(each.sentences, each.encoder))
         loss = batch.loss(torch.cat(parts))
         if not config.mlm_weight:
@@ -110,15 +110,21 @@ class _Batch:
 
 
 @contextmanager
-def _dropout(model: SentenceModel, wanted: bool) -> Iterator[None]:
-    """The model in training mode, or for a while without dropout."""
-    if not wanted:
+def _dropout(model: SentenceModel, each: Pass) -> Iterator[None]:
+    """The model in training mode, or for a while without dropout, or with the pass's own probability of it."""
+    places = [] if each.rate is None else model.dropout_places(each.encoder)
+    before = [getattr(layer, name) for layer, name in places]
+    for layer, name in places:
+        setattr(layer, name, each.rate)
+    if not each.dropout:
         model.eval()
     try:
         yield
     finally:
-        if not wanted:
+        if not each.dropout:
             model.train()
+        for (layer, name), rate in zip(places, before, strict=True):
+            setattr(layer, name, rate)
 
 
 def _cached(batch: _Batch, passes: Sequence[Pass], scale: float) -> Tensor:
@@ -134,7 +140,7 @@ def _cached(batch: _Batch, passes: Sequence[Pass], scale: float) -> Tensor:
             for chunk in model.chunks(each.sentences):
                 part = each._replace(sentences=[each.sentences[i] for i in chunk])
                 chunks.append((part, [offset + i for i in chunk], _random_state(device)))
-                with _dropout(model, part.dropout):
+                with _dropout(model, part):
                     parts.append(model.embed_chunk(part.sentences, part.encoder))
             offset += len(each.sentences)
     order = torch.tensor([i for _, rows, _ in chunks for i in rows], device=device)
@@ -143,7 +149,7 @@ def _cached(batch: _Batch, passes: Sequence[Pass], scale: float) -> Tensor:
     torch.autograd.backward(scale * loss)
     for part, rows, state in chunks:
         _set_random_state(state, device)
-        with _autocast(model), _dropout(model, part.dropout):
+        with _autocast(model), _dropout(model, part):
             again = model.embed_chunk(part.sentences, part.encoder)
         torch.autograd.backward(again, vectors.grad[rows])  # type: ignore[index]
     return loss.detach()

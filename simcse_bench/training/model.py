@@ -160,6 +160,23 @@ class SentenceModel(nn.Module):
         config = self.encoders[0].config
         return {"hidden": _first(config, _HIDDEN), "attention": _first(config, _ATTENTION)}
 
+    def dropout_places(self, encoder: int = 0) -> list[tuple[nn.Module, str]]:
+        """The layers of an encoder that drop out, each with its attribute that holds the probability; LoRA's are not.
+
+        Raises:
+            UserError: there is none.
+        """
+        model, places = self.encoders[encoder], list[tuple[nn.Module, str]]()
+        for path, layer in model.named_modules():
+            if isinstance(layer, nn.Dropout):
+                names = ["p"] * ("lora_dropout" not in path)
+            else:  # attention, most often, that draws in a function
+                names = [n for n in ("dropout", "attention_dropout") if isinstance(getattr(layer, n, None), float)]
+            places += [(layer, name) for name in names]
+        if not places:
+            raise UserError(f"{type(model).__name__}: none of its layers drops out, so no rate can be set.")
+        return places
+
     def _hidden_states(
         self, sentences: Sequence[Ids], encoder: int, words: Words | None
     ) -> tuple[Sequence[Tensor], Tensor | None]:

@@ -72,7 +72,9 @@ METHODS = {
     "simcse++": {"dcl_weight": 1.0},
     "iscse": {"buffer": 32, "smoothing_weight": 1.0},
     "dclr": {"threshold": 0.5},
-}
+    "scd": {"dropout": "none", "first_dropout": 0.0, "second_dropout": 0.0, "mlp": "none", "projector_width": 16,
+            "decorrelation_weight": 1.0, "off_diagonal": 1.0},
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ Open ``simcse`` first: the plain step, and the places where a method may change 
 - ``arccon``      ArcCSE's additive angular margin
 - ``mixcse``      MixCSE: mixed negatives
 - ``dclr``        DCLR: noise moved up the gradient, and no negatives that another model finds alike
+- ``scd``         SCD: no negatives; views of two dropout rates repel, features decorrelate
 - ``promptbert``  PromptBERT: two templates, less their own vectors
 - ``diffcse``     DiffCSE: tokens replaced by a generator are found with the sentence's vector
 - ``rankcse``     RankCSE: the batch ranked alike by both views, and as teachers rank it

@@ -35,6 +35,9 @@ METHODS: Mapping[str, KnownMethod] = {
     "arccon": KnownMethod("ArcCSE (ArcCon)", "Zhang et al. 2022", "an angular margin between a pair", "arccon:ArcCon"),
     "mixcse": KnownMethod("MixCSE", "Zhang et al. 2022", "negatives mixed of a positive and another", "mixcse:MixCSE"),
     "dclr": KnownMethod("DCLR", "Zhou et al. 2022", "noise as hard negatives; no false negatives", "dclr:DCLR"),
+    "scd": KnownMethod(
+        "SCD", "Klein and Nabi 2022", "no negatives: two dropout rates' views repel, features decorrelate", "scd:SCD"
+    ),
     "promptbert": KnownMethod(
         "PromptBERT",
         "Jiang et al. 2022",

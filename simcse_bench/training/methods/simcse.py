@@ -30,6 +30,7 @@ class Pass(NamedTuple):
     sentences: Sequence[Ids]
     encoder: int = 0
     dropout: bool = True
+    rate: float | None = None  # probability of all its dropout, in place of the run's
 
 
 def setting(default: Any, help: str, low: float = 0.0, high: float = float("inf")) -> Any:

@@ -30,10 +30,12 @@ OWN = {  # settings under which a method shows what it does in a few steps of fe
         "consistency_temperature": 0.2,
     },
     "diffcse": {"generator": ""},  # a masked language model, see `generator`
+    "scd": {"projector_width": 64, "decorrelation_weight": 0.05},
 }
 NEEDS = {  # settings of the run that a method does not work without
     "promptbert": {"pooling": "mask", "template": "a {sentence} [MASK] ."},
     "diffcse": {"mlp": "none"},
+    "scd": {"mlp": "none"},
 }
 UNSCORED = [name for name, known in METHODS.items() if not known.scored]  # the others: test_cosent.py, test_angle.py
 SUCCESSORS = [name for name in UNSCORED if name != "simcse"]
@@ -229,7 +231,7 @@ def test_a_template_is_not_repeated(cli):
 
 def test_reported_gains_are_those_of_the_published_rows():
     averages = {row.row: row.average for row in family_rows("sts")}
-    named = {"gs": "GS-InfoNCE", "esimcse": "ESimCSE", "promptbert": "PromptBERT", "diffcse": "DiffCSE",
+    named = {"gs": "GS-InfoNCE", "esimcse": "ESimCSE", "promptbert": "PromptBERT", "diffcse": "DiffCSE", "scd": "SCD",
              "mixcse": "MixCSE", "dclr": "DCLR", "arccon": "ArcCSE", "rankcse": "RankCSE ListMLE", "iscse": "IS-CSE",
              "simcse": "unsup SimCSE"}  # fmt: skip
     gains = {row["method"]: row for row in read_table("simcse_successors_gains")}
