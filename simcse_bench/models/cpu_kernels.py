@@ -114,7 +114,7 @@ class Int8Linear(PackedLinear):
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / 254 or 1.0  # not 255: the largest is rounded up to it
         zero = round(-low / scale)
-        return Rounded(torch.add(zero + 0.5, x, alpha=1 / scale).to(torch.uint8), scale, zero)  # type: ignore[call-overload]
+        return Rounded(torch.add(zero + 0.5, x, alpha=1 / scale).to(torch.uint8), scale, zero)
 
     def forward(self, x: torch.Tensor | Rounded) -> torch.Tensor:
         """(..., in) -> (..., out)."""
@@ -127,7 +127,8 @@ class Int8Linear(PackedLinear):
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The layer's output for x (..., in) added to the residual (..., out)."""
-        return self(x).add_(residual)
+        added: torch.Tensor = self(x).add_(residual)
+        return added
 
 
 def multiplies_in_int8() -> bool:
