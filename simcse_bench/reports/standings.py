@@ -24,7 +24,8 @@ from simcse_bench.reports.report import Entry, Report, Scores, measures, source_
 from simcse_bench.reports.table import machine_facts
 
 _SEED = re.compile(r"[\s,;_.-]+seed[\s_=-]*(\d+)$", re.IGNORECASE)
-_TITLES = {"sts": "STS", "transfer": "Transfer", "senteval": "SentEval", "probing": "Probing"}
+_TITLES = {"sts": "STS", "transfer": "Transfer", "senteval": "SentEval", "probing": "Probing"}  # the boards' order
+_NAMED = 3  # so many tasks that no suite holds together name their board
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Saved:
 
 
 def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
-    """The leaderboards of all reports below a folder: those that may share one do, embedded data last.
+    """The leaderboards of all reports below a folder, the paper's first, embedded data last; those that may share one do.
 
     The same evaluation saved twice is one row.
     """
@@ -47,7 +48,8 @@ def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
     groups = scores.grouped([one.report for one in saved if by_key[one.report.key] is one])
     marks = scores.group_marks(groups)
     drawn = [board([by_key[r.key] for r in group], mark) for group, mark in zip(groups, marks, strict=True)]
-    drawn.sort(key=lambda b: b["embedded"])
+    order = [*_TITLES.values()]
+    drawn.sort(key=lambda b: (b["embedded"], order.index(b["title"]) if b["title"] in order else len(order)))
     return [{"id": f"board{i}", **b} for i, b in enumerate(drawn)]
 
 
@@ -65,7 +67,8 @@ def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:
     kinds = {t.get("kind", "sts") for r in reports for t in r.tasks.values()}
     named = ["Spearman"] * ("sts" in kinds) + measures(reports[0])
     suites = list(dict.fromkeys(r.suite for r in reports))
-    title = _TITLES.get(suites[0], titles.get(names[0], names[0]) if len(names) == 1 else suites[0])
+    few = ", ".join(titles.get(n, n) for n in names) if len(names) <= _NAMED else "Single tasks"
+    title = _TITLES.get(suites[0], few if len(names) == 1 or suites[0] == "tasks" else suites[0])
     rules = [f"protocol {protocol['name']}", protocol["split"]]
     rules += [f"probe {protocol['probe']}"] if "transfer" in kinds and "probe" in protocol else []
     excluded = protocol.get("excluded")

@@ -68,7 +68,8 @@ for (const button of all("[data-made]"))
 // ---- a leaderboard
 function columnsOf(board, view) {
   const average = { title: "Avg.", task: null, of: (row) => pick(row.average, view), theirs: (paper) => paper.average };
-  const shown = board.tasks.length > 1 ? [average] : []; // of one task it is the same number
+  // of one task it is the same number, and scores of different kinds have none
+  const shown = board.tasks.length > 1 && board.rows.some((row) => row.average) ? [average] : [];
   for (const task of board.tasks) {
     if (view.off.has(task.name)) continue;
     shown.push({
