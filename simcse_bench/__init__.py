@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from simcse_bench.experiments.run import run_ablation
     from simcse_bench.models.open import open_model
     from simcse_bench.reports.frames import read_pairs, read_results
+    from simcse_bench.reports.model_page import write_model_page
     from simcse_bench.search.simcse import SimCSE
     from simcse_bench.search.vectors import open_vectors
     from simcse_bench.training.losses import contrastive_loss
@@ -60,11 +61,13 @@ _HOMES = {
     "train": "training.run",
     "uniformity": "evaluation.geometry",
     "verify": "evaluation.verify",
+    "write_model_page": "reports.model_page",
 }
 __all__ = [
     "DataSource", "RunOptions", "SimCSE", "__version__", "alignment", "analyze", "analyze_robustness", "compare",
     "contrastive_loss", "difference", "evaluate", "holm", "load_suite", "load_task", "mteb_model", "open_model",
     "open_vectors", "read_pairs", "read_results", "recipe", "rescore", "run_ablation", "train", "uniformity", "verify",
+    "write_model_page",
 ]  # fmt: skip
 
 

@@ -61,6 +61,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ls": listing.list_command,
     "doctor": listing.doctor_command,
     "report": listing.report_command,
+    "card": listing.card_command,
     "schema": listing.schema_command,
 }
 for _name, _command in _COMMANDS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 MODEL = "mini"
@@ -23,6 +24,11 @@ def badge(encoder: bool, data: bool) -> str:
 def caveats(encoder: bool, data: bool) -> list[str]:
     """What notes say of it."""
     return [f"With the {ENCODER}."] * encoder + [f"On {DATA}."] * data
+
+
+def other_notes(notes: Sequence[str]) -> list[str]:
+    """Notes without those of ``caveats``, for a page that says them once."""
+    return [note for note in notes if note not in caveats(True, True)]
 
 
 def model_folder() -> Path:

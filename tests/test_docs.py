@@ -143,6 +143,16 @@ def test_commands_of_the_pages():
     assert {path[0] for path in COMMANDS} <= {words[0] for words in shown}
 
 
+def test_commands_of_the_committed_pages_on_models():
+    pages = sorted((ROOT / "results" / "models").glob("*.md"))
+    if not pages:
+        pytest.skip("no results/ here: this is no checkout")
+    shown = [words for page in pages for words in in_page(page)]
+    assert len(shown) > 20
+    for words in shown:
+        understood(words)
+
+
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
 def test_help_has_examples(path):
     examples = list(lines_of(COMMANDS[path].help or ""))

@@ -7,7 +7,7 @@
 - ``compare``      compare, verify, leaderboard, analyze
 - ``search``       index, search, encode, demo
 - ``export``       export
-- ``listing``      ls, doctor, report, data where / fetch / sentences / check / overlap; ``lists`` holds their tables
+- ``listing``      ls, doctor, report, card, data where / fetch / sentences / check / overlap; tables: ``lists``
 - ``console``      options, notes and reports that they share
 - ``terminal``     a table in a terminal of any width
 - ``official``     options of SimCSE's scripts and of other tools, answered with ours

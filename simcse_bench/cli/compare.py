@@ -73,8 +73,8 @@ def _print_family(results: Path, suite: str, metric: str, aggregate: str, format
     from simcse_bench.data.registry import known_name
     from simcse_bench.papers.published import FAMILY_SUITES
     from simcse_bench.reports.family import family_table, narrow_family
+    from simcse_bench.reports.folder import read_reports
     from simcse_bench.reports.scores import leaderboard_rows
-    from simcse_bench.reports.site import read_reports
     from simcse_bench.reports.table import to_csv
 
     if (metric, aggregate) != ("spearman", "all"):

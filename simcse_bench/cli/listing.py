@@ -1,4 +1,4 @@
-"""The commands that look: `ls`, `doctor`, `report`, `data where`, `fetch`, `sentences`, `check` and `overlap`."""
+"""The commands that look: `ls`, `doctor`, `report`, `card`, `data where`, `fetch`, `sentences`, `check`, `overlap`."""
 
 from __future__ import annotations
 
@@ -124,6 +124,32 @@ def report_command(
 
     files = regenerate(results, check)
     typer.echo(f"{len(files)} files {'are up to date' if check else 'written'} below {results}")
+
+
+def card_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name in reports, or the last part of that.")],
+    results: Annotated[Path, console.where(help="Folder of the results.")] = Path("results"),
+    out: Annotated[Path | None, console.where(help="Folder of the page (default: RESULTS/models).")] = None,
+    quiet: console.Quiet = False,
+) -> None:
+    """Write a page on one model: all that its saved results say, and the command that makes each number again.
+
+    Scores with intervals and the published row beside them, geometry, robustness, contamination, speed, and what is
+    not measured yet; as HTML and Markdown. No model is loaded. `simcse-bench report` draws the page anew with the
+    others and links it from index.html.
+
+    \b
+    simcse-bench card sentence-transformers/all-MiniLM-L6-v2
+    simcse-bench card mini --results results --out pages
+    """
+    from simcse_bench.reports.model_page import write_model_page
+
+    page = write_model_page(model, results, out)
+    console.print_table(page.scores)
+    for problem in page.left_out:
+        console.aloud(f"left out: {problem}")
+    if not quiet:
+        console.aloud(f"written: {page.html} (.md)")
 
 
 def doctor_command(

@@ -19,7 +19,10 @@ Open ``report`` first: what a saved evaluation holds.
 - ``arm_plot``      the plot of an ablation
 - ``plots``         the other plots; SVG and PNG
 - ``page``          one self-contained HTML page
+- ``folder``        a results folder read whole: ``read_folder``
 - ``site``          a results folder drawn anew or checked; its index.html
+- ``model_page``    a page on one model, HTML and Markdown: ``write_model_page``
+- ``model_parts``   its parts: scores, geometry, robustness, mteb's tasks, speed
 - ``standings``     the site's leaderboards as data: seeds, ranks, published rows
 - ``panels``        the site's figures as data: statements, ablations, geometry, robustness
 - ``again``         the command that makes a saved number again

@@ -13,10 +13,12 @@ from simcse_bench.models.baselines import RANDOM, is_baseline
 from simcse_bench.models.catalog import known_model
 from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.geometry import Analysis
+from simcse_bench.reports.mteb import MtebReport
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.robustness import Robustness
 
 UNKNOWN = "MODEL_FOLDER"  # a report under a name of the user's own does not say where its model lies
+_ANALYSED = ("--model", "--pooling", "--head", "--dtype", "--template", "--truncate-dim")  # of ``analyze``
 _RECORDED = {"simcse": "", "test": "", "exact": "", "float32": ""}  # what a command need not say
 
 
@@ -40,23 +42,32 @@ def eval_command(report: Report) -> str:
     return _line(["eval"], options)
 
 
+def mteb_command(report: MtebReport) -> str:
+    """``simcse-bench eval … --suite mteb:…``."""
+    return model_command(report.model, ["eval"], [("--suite", f"mteb:{report.selection}")])
+
+
+def model_command(model: Mapping[str, Any], command: Sequence[str], options: Sequence[tuple[str, str]]) -> str:
+    """Any command on a model, used as its provenance in a saved result says."""
+    return _line(command, [*(_analysed(model) if command[0] == "analyze" else _model(model)), *options])
+
+
 def analyze_command(analysis: Analysis) -> str:
     """``simcse-bench analyze …``."""
     data = analysis["data"]
-    options = [*_model(analysis["model"]), ("--task", data["task"]), *(("--split", s) for s in data["splits"])]
-    return _line(["analyze"], [o for o in options if o[0] != "--name"])
+    options = [("--task", data["task"]), *(("--split", split) for split in data["splits"])]
+    return model_command(analysis["model"], ["analyze"], options)
 
 
 def robustness_command(robustness: Robustness) -> str:
     """``simcse-bench analyze … --robustness …``."""
     options = [
-        *_model(robustness["model"]),
         ("--task", ",".join(robustness["tasks"])),
         *(("--split", split) for split in robustness["splits"] if list(robustness["splits"]) != ["test"]),
         *((("--typo-rate", f"{robustness['rate']:g}"),) if robustness["rate"] != RATE else ()),
         *((("--seed", str(robustness["seed"])),) if robustness["seed"] != SEED else ()),
     ]
-    return _line(["analyze", "--robustness"], [o for o in options if o[0] != "--name"])
+    return model_command(robustness["model"], ["analyze", "--robustness"], options)
 
 
 def ablation_command(summary: Summary) -> str:
@@ -121,6 +132,11 @@ def _model(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "--dtype", str(model["dtype"])
     for text in model.get("whiten") or ():
         yield "--whiten", text
+
+
+def _analysed(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Those that ``analyze`` takes: no name, length, revision or whitening."""
+    return [(option, value) for option, value in _model(model) if option in _ANALYSED]
 
 
 def _findable(name: str) -> bool:

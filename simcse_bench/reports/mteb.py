@@ -11,7 +11,6 @@ from annotated_types import MinLen
 from typing_extensions import TypedDict
 
 from simcse_bench import bundled
-from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, write_json
 from simcse_bench.models.identity import marked_name, shown_model, shown_usage
 from simcse_bench.reports.report import Provenance, model_facts
@@ -94,23 +93,10 @@ def draw_mteb(report: MtebReport, path: Path) -> dict[Path, str]:
     }
 
 
-def draw_mteb_folder(folder: Path) -> tuple[dict[Path, str], list[Table], list[str]]:
-    """File -> content of all that is drawn from a folder of reports; its leaderboards; damaged files' problems."""
-    files: dict[Path, str] = {}
-    reports: list[MtebReport] = []
-    problems: list[str] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            report = MtebReport.load(path)
-            files |= draw_mteb(report, path)
-        except UserError as error:
-            problems += error.problems
-        else:
-            reports.append(report)
-    boards = mteb_leaderboards(reports)
-    if boards:
-        files |= draw_leaderboards(folder, boards)
-    return files, boards, problems
+def draw_mteb_folder(folder: Path, reports: Mapping[Path, MtebReport]) -> dict[Path, str]:
+    """File -> content of all that is drawn from a folder's reports, which are at least one."""
+    files = {file: text for path, report in reports.items() for file, text in draw_mteb(report, path).items()}
+    return files | draw_leaderboards(folder, mteb_leaderboards(list(reports.values())))
 
 
 def mteb_table(report: MtebReport) -> Table:
@@ -158,7 +144,14 @@ def mteb_rows(report: MtebReport) -> list[dict[str, Any]]:
 
 def mteb_markdown(report: MtebReport) -> str:
     """The whole Markdown page of a report: scores, parts, provenance."""
-    facts = {
+    parts = mteb_parts_table(report)
+    tables = [mteb_table(report), *([parts] if parts.rows else [])]
+    return "\n".join([*map(to_markdown, tables), *to_list(mteb_facts(report)), ""])
+
+
+def mteb_facts(report: MtebReport) -> dict[str, str]:
+    """What decided a report's numbers."""
+    return {
         "model": shown_model(report.model),
         "in mteb": f"{report.mteb['name']} @ {report.mteb['revision']}",
         **model_facts(report.model, str(report.model.get("max_length") or "the model's own limit")),
@@ -167,9 +160,6 @@ def mteb_markdown(report: MtebReport) -> str:
         "time": f"{report.seconds} s in mteb, {report.created}",
         "evaluation": report.key,
     }
-    parts = mteb_parts_table(report)
-    tables = [mteb_table(report), *([parts] if parts.rows else [])]
-    return "\n".join([*map(to_markdown, tables), *to_list(facts), ""])
 
 
 def _data_mark(group: Sequence[MtebReport], reports: Sequence[MtebReport]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import UserError
 from simcse_bench.files import write_bytes
 from simcse_bench.reports import plots
-from simcse_bench.reports.table import Table, text_columns
+from simcse_bench.reports.table import Table, one_line, text_columns, to_cell, to_heading, to_list, to_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +47,29 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A row's place on an axis, from 0 to 100 percent of its width."""
+
+    label: str  # what it says, for those who do not see it
+    mean: float
+    interval: tuple[float, float] | None = None
+    paper: float | None = None
+    seeds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What decided numbers of a part, and the command that makes them again."""
+
+    title: str
+    command: str
+    facts: Mapping[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page: what it says in a line, the paper's statements, a plot, a table."""
+    """A part of a page: what it says in a line, the paper's statements, a plot, a table, how it was made."""
 
     heading: str = ""
     svg: str = ""
@@ -57,6 +79,15 @@ class Section:
     verdicts: Sequence[Verdict] = ()
     notes: Sequence[str] = ()
     reference: str = ""  # the row to mark
+    embedded: bool = False  # model or data, for trying only
+    facts: Mapping[str, str] = field(default_factory=dict)
+    axis: Any = None  # a ``panels.Axis``: that of the marks
+    marks: Sequence[Mark | None] = ()  # by row of the table
+    legend: Sequence[str] = ()  # what marks of scores there are on the page: ours, seeds, published
+    folded: Sequence[Section] = ()  # further tables, the title of each above it
+    commands: Mapping[str, str] = field(default_factory=dict)  # what is not here -> the command for it
+    links: Mapping[str, str] = field(default_factory=dict)  # text -> where it leads
+    made: Sequence[Made] = ()
 
     @property
     def left(self) -> set[int]:
@@ -67,6 +98,16 @@ class Section:
     def ident(self) -> str:
         """Where links to it lead."""
         return re.sub(r"\W+", "-", self.heading.casefold()).strip("-")
+
+    @property
+    def remade(self) -> str:
+        """The commands that make its numbers again, a line each."""
+        return "\n".join(dict.fromkeys(made.command for made in self.made if made.command))
+
+    @property
+    def made_notes(self) -> list[str]:
+        """What there is to know of them."""
+        return list(dict.fromkeys(made.note for made in self.made if made.note))
 
     @property
     def place(self) -> tuple[str, str]:
@@ -144,9 +185,42 @@ def page(
     return render_template("page.html", sections=sections, **facts, **facts_of_all)
 
 
+def page_markdown(
+    title: str, subtitle: str, sections: Sequence[Section], provenance: Mapping[str, str], tried: Sequence[str] = ()
+) -> str:
+    """The same page in Markdown, without its figures; arguments as of ``page``."""
+    lines = [to_heading(title, 1), "", one_line(subtitle), "", *(line for note in tried for line in (f"> {note}", ""))]
+    for part in sections:
+        lines += ["\n".join(_section_markdown(part)).rstrip("\n"), ""]
+    return "\n".join([*lines, to_heading("What it is drawn from", 2), "", *to_list(provenance), ""])
+
+
+def _section_markdown(part: Section) -> list[str]:
+    heading = part.heading + " (embedded)" * part.embedded
+    lines = [to_heading(heading, 2), "", *([f"{part.lead}.", ""] if part.lead else [])]
+    lines += [*to_list(part.facts), ""] if part.facts else []
+    if part.table:
+        lines.append(to_markdown(dataclasses.replace(part.table, notes=part.notes)))
+    elif part.notes:
+        lines += [*(f"- {note}" for note in part.notes), ""]
+    lines += [to_markdown(one.table) for one in part.folded if one.table]
+    lines += [*(f"- {what}: `{command}`" for what, command in part.commands.items()), ""] if part.commands else []
+    lines += [*(f"- [{text}]({where})" for text, where in part.links.items()), ""] if part.links else []
+    if part.remade:
+        lines += ["```bash", part.remade, "```", "", *part.made_notes, *([""] if part.made_notes else [])]
+    for made in part.made:
+        lines += [*([f"{to_cell(made.title)}:", ""] if len(part.made) > 1 else []), *to_list(made.facts), ""]
+    return lines
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is a page of ours."""
+    return path.is_file() and bool(_OURS.search(path.read_bytes()))
+
+
 def require_own(path: Path) -> None:
     """UserError where a page that is not ours lies in the place of one that will be drawn."""
-    if path.exists() and not (path.is_file() and _OURS.search(path.read_bytes())):
+    if path.exists() and not is_own(path):
         raise UserError(
             f"{path}: not a page of simcse-bench, and left as it is. Move it away or choose another folder."
         )

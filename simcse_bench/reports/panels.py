@@ -150,7 +150,7 @@ def ablation_panel(ident: str, place: str, summary: Summary, part_of: str = "") 
         near = [v for v in own if low <= v <= high]
         values += near if len(near) < len(own) else [*own, *(row["interval"] or ()), *row["seeds"]]
     table = ablation.ablation_table(summary)
-    table = dataclasses.replace(table, notes=_own(table.notes))
+    table = dataclasses.replace(table, notes=bundled.other_notes(table.notes))
     model, train, dev_data = summary["model"], summary["train"], summary["dev"]
     return {
         "id": ident,
@@ -192,7 +192,7 @@ def geometry_panel(ident: str, place: str, analyses: Sequence[Analysis], part_of
              "embedded": bool(m["model"].get("embedded"))}
             for m in named
         ],
-        "notes": _own(geometry.geometry_table(analyses).notes),
+        "notes": bundled.other_notes(geometry.geometry_table(analyses).notes),
         "made": {
             "title": "Geometry",
             "facts": [*geometry.geometry_provenance(named).items(), ("folder", place)],
@@ -214,7 +214,7 @@ def robustness_panel(place: str, models: Sequence[Robustness]) -> dict[str, Any]
         "place": place,
         "axis": Axis.around([v for v in moves if v is not None and abs(v) < _FAR_MOVE], zero=True),
         "models": shown,
-        "table": page.section("", None, dataclasses.replace(summary, notes=_own(summary.notes))),
+        "table": page.section("", None, dataclasses.replace(summary, notes=bundled.other_notes(summary.notes))),
         "made": {
             "title": "Robustness",
             "facts": [*robustness.robustness_provenance(named).items(), ("folder", place)],
@@ -265,8 +265,3 @@ def _signed(form: str, *numbers: float | None) -> str:
 def _verdict(name: str) -> dict[str, str]:
     kind, sign = page.VERDICTS.get(name, ("none", "–"))
     return {"verdict": name, "kind": kind, "sign": sign}
-
-
-def _own(notes: Sequence[str]) -> list[str]:
-    """A table's notes without those on what is embedded: the site explains its badge once."""
-    return [note for note in notes if note not in bundled.caveats(True, True)]

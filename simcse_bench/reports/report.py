@@ -263,21 +263,21 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
         raise UserError(f"name {name!r}: not valid unicode; give another --name.") from None
     if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name):
         raise UserError(f"name {name[:60]!r}: holds a line break or a control character; give another --name.")
-    file, folder = _slug(name, "model") + _slug(variant, ""), _slug(suite, "tasks")
+    file, folder = file_name(name) + _slug(variant, ""), _slug(suite, "tasks")
     for part, what in ((file, f"name {name[:60]!r} with its settings"), (folder, f"suite {suite[:60]!r}")):
         if len(part.encode()) > LONGEST:
             raise UserError(
                 f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
                 "Give a shorter --name, or fewer tasks at once."
             )
-    if file == "leaderboard" or folder in ("speed", "mteb", "overlap"):
+    if file == "leaderboard" or folder in ("speed", "mteb", "overlap", "models"):
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"
 
 
 def readable_name(name: str, file: str) -> str:
     """A model's name with what its file's name adds to it: "runs/u, mean-none" for runs__u--mean-none."""
-    slug = _slug(name, "model")
+    slug = file_name(name)
     return ", ".join([name, *file.removeprefix(slug).split("--")[1:]] if file.startswith(slug) else [name])
 
 
@@ -304,6 +304,11 @@ def model_facts(model: Mapping[str, Any], max_length: str) -> dict[str, str]:
         "weights": shown_files(model) or MISSING,
         **source_facts(model),
     }
+
+
+def file_name(name: str) -> str:
+    """A model's name as that of its files, without an ending."""
+    return _slug(name, "model")
 
 
 def _slug(text: str, otherwise: str) -> str:

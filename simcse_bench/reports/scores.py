@@ -65,7 +65,9 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
     title = board_title([report], metric, aggregate)
     if report.limit:
         title += f"; ONLY THE FIRST {report.limit} PAIRS OF EVERY SUBSET: comparable with nothing"
-    return Table(title, ["", *titles, *["Avg."] * len(averaged)], rows, [*_notes(report, paper), *_caveats([report])])
+    return Table(
+        title, ["", *titles, *["Avg."] * len(averaged)], rows, [*report_notes(report, paper), *_caveats([report])]
+    )
 
 
 def subset_table(report: Report, metric: str) -> Table:
@@ -307,7 +309,8 @@ def published_beside(report: Report, metric: str, aggregate: str) -> published.P
     return published.published_row(report.model["name"], p["name"], aggregate, metric, p["split"], report.suite)
 
 
-def _notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
+def report_notes(report: Report, paper: published.PublishedRow | None) -> list[str]:
+    """What there is to know of a report's scores; ``paper``: the published row beside them."""
     notes = [f"Published: {paper.row}, {paper.source}."] if paper else []
     notes += seen_note(report, contaminated(report))
     if excluded := report.protocol.get("excluded"):

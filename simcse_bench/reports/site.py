@@ -3,66 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from simcse_bench import bundled
 from simcse_bench.data.task import AGGREGATES, METRICS
-from simcse_bench.errors import UserError, first_line
+from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
 from simcse_bench.reports import (
     ablation,
     geometry,
+    model_page,
     mteb,
     page,
     panels,
     reproduction,
     robustness,
     scores,
-    speed,
     standings,
 )
-from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.again import reproduce_command
-from simcse_bench.reports.geometry import Analysis
-from simcse_bench.reports.overlap import FOLDER as OVERLAPS
-from simcse_bench.reports.overlap import contaminated, draw_overlap, read_overlaps
+from simcse_bench.reports.folder import Results, place_of, read_folder, read_reports, tried
+from simcse_bench.reports.overlap import draw_overlap, read_overlaps
 from simcse_bench.reports.pair_records import load_worst
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.reproduction import Reproduced
-from simcse_bench.reports.robustness import Robustness
+from simcse_bench.reports.speed import speed_table
 from simcse_bench.reports.standings import Saved
 from simcse_bench.reports.table import Table, machine_facts, to_markdown
 
 T = TypeVar("T")
-_UNDRAWABLE = (ValueError, ArithmeticError, LookupError)  # numbers that matplotlib has no axis for
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What the site is drawn from; places are folders below the results folder."""
+def draw_site(results: Results, pages: Mapping[str, str] | None = None) -> bytes:
+    """The page.
 
-    reports: Sequence[Saved]
-    sweeps: Mapping[str, Summary]  # place -> its summary
-    analyses: Mapping[str, Sequence[Analysis]]  # place -> the models analysed there
-    reproductions: Mapping[str, Reproduced]  # place -> its record
-    mteb_boards: Sequence[Table] = ()  # of mteb's own tasks, from ``mteb.mteb_leaderboards``
-    robustness: Sequence[Robustness] = ()  # of the models there
-
-    def reproduction_of(self, place: str) -> str:
-        """The reproduction that a place lies in, or ""."""
-        return next((r for r in self.reproductions if place.startswith(f"{r}/")), "")
-
-    def command_of(self, place: str) -> str:
-        """The command of the reproduction that a place lies in, or ""."""
-        whole = self.reproduction_of(place)
-        return reproduce_command(self.reproductions[whole]) if whole else ""
-
-
-def draw_site(results: Results) -> bytes:
-    """The page."""
-    boards = standings.boards([dataclasses.replace(s, part_of=results.command_of(s.place)) for s in results.reports])
+    Args:
+        results: all of it.
+        pages: a model's name -> the place of its page, where there is one; leaderboards link to it.
+    """
+    boards = standings.boards(results.saved())
+    for row in (row for board in boards for row in board["rows"]):
+        row["page"] = (pages or {}).get(row["model"], "")
+    by_mteb = _mteb_boards(results)
     sweeps = {
         place: panels.ablation_panel(_ident(place), place, summary, results.command_of(place))
         for place, summary in results.sweeps.items()
@@ -84,26 +68,32 @@ def draw_site(results: Results) -> bytes:
         geometry=shapes,
         robustness=changed,
         papers=papers,
-        mteb=[page.section(t.title, None, t) for t in results.mteb_boards],
+        mteb=[page.section(t.title, None, t, bundled.other_notes(t.notes)) for t in by_mteb],
         made={
             panel["id"]: panel["made"]
             for panel in (*sweeps.values(), *shapes, *([changed] if changed else []), *papers)
         },
         notes={"encoder": bundled.ENCODER, "data": bundled.DATA},
-        source=fingerprint(_drawn_from(results)),
+        source=fingerprint(_drawn_from(results, by_mteb, pages)),
         metrics=METRICS,
         aggregates=AGGREGATES,
         languages=sorted({b["language"] for b in boards}),
-        protocols=sorted({b["protocol"] for b in boards}) + ["mteb's own"] * bool(results.mteb_boards),
+        protocols=sorted({b["protocol"] for b in boards}) + ["mteb's own"] * bool(by_mteb),
     )
 
 
-def _drawn_from(results: Results) -> dict[str, Any]:
+def _drawn_from(results: Results, by_mteb: Sequence[Table], pages: Mapping[str, str] | None) -> dict[str, Any]:
     """For the page's fingerprint, which stays where nothing of a later kind is there."""
-    content = dataclasses.asdict(results)
-    if not content["robustness"]:
-        del content["robustness"]
-    return content
+    whole = dataclasses.asdict(results)
+    content = {kind: whole[kind] for kind in ("reports", "sweeps", "analyses", "reproductions")}
+    content["mteb_boards"] = [dataclasses.asdict(table) for table in by_mteb]
+    later = {"robustness": whole["robustness"], "pages": pages}
+    return content | {kind: what for kind, what in later.items() if what}
+
+
+def _mteb_boards(results: Results) -> list[Table]:
+    """Of mteb's own tasks, folder by folder."""
+    return [board for group in _below(results.mteb).values() for board in mteb.mteb_leaderboards([*group.values()])]
 
 
 def _findings(results: Results) -> list[panels.Found]:
@@ -164,76 +154,20 @@ def _ident(place: str) -> str:
     return "-".join(part for part in place.split("/") if part != "ablations")
 
 
-def regenerate(results: Path, check: bool = False) -> list[Path]:
-    """Write (or with ``check`` compare) every table, plot and page below ``results``, and the site ``index.html``.
+def regenerate(folder: Path, check: bool = False) -> list[Path]:
+    """Write (or with ``check`` compare) every table, plot and page below a results folder, and the site ``index.html``.
 
     Raises:
         UserError: damaged reports (the others are still written), or with ``check`` the stale files.
     """
-    if not results.is_dir():
-        raise UserError(f"{results}: no such folder; expected one with reports such as results/sts/<model>.json.")
-    problems: list[str] = []
-    reports = read_reports(results, problems)
-    texts: dict[Path, str] = {}
-    for path, report in reports.items():
-        texts |= scores.draw_report(report, path)
-    groups = _by_folder(results, reports)
-    overlaps = read_overlaps(results, problems)
-    for path, record in overlaps.items():
-        texts |= draw_overlap(record, path)
-    searched = list(overlaps.values())
-    for name, group in groups.items():
-        texts |= scores.draw_leaderboards(results / name, scores.leaderboards(group, overlaps=searched))
-    worst = dict(_tried(reports, lambda path: load_worst(path, reports[path]), problems))
-    saved = [
-        Saved(_place(path, results), r, worst.get(path, {}), seen=contaminated(r, searched))
-        for path, r in reports.items()
-    ]
-    boards_of_mteb = []
-    for folder in sorted({p.parent for p in results.rglob(f"{mteb.FOLDER}/*.json")}):
-        drawn, boards, damaged = mteb.draw_mteb_folder(folder)
-        texts |= drawn
-        boards_of_mteb += boards
-        problems += damaged
-    speeds = sorted(results.glob("speed/*.json"))
-    for path, table in _tried(speeds, lambda p: speed.speed_table(speed.read_speed(p)), problems):
-        texts[path.with_suffix(".md")] = to_markdown(table)
-    files = {path: text.encode() for path, text in texts.items()}
-    reproduced = {path.parent for path in results.rglob(reproduction.REPRODUCTION_RECORD)}
-    sweeps: dict[Path, Summary] = {}
-    paths = sorted(results.rglob(f"ablations/*/{ablation.SUMMARY}"))
-    for path, sweep in _tried(paths, lambda path: ablation.draw_ablation(path.parent), problems):
-        files |= sweep
-        sweeps[path.parent] = ablation.read_summary(path)
-    own = [folder for folder in sweeps if not reproduced & set(folder.parents)]  # a reproduction has its own page
-    for parent in dict.fromkeys(folder.parent for folder in own):
-        statements = ablation.findings_table([sweeps[folder] for folder in own if folder.parent == parent])
-        if statements.rows:
-            files[parent / "findings.md"] = to_markdown(statements).encode()
-    analyses, damaged = geometry.read_analyses(results / "analysis")
-    problems += damaged
-    if analyses:
-        files |= geometry.draw_geometry(results / "analysis", analyses)
-    analysed = {"analysis": analyses}
-    changed, damaged = robustness.read_all_robustness(results / robustness.FOLDER)
-    problems += damaged
-    if changed:
-        files |= robustness.draw_robustness(results / robustness.FOLDER, changed)
-    records: dict[str, Reproduced] = {}
-    for folder, paper in _tried(
-        sorted(reproduced), lambda folder: reproduction.draw_reproduction(folder, problems), problems
-    ):
-        files |= paper
-        records[_place(folder, results)] = reproduction.read_reproduction(folder / reproduction.REPRODUCTION_RECORD)
-        analysed[_place(folder / "analysis", results)] = geometry.read_analyses(folder / "analysis")[0]
-    places = {_place(folder, results): summary for folder, summary in sweeps.items()}
-    files[results / "index.html"] = draw_site(Results(saved, places, analysed, records, boards_of_mteb, changed))
+    results, problems = read_folder(folder)
+    files = _draw_folder(folder, results, problems)
     for path, content in files.items():
         try:
             if not check:
                 page.write_drawn(path, content)
             elif page.stale(path, content):
-                problems.append(f"{path} is stale: run `simcse-bench report {results}`.")
+                problems.append(f"{path} is stale: run `simcse-bench report {folder}`.")
         except UserError as error:
             problems += error.problems
     if problems:
@@ -241,49 +175,86 @@ def regenerate(results: Path, check: bool = False) -> list[Path]:
     return list(files)
 
 
+def _draw_folder(folder: Path, results: Results, problems: list[str]) -> dict[Path, bytes]:
+    """File -> content of all that is drawn; the problems of what cannot be are added."""
+    texts = _draw_tables(folder, results, problems)
+    files = {path: text.encode() for path, text in texts.items()}
+    sweeps = dict(tried((folder / place for place in results.sweeps), ablation.draw_ablation, problems))
+    reproduced = {path.parent for path in folder.rglob(reproduction.REPRODUCTION_RECORD)}
+    own = [path for path in sweeps if not reproduced & set(path.parents)]  # a reproduction has its own page
+    for parent in dict.fromkeys(path.parent for path in own):
+        summaries = [results.sweeps[place_of(path, folder)] for path in own if path.parent == parent]
+        statements = ablation.findings_table(summaries)
+        if statements.rows:
+            files[parent / "findings.md"] = to_markdown(statements).encode()
+    papers = dict(
+        tried(
+            (folder / place for place in results.reproductions),
+            lambda path: reproduction.draw_reproduction(path, problems),
+            problems,
+        )
+    )
+    for drawn in (*sweeps.values(), *papers.values()):
+        files |= drawn
+    if results.analyses.get("analysis"):
+        files |= geometry.draw_geometry(folder / "analysis", results.analyses["analysis"])
+    if results.robustness:
+        files |= robustness.draw_robustness(folder / robustness.FOLDER, results.robustness)
+    pages, orphans = model_page.pages_of(folder, results)
+    problems += [f"{path} is stale: no model here has this page. Remove it." for path in orphans]
+    for _, drawn in tried(pages, lambda path: model_page.draw_model(folder, results, pages[path]), problems):
+        files |= drawn
+    reports = {folder / s.place: s.report for s in results.reports}
+    worst = dict(tried(reports, lambda path: load_worst(path, reports[path]), problems))
+    shown = dataclasses.replace(
+        results,
+        reports=[dataclasses.replace(s, worst=worst.get(folder / s.place, {})) for s in results.reports],
+        sweeps={place: summary for place, summary in results.sweeps.items() if folder / place in sweeps},
+        reproductions={place: record for place, record in results.reproductions.items() if folder / place in papers},
+    )
+    models = model_page.models_of(results)
+    links = {name: place_of(path, folder) for path, model in pages.items() for name in (model, *models[model])}
+    return files | {folder / "index.html": draw_site(shown, links)}
+
+
+def _draw_tables(folder: Path, results: Results, problems: list[str]) -> dict[Path, str]:
+    """File -> content of what is drawn from one file, and of the leaderboards."""
+    texts: dict[Path, str] = {}
+    for one in results.reports:
+        texts |= scores.draw_report(one.report, folder / one.place)
+    for place, record in results.overlaps.items():
+        texts |= draw_overlap(record, folder / place)
+    searched = list(results.overlaps.values())
+    for name, groups in _by_folder({s.place: s.report for s in results.reports}).items():
+        texts |= scores.draw_leaderboards(folder / name, scores.leaderboards(groups, overlaps=searched))
+    for name, reports in _below(results.mteb).items():
+        texts |= mteb.draw_mteb_folder(folder / name, {folder / place: report for place, report in reports.items()})
+    speeds = {folder / place: speed for place, speed in results.speeds.items()}
+    for path, table in tried(speeds, lambda path: speed_table(speeds[path]), problems):
+        texts[path.with_suffix(".md")] = to_markdown(table)
+    return texts
+
+
 def read_leaderboards(
     results: Path, metric: str = "spearman", aggregate: str = "all"
 ) -> tuple[dict[str, list[Table]], list[str]]:
     """Folder -> its leaderboards, and the problems of the files that are no reports."""
     problems: list[str] = []
-    groups = _by_folder(results, read_reports(results, problems))
+    reports = {place_of(path, results): report for path, report in read_reports(results, problems).items()}
+    groups = _by_folder(reports)
     overlaps = list(read_overlaps(results, problems).values())
     boards = {folder: scores.leaderboards(group, metric, aggregate, overlaps) for folder, group in groups.items()}
     return boards, problems
 
 
-def read_reports(results: Path, problems: list[str]) -> dict[Path, Report]:
-    """The whole reports below a folder."""
-
-    # what else is saved: benchmarks, analyses, ablations, mteb, searches of training text and reproductions
-    others = {"speed", "analysis", robustness.FOLDER, "ablations", mteb.FOLDER, OVERLAPS}
-    names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
-    paths = [
-        path
-        for path in sorted(results.rglob("*.json"))
-        if path.name not in names and not others & set(path.relative_to(results).parts[:-1])
-    ]
-    return dict(_tried(paths, Report.load, problems))
+def _by_folder(reports: Mapping[str, Report]) -> dict[str, list[list[Report]]]:
+    """Folder -> the groups of its reports that share a leaderboard."""
+    return {folder: scores.grouped([*below.values()]) for folder, below in _below(reports).items()}
 
 
-def _place(path: Path, results: Path) -> str:
-    return path.relative_to(results).as_posix()
-
-
-def _by_folder(results: Path, reports: Mapping[Path, Report]) -> dict[str, list[list[Report]]]:
-    below = {path.parent.relative_to(results) for path in reports}
-    folders = sorted(below, key=lambda f: (len(f.parts), f))  # the results folder's own first
-    return {str(f): scores.grouped([r for p, r in reports.items() if p.parent == results / f]) for f in folders}
-
-
-def _tried(paths: Iterable[Path], read: Callable[[Path], T], problems: list[str]) -> Iterator[tuple[Path, T]]:
-    """What is read from each file; the others are added to the problems."""
-    for path in paths:
-        try:
-            content = read(path)
-        except UserError as error:
-            problems += error.problems
-        except _UNDRAWABLE as error:
-            problems.append(f"{path}: cannot be drawn ({first_line(error)}). Move it away or make it anew.")
-        else:
-            yield path, content
+def _below(files: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Place -> content, by folder: the results folder's own (".") first."""
+    folders: dict[str, dict[str, T]] = {}
+    for place, content in files.items():
+        folders.setdefault(place.rpartition("/")[0] or ".", {})[place] = content
+    return {name: folders[name] for name in sorted(folders, key=lambda f: (len(Path(f).parts), Path(f)))}

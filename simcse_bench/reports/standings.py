@@ -40,7 +40,7 @@ class Saved:
 
 
 def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
-    """The leaderboards of all reports below a folder, the paper's first, embedded data last; those that may share one do.
+    """The leaderboards of all reports below a folder, one for those that may share it; embedded data last.
 
     The same evaluation saved twice is one row.
     """
@@ -140,7 +140,7 @@ def _languages() -> Mapping[str, str]:
 def _fold(saved: Saved) -> tuple[str, ...]:
     """What the seeds of one row share; a report whose name says no seed stands alone."""
     report, name = saved.report, str(saved.report.model["name"])
-    base = _SEED.sub("", name)
+    base = without_seed(name)
     alone = "" if base != name else report.key
     return base, _settings(report), saved.place.rpartition("/")[0], ",".join(report.tasks), alone
 
@@ -152,7 +152,7 @@ def _row(seeds: Sequence[Saved]) -> dict[str, Any]:
     name = str(first.model["name"])
     several = len(ordered) > 1
     return {
-        "model": _SEED.sub("", name) if several else name,
+        "model": without_seed(name) if several else name,
         "settings": _settings(first),
         "embedded": bool(first.model.get("embedded")),
         "seen": list(dict.fromkeys(note for s in ordered for note in seen_note(s.report, s.seen))),
@@ -214,6 +214,11 @@ def _settings(report: Report) -> str:
     return ", ".join(
         [shown_usage(model), *([dtype] * (dtype != "float32")), *([f"first {report.limit}"] * bool(report.limit))]
     )
+
+
+def without_seed(name: str) -> str:
+    """A model's name without the seed that it ends in: "mine" of "mine-seed42" and of "mine, seed 43"."""
+    return _SEED.sub("", name)
 
 
 def _seed(report: Report) -> int | None:

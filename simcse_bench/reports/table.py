@@ -38,7 +38,7 @@ def to_markdown(table: Table) -> str:
     """GitHub's table form, numbers to the right; a Chinese character takes two columns, a combining mark none."""
     from rich.cells import cell_len
 
-    cells = [[_MARKDOWN.sub(r"\\\g<0>", one_line(c)) for c in row] for row in (table.header, *table.rows)]
+    cells = [[*map(to_cell, row)] for row in (table.header, *table.rows)]
     widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(table.header))]
     text = text_columns(table)
 
@@ -57,6 +57,16 @@ def to_markdown(table: Table) -> str:
         "",
     ]
     return "\n".join(lines + [f"{_words(note)}\n" for note in table.notes])
+
+
+def to_cell(text: str) -> str:
+    """A text on a line of Markdown, shown as it stands."""
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def to_heading(text: str, level: int) -> str:
+    """A text as a heading of Markdown."""
+    return f"{'#' * level} {to_cell(text)}"
 
 
 def to_latex(table: Table) -> str:

@@ -103,6 +103,15 @@ def test_analyses_and_reproductions(cli):
     assert reproduce_command(record) == "simcse-bench reproduce simcse-2021 --preset mini --seeds 3"
 
 
+def test_what_analyze_does_not_take_is_left_out():
+    model = {"name": "a/b", "settings_from": "--pooling", "pooling": "mean", "head": "none", "max_length": 256,
+             "revision": "r", "whiten": {"t.txt": "f"}, "dtype": "bfloat16"}  # fmt: skip
+    analysis = {"model": model, "data": {"task": "stsb", "splits": []}}
+    assert analyze_command(analysis) == (
+        "simcse-bench analyze --model a/b --pooling mean --head none --dtype bfloat16 --task stsb"
+    )
+
+
 def test_sentences_changed_by_rule():
     robustness = {"model": {"name": "mini", "settings_from": "simcse_bench.json"}, "tasks": {"stsb": {}, "sickr": {}},
                   "splits": ["test"], "seed": 42, "rate": 0.1}  # fmt: skip

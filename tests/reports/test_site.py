@@ -2,131 +2,16 @@
 
 import dataclasses
 import json
-import os
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from summaries import changed
+from readers import SIZES, Page, Reader
+from site_results import BEST, PAPER, WORDS, example
 
 from simcse_bench import bundled
+from simcse_bench.reports.folder import Results
 from simcse_bench.reports.report import Report
-from simcse_bench.reports.site import Results, draw_site
-from simcse_bench.reports.standings import Saved
-from simcse_bench.reports.table import Table
-
-ENVIRONMENT = {"processor": "p", "cores": 2, "versions": {"torch": "2"}}
-VOID = {"meta", "br", "hr", "input", "link", "img"}
-SIZES = [
-    (1280, "light"),
-    (390, "dark"),
-    pytest.param(1280, "dark", marks=pytest.mark.slow),
-    pytest.param(390, "light", marks=pytest.mark.slow),
-]
-
-
-def entry(value, half=1.0):
-    return {"value": value, "interval": [value - half, value + half]}
-
-
-def scores(value):
-    return {
-        m: {h: entry(value - 10 * i - j) for j, h in enumerate(("all", "mean", "wmean"))}
-        for i, m in enumerate(("spearman", "pearson"))
-    }
-
-
-def report(name, values, suite="sts", protocol="simcse", **model):
-    """``values``: task -> score."""
-    data = {"split": "test", "text": "senteval", "fingerprint": "f"}
-    parts = {
-        n: {"n": 2, "spearman": entry(v - 1), "pearson": entry(v - 2)} for n, v in (("news", 60.0), ("forum", 50.0))
-    }
-    tasks = {t: {"title": t.upper(), "kind": "sts", "n": 5, "scores": scores(v), "subsets": parts, "data": data}
-             for t, v in values.items()}  # fmt: skip
-    return Report(
-        key=f"{name} {suite} {protocol} {model}", suite=suite, limit=None, skipped={}, stats={}, created="2026-01-01",
-        tasks=tasks, average=scores(sum(values.values()) / len(values)), environment=ENVIRONMENT,
-        model={"name": name, "pooling": "cls", "head": "none", "dtype": "float32", **model},
-        protocol={"name": protocol, "text": "senteval", "split": "test"}, seconds={"embedding": 1, "scoring": 1},
-    )  # fmt: skip
-
-
-def arm(name, values, **difference):
-    spread = {"mean": sum(values) / len(values), "sd": 1.0, "values": values}
-    drawn = {"arm": name, "seeds": [42, 43], "dev": spread, "test": spread, "alignment": None, "uniformity": None,
-             "published": 80.0 + len(name), "failed": []}  # fmt: skip
-    return drawn | ({"difference": {"holm": 0.01, "seeds": 2, **difference}} if difference else {})
-
-
-def sweep(embedded=True):
-    verdicts = [("0.1 beats 0.5", "holds", 9.0, (6.0, 12.0)), ("0.5 beats 0.0", "does not hold", -5.0, (-8.0, -2.0)),
-                ("0.1 beats 0.0", "undecided", 0.5, (-1.0, 2.0))]  # fmt: skip
-    return {
-        "schema": 1, "name": "dropout", "preset": "mini", "title": "Dropout probability", "axis": "dropout", "note": "",
-        "reference": "0.1", "source": "SimCSE Table 3",
-        "arms": [arm("0.1", [70.0, 72.0]), arm("a long name of an arm", [60.0, 64.0], value=-9.0, interval=(-12.0, -6.0))],
-        "findings": [{"text": t, "verdict": v, "value": x, "interval": i, "published": 11.4} for t, v, x, i in verdicts],
-        "seconds": 1.0, "model": {"name": "mini", "embedded": embedded},
-        "train": {"name": "t.txt", "rows": 3, "fingerprint": "f"}, "environment": ENVIRONMENT,
-        "dev": {"title": "STS-B", "task": "stsb", "split": "dev", "n": 5, "fingerprint": "f"}, "base": {"model": "mini"},
-    }  # fmt: skip
-
-
-def analysis(name, alignment):
-    bins = [{"gold": (i, i + 1), "n": 5, "quartiles": (0.1 * i, 0.2 * i, 0.3 * i), "counts": [1]} for i in range(5)]
-    return {
-        "schema": 1, "model": {"name": name, "pooling": "cls", "head": "none", "embedded": True}, "spearman": 60.0,
-        "data": {"task": "mini-sts", "splits": [], "pairs": 5, "sentences": 9, "aligned_pairs": 2, "fingerprint": "f"},
-        "alignment": alignment, "uniformity": -2.5, "mean_cosine": 0.3, "effective_rank": 20.0, "dimension": 64,
-        "singular_values": [1.0], "cosines": bins, "by_length": [], "by_overlap": [], "environment": ENVIRONMENT,
-        "created": "2026-01-01", "file": name,
-    }  # fmt: skip
-
-
-PAIRS = [
-    {
-        "gold": 4.5,
-        "cosine": 0.2,
-        "gold_rank": 90.0,
-        "cosine_rank": 10.0,
-        "left": "A guitar.",
-        "right": "An instrument.",
-    },
-    {"gold": 0.5, "cosine": 0.9, "gold_rank": 5.0, "cosine_rank": 95.0, "left": "<b>Not</b> so.", "right": "So."},
-]
-PAPER = {
-    "schema": 1, "paper": "simcse-2021", "preset": "mini", "seeds": 2, "real": False, "created": "2026-01-01",
-    "suites": {"sts": "mini", "transfer": "mini-transfer"}, "seconds": {"Table 3": 60.0}, "environment": ENVIRONMENT,
-    "statements": [{"text": "training helps", "verdict": "holds", "value": 3.0, "interval": (1.0, 5.0), "published": 20.0}],
-}  # fmt: skip
-BEST, WORDS = "sentence-transformers/all-MiniLM-L6-v2", "word-vectors:a-file-with-a-long-name.300d.txt"
-
-
-def example():
-    """Something of all kinds: seeds, a published row, two protocols and languages, embedded and real numbers."""
-    reports = [
-        report(BEST, {"stsb": 82.0, "sickr": 77.0}, max_length=256),
-        report("mine-seed1", {"stsb": 70.0, "sickr": 60.0}, embedded=True),
-        report("mine-seed2", {"stsb": 72.0, "sickr": 62.0}, embedded=True),
-        report(WORDS, {"stsb": 58.0, "sickr": 53.0}),
-        report("a", {"stsb-vi": 60.0}, suite="sts-vi"),
-        report("m", {"stsb": 71.0, "sickr": 66.0}, protocol="mteb"),
-        report("[CLS]", {"mini-sts": 40.0}, suite="mini", embedded=True),
-    ]
-    saved = [Saved(f"x/{i}.json", r) for i, r in enumerate(reports)]
-    saved[0] = dataclasses.replace(saved[0], worst={"stsb": PAIRS, "sickr": PAIRS[:1]})
-    saved[-1] = dataclasses.replace(saved[-1], place="paper/mini/cls.json", worst={"mini-sts": PAIRS[1:]})
-    board = Table("mteb 2's own protocol", ["model", "BIOSSES"], [["one", "80.00"], ["mini (embedded)", "50.00"]], [])
-    sweeps = {"ablations/dropout-mini": sweep(), "paper/ablations/dropout-mini": sweep()}
-    return Results(
-        saved,
-        sweeps,
-        {"paper/analysis": [analysis("[CLS]", 0.3), analysis("x", 0.2)]},
-        {"paper": PAPER},
-        [board],
-        [changed("[CLS]"), changed("x")],
-    )
+from simcse_bench.reports.site import draw_site
 
 
 @pytest.fixture
@@ -134,52 +19,6 @@ def site(tmp_path):
     path = tmp_path / "index.html"
     path.write_bytes(draw_site(example()))
     return path
-
-
-class Page(HTMLParser):
-    """What the structure of a page is judged by."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.links, self.headings, self.images, self.unnamed = [], [], [], [], [], []
-        self.verdicts, self.made, self.closed_wrongly = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        facts = dict(attrs)
-        self.ids += [facts[k] for k in ("id",) if k in facts]
-        self.links += [facts[k] for k in ("href",) if k in facts]
-        self.headings += [int(level) for level in "1234" if tag == f"h{level}"]
-        self.made += [facts[k] for k in ("data-made",) if k in facts]
-        inside = {t for t, _ in self.open}
-        if (
-            tag == "svg"
-            and "svg" not in inside
-            and not (facts.get("aria-hidden") or self._hidden() or facts.get("aria-label"))
-        ):
-            self.images.append(facts)
-        if tag in ("select", "input") and "label" not in inside:
-            self.unnamed.append(facts)
-        if "verdict" in (facts.get("class") or "").split():
-            self.verdicts.append([facts["class"], ""])
-        if tag not in VOID:
-            self.open.append((tag, facts))
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop()[0] != tag:
-            self.closed_wrongly.append(tag)
-
-    def handle_data(self, text):
-        if any("verdict" in (facts.get("class") or "").split() for _, facts in self.open):
-            self.verdicts[-1][1] += text
-
-    def _hidden(self):
-        return any(facts.get("aria-hidden") for _, facts in self.open)
 
 
 def test_the_structure_of_the_page(site):
@@ -216,7 +55,7 @@ def test_the_same_results_give_the_same_page_and_others_another_source():
 
 
 def test_of_nothing_there_is_a_page_without_empty_parts():
-    page = Page(draw_site(Results((), {}, {}, {})).decode())
+    page = Page(draw_site(Results()).decode())
     assert {link for link in page.links if link.startswith("#")} == {"#top", "#reading"}
     assert (page.open, page.closed_wrongly) == ([], [])
 
@@ -240,58 +79,6 @@ def test_the_command_draws_it_and_knows_when_it_is_stale(cli, bert, senteval):
     assert cli("report", "results", "--check").code == 0
     next(Path("results/sts").glob("*cls*.json")).unlink()
     assert "index.html is stale" in cli("report", "results", "--check").err
-
-
-class Reader:
-    """A reader at the page, in a browser window of some width and scheme."""
-
-    def __init__(self, browser, path, width=1280, scheme="light"):
-        self.browser, self.path = browser, path
-        media = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get(path.as_uri())
-
-    def all(self, selector):
-        return self.browser.find_elements("css selector", selector)
-
-    def one(self, selector):
-        (element,) = self.all(selector)
-        return element
-
-    def press(self, element):
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
-
-    def shown(self, selector):
-        seen = "[...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())"
-        return self.browser.execute_script(f"return {seen}", selector)
-
-    def texts(self, selector):
-        return [e.text for e in self.shown(selector)]
-
-    def column(self, title):
-        """Model -> what stands in a column of the first leaderboard."""
-        titles = [t.strip(" ▾▴") for t in self.texts("#board0 thead th")]
-        rows = [r.find_elements("css selector", "th, td") for r in self.all("#board0 tbody tr")]
-        return {cells[1].text.splitlines()[-1]: cells[titles.index(title)].text for cells in rows}
-
-    def choose(self, select, value):
-        for option in select.find_elements("css selector", "option"):
-            if option.text == value:
-                option.click()
-
-    def ends(self):
-        """Nothing failed, nothing was fetched."""
-        assert self.browser.get_log("browser") == []
-        requests = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
-        urls = {
-            r["params"]["request"]["url"].partition("#")[0]
-            for r in requests
-            if r["method"] == "Network.requestWillBeSent"
-        }
-        assert urls <= {self.path.as_uri()}
 
 
 def test_a_reader_sorts_and_switches_what_is_shown(site, browser):
@@ -474,7 +261,7 @@ def test_a_reader_browses_statements_and_pairs(site, browser):
 @pytest.mark.parametrize(("width", "scheme"), SIZES)
 def test_every_control_works_at_every_size(site, browser, width, scheme):
     reader = Reader(browser, site, width, scheme)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert reader.wide() <= width
     for board in reader.shown(".board"):
         for score in board.find_elements("css selector", "tbody tr:first-child td:not(.rank)")[:1]:
             assert score.rect["x"] + score.rect["width"] <= width, "a model's name pushes the scores out"
@@ -512,36 +299,21 @@ def test_every_control_works_at_every_size(site, browser, width, scheme):
             reader.press(box)
     for box in reader.shown("main input[type=search]"):
         box.send_keys("a")
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert reader.wide() <= width
     reader.ends()
-
-
-def _axe():
-    places = [os.environ.get("SIMCSE_BENCH_AXE"), Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"]
-    paths = [Path(p) for p in places if p and Path(p).is_file()]
-    if not paths:
-        pytest.skip("no axe-core here: name its axe.min.js in SIMCSE_BENCH_AXE, or npm install axe-core")
-    return paths[0].read_text("utf-8")
 
 
 @pytest.mark.parametrize(("width", "scheme"), SIZES)
 def test_axe_finds_no_serious_fault(site, browser, width, scheme):
-    axe = _axe()
     reader = Reader(browser, site, width, scheme)
-    browser.execute_script(axe)
-    told = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html)])))"
-
-    def faults():
-        return [fault for fault in browser.execute_async_script(told) if fault[0] in ("serious", "critical")]
-
     for summary in reader.all("main details:not([open]):not(.menu) > summary"):
         reader.press(summary)
     reader.press(reader.one("#board0 button.fold"))
     reader.press(reader.one("#board0 .menu summary"))
-    assert faults() == []
+    assert reader.faults() == []
     reader.press(reader.one("#board0 .menu summary"))
     reader.press(reader.all("#board0 button.score")[0])
-    assert faults() == []
+    assert reader.faults() == []
 
 
 def test_print_shows_what_was_folded_and_no_control(site, browser):
@@ -550,7 +322,7 @@ def test_print_shows_what_was_folded_and_no_control(site, browser):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert reader.one("#paper-dropout-mini").is_displayed()
     assert reader.shown(".bar, main select, main input, .menu, button.fold") == []
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 720  # A4 between its margins
+    assert reader.wide() <= 720  # A4 between its margins
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.execute_script("dispatchEvent(new Event('afterprint'))")
     assert not reader.one("#paper-dropout-mini").is_displayed()

@@ -125,7 +125,8 @@ function nameCell(row, view, redraw) {
   const cell = make("th", { scope: "row", class: "left name" });
   const slash = row.model.lastIndexOf("/");
   if (slash > 0) cell.append(make("small", {}, row.model.slice(0, slash + 1)));
-  cell.append(row.model.slice(slash + 1));
+  const name = row.model.slice(slash + 1);
+  cell.append(row.page ? make("a", { href: row.page }, name) : name);
   if (row.seen.length) cell.append(" ", make("abbr", { title: row.seen.join(" ") }, "†"));
   if (row.embedded) cell.append(" ", make("a", { class: "badge", href: "#embedded" }, "embedded"));
   if (row.settings && !view.off.has("settings")) cell.append(make("small", {}, row.settings));
