@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from simcse_bench.search.encode_file import Embedder
     from simcse_bench.search.simcse import SimCSE
 
 EXAMPLES = 1000  # embedded sentences that `demo` takes without a corpus, as many as the official demo
@@ -133,6 +135,16 @@ def encode_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
+    executor: Annotated[
+        str, console.how(metavar="local|ray", help="Block after block here, or shards of the file on a Ray cluster.")
+    ] = "local",
+    ray_address: console.RayAddress = None,
+    cpus_per_shard: Annotated[
+        float | None, console.how(help="With ray: CPUs a shard takes (as many as threads here).")
+    ] = None,
+    gpus_per_shard: Annotated[
+        float | None, console.how(help="With ray: GPUs a shard takes (1, if there are any).")
+    ] = None,
     out: Annotated[Path, console.where(help="vectors.npy, or .parquet with row numbers and sentences.")],
     raw: Annotated[bool, console.output("--raw", help="Not scaled to length 1.")] = False,
     force: Annotated[bool, console.output("--force", help="Replace what is there.")] = False,
@@ -142,12 +154,19 @@ def encode_command(
 
     \b
     simcse-bench encode sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out vectors.npy
+    simcse-bench encode sentences.txt --model mini --out vectors.npy --executor ray --ray-address head:6379
     """
     from simcse_bench.progress import show_progress
-    from simcse_bench.search.encode_file import encode_file, require_target
+    from simcse_bench.search.encode_file import embed_here, encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
+    cluster = console.ray_cluster(executor, "shard", ray_address, cpus_per_shard, gpus_per_shard)
+    embed: Embedder = embed_here
+    if cluster is not None:
+        from simcse_bench.search.ray import embed_on_ray
+
+        embed = functools.partial(embed_on_ray, cluster=cluster)
     require_target(out, force)
     pooling, head = console.named_view(pooling, head, pooler)
     opened = SimCSE(
@@ -156,7 +175,7 @@ def encode_command(
         trust_code=trust_remote_code,
     )  # fmt: skip
     with show_progress(progress, "sentences") as show:
-        record = encode_file(opened, file, out, column, not raw, force, show, console.aloud)
+        record = encode_file(opened, file, out, column, not raw, force, show, console.aloud, embed)
     shape = f"{record.sentences:,} sentences, {record.dimension} values each"
     console.aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
 

@@ -32,6 +32,7 @@ from simcse_bench.evaluation.evaluate import (
     save_whole,
     score_all,
 )
+from simcse_bench.evaluation.metrics import Floats
 from simcse_bench.evaluation.overlap import excluded_by, leave_out
 from simcse_bench.files import require_writable, write_text
 from simcse_bench.models.open import Model
@@ -40,6 +41,9 @@ from simcse_bench.reports.report import Report, evaluation_key, model_variant, r
 from simcse_bench.reports.scores import write_report_tables
 
 RESAMPLES = (100, 10_000)  # an interval needs a few beyond its ends; 10,000 of SICK-R take 2 GB
+
+
+Scored = tuple[Report, Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -151,19 +155,32 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: Say = silent) -> Report:
     """Evaluate and save, or give the report that is there already; ``say`` gets notes, and a line per transfer task."""
-    report = plan.existing
-    if report is None:
-        encoder = plan.model.load(progress)
-        for note in getattr(encoder, "notes", ()):
-            say(note)
-        report, similarities = score_all(
-            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
+    if plan.existing is not None:
+        write_report_tables(plan.existing, plan.path)
+        return plan.existing
+    return save_scores(plan, score_plan(plan, plan.model.load(progress), say))
+
+
+def score_plan(plan: EvaluationPlan, encoder: Any, say: Say = silent) -> Scored:
+    """The report of an evaluation, and a value per pair, triplet, query; nothing is saved."""
+    for note in getattr(encoder, "notes", ()):
+        say(note)
+    return score_all(encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say)
+
+
+def save_scores(plan: EvaluationPlan, scored: Scored) -> Report:
+    """Save what ``score_plan`` gave.
+
+    Raises:
+        UserError: it is another model's than was planned; the place cannot be written.
+    """
+    report, values = scored
+    if report.key != plan.key:
+        raise UserError(
+            f"{plan.suite}: the model that was loaded is not the one that was planned (key {report.key}, not "
+            f"{plan.key}). Have its files changed meanwhile, or are a worker's others?"
         )
-        if report.key != plan.key:
-            raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
-        save_whole(plan.path, report, plan.data, similarities)
-    else:
-        write_report_tables(report, plan.path)
+    save_whole(plan.path, report, plan.data, values)
     return report
 
 
