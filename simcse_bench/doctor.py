@@ -32,11 +32,11 @@ PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "sentence-tra
             "huggingface_hub", "mteb", "numpy", "scipy", "scikit-learn", "matplotlib")  # fmt: skip
 EXTRAS = {  # extra of pyproject.toml -> what is not there without it
     "vi": "no Vietnamese word segmentation: the PhoBERT models of `ls models` are refused",
-    "ray": "no --executor ray: the arms of an ablation run one after the other",
+    "ray": "no --executor ray: arms of an ablation, suites and files on this machine only",
     "peft": "no adapters (LoRA) as models, and none are trained (lora_rank, the recipes for decoders)",
     "onnx": "no `export --to onnx`",
     "synonyms": "Table 1's synonym arm is left out (it needs `python -m nltk.downloader wordnet`, too)",
-    "search": "`search`, `demo` and SimCSE.search compare every sentence by numpy: the same answers, slower",
+    "search": "no `index --approximate`: every sentence is compared, which takes longer in large indexes",
 }
 _SECONDS = 1.0  # that a cache is measured for
 

@@ -21,6 +21,7 @@ import typer
 from simcse_bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from simcse_bench.cluster import RayCluster
     from simcse_bench.data.senteval import DataSource
     from simcse_bench.models.prompts import PromptOptions
     from simcse_bench.reports.report import Report
@@ -31,6 +32,7 @@ _LETTERS = str.maketrans(
      "α": "alpha", "λ": "lambda", "τ": "tau", "ρ": "rho"}
 )  # fmt: skip
 PRINT_FORMATS = ("table", "md", "csv", "latex", "json")
+EXECUTORS = ("local", "ray")
 PROGRESS = ("auto", "bar", "plain", "none")
 # the groups of --help, in this order
 what = functools.partial(typer.Option, rich_help_panel="What")
@@ -82,6 +84,9 @@ Dtype = Annotated[
         metavar="auto|float32| bfloat16|float16| int8",
         help="auto: float32; bfloat16 where the weights are stored so. int8: a processor's 8-bit products, less exact.",
     ),
+]
+RayAddress = Annotated[
+    str | None, how(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
 ]
 Device = Annotated[str, how(metavar="auto|cpu|cuda|mps", help="cuda:1: the second GPU.")]
 
@@ -253,6 +258,30 @@ def prompt_from(prompt: str | None, name: str | None, template: str | None, remo
     from simcse_bench.models.prompts import PromptOptions
 
     return PromptOptions(prompt, name, template, remove_bias)
+
+
+def ray_cluster(
+    executor: str, unit: str, address: str | None, cpus: float | None, gpus: float | None
+) -> RayCluster | None:
+    """The cluster of --executor ray, by the options that belong to it; None for local.
+
+    Args:
+        unit: of the work, as the options --cpus-per-UNIT and --gpus-per-UNIT call it.
+
+    Raises:
+        UserError: an unknown executor, options of ray for another one.
+    """
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    given: dict[str, Any] = {"address": address, "cpus": cpus, "gpus": gpus}
+    given = {k: v for k, v in given.items() if v is not None}
+    if executor == "ray":
+        from simcse_bench.cluster import RayCluster
+
+        return RayCluster(unit, **given)
+    if given:
+        raise UserError(f"--ray-address, --cpus-per-{unit} and --gpus-per-{unit} belong to --executor ray.")
+    return None
 
 
 def one_model(word: str | None, option: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings
     from simcse_bench.models.open import Model
     from simcse_bench.reports.mteb import MtebReport
+    from simcse_bench.reports.report import Report
 
 OURS = "for our own tasks only"  # marks options that mteb's tasks decide themselves
 
@@ -87,6 +88,16 @@ def evaluate_command(
         int | None,
         console.how(help="Tokens per batch (default: 2048 CPU, 32768 GPU); decides no score."),
     ] = None,
+    executor: Annotated[
+        str, console.how(metavar="local|ray", help="One suite after the other, or the suites on a Ray cluster."), OURS
+    ] = "local",
+    ray_address: Annotated[console.RayAddress, OURS] = None,
+    cpus_per_suite: Annotated[
+        float | None, console.how(help="With ray: CPUs a suite takes (as many as threads here)."), OURS
+    ] = None,
+    gpus_per_suite: Annotated[
+        float | None, console.how(help="With ray: GPUs a suite takes (1, if there are any)."), OURS
+    ] = None,
     tasks_dir: Annotated[console.TasksDir, OURS] = None,
     data_dir: Annotated[console.DataDir, OURS] = None,
     data_revision: Annotated[console.DataRevision, OURS] = "main",
@@ -120,7 +131,7 @@ def evaluate_command(
     simcse-bench eval runs/mine --pooling cls --head none --dtype bfloat16
     simcse-bench eval Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
     simcse-bench eval runs/mine --suite transfer --probe fast
-    simcse-bench eval runs/mine --suite senteval,probing --probe mlp
+    simcse-bench eval runs/mine --suite senteval,probing --probe mlp --executor ray --ray-address head:6379
     simcse-bench eval mteb:Qwen/Qwen3-Embedding-0.6B
     simcse-bench eval word-vectors:glove.840B.300d.txt --aggregate wmean
     simcse-bench eval runs/mine --suite 'mteb:MTEB(eng, v2)'
@@ -144,6 +155,7 @@ def evaluate_command(
     problems += _mteb_problems(context, on_mteb)
     if problems:
         raise UserError(*problems)
+    cluster = console.ray_cluster(executor, "suite", ray_address, cpus_per_suite, gpus_per_suite)
     from simcse_bench.evaluation.run import EvaluationSettings
 
     settings = EvaluationSettings(
@@ -166,22 +178,24 @@ def evaluate_command(
         return
     from simcse_bench.models.open import open_model
 
-    opened = open_model(
-        named, revision, pooling, head, max_length, whiten, dtype, device, batch_tokens, name,
-        asked_prompt, truncate_dim, trust_remote_code,
-    )  # fmt: skip
+    recipe: dict[str, Any] = {
+        "model": named, "revision": revision, "pooling": pooling, "head": head, "max_length": max_length,
+        "whiten": whiten, "dtype": dtype, "device": device, "batch_tokens": batch_tokens, "name": name,
+        "prompt": asked_prompt, "truncate_dim": truncate_dim, "trust_code": trust_remote_code,
+    }  # fmt: skip
+    opened = open_model(**recipe)
     if on_mteb:
         _evaluate_on_mteb(opened, suites, out, force, mteb_json, format, quiet, progress)
     else:
-        _evaluate(opened, settings, metric, aggregate, format, quiet, progress)
+        say = silent if quiet or progress == "none" else console.aloud
+        plans = plans_of(opened, settings, say)
+        if cluster is None:
+            reports = run_plans(plans, quiet, progress, say)
+        else:
+            from simcse_bench.evaluation.ray import run_on_ray
 
-
-def _evaluate(
-    model: Model, settings: EvaluationSettings, metric: str, aggregate: str, format: str, quiet: bool, progress: str
-) -> None:
-    """Run, save and print; the arguments are the command line's."""
-    say = silent if quiet or progress == "none" else console.aloud
-    run_plans(plans_of(model, settings, say), metric, aggregate, format, quiet, progress, say)
+            reports = run_on_ray(plans, recipe, cluster, say)
+        print_evaluations(plans, reports, metric, aggregate, format, quiet)
 
 
 def plans_of(model: Model, settings: EvaluationSettings, say: Say) -> list[EvaluationPlan]:
@@ -191,19 +205,26 @@ def plans_of(model: Model, settings: EvaluationSettings, say: Say) -> list[Evalu
     return [plan_evaluation(model, one) for one in each_suite(_with_suite(settings, model, say))]
 
 
-def run_plans(
-    plans: Sequence[EvaluationPlan], metric: str, aggregate: str, format: str, quiet: bool, progress: str, say: Say
-) -> None:
-    """Run, save and print evaluations; the other arguments are the command line's."""
+def run_plans(plans: Sequence[EvaluationPlan], quiet: bool, progress: str, say: Say) -> Iterator[Report]:
+    """Run and save evaluations, one after the other; the other arguments are the command line's."""
     from simcse_bench.evaluation.run import run_evaluation
     from simcse_bench.progress import show_progress
 
-    reports = []
     for plan in plans:
         with show_progress("none" if quiet else progress) as show:
-            reports.append(run_evaluation(plan, show, say))
+            report = run_evaluation(plan, show, say)
+        yield report
+
+
+def print_evaluations(
+    plans: Sequence[EvaluationPlan], found: Iterable[Report], metric: str, aggregate: str, format: str, quiet: bool
+) -> None:
+    """Print the plans' reports as they come; the other arguments are the command line's."""
+    reports = []
+    for plan, report in zip(plans, found, strict=True):
+        reports.append(report)
         if format not in ("csv", "json"):
-            console.print_reports(reports[-1:], metric, aggregate, format)
+            console.print_reports([report], metric, aggregate, format)
         if not quiet:
             console.aloud(f"{'already there, printed again' if plan.existing else 'written'}: {plan.path} (.md, .csv)")
     if format in ("csv", "json"):  # one document, however many suites

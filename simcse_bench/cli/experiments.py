@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simcse_bench.cli import console
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError
 from simcse_bench.progress import silent
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def reproduce_command(
     executor: Annotated[
         str, console.how(metavar="local|ray", help="Of the ablations' arms; ray: on a cluster.")
     ] = "local",
-    ray_address: Annotated[str | None, console.how(help="Cluster of --executor ray: host:port, auto.")] = None,
+    ray_address: console.RayAddress = None,
     cpus_per_arm: Annotated[float | None, console.how(help="With ray: CPUs an arm takes (1).")] = None,
     gpus_per_arm: Annotated[
         float | None, console.how(help="With ray: GPUs an arm takes (1, if there are any).")
@@ -79,9 +79,6 @@ def reproduce_command(
         raise typer.Exit(1)
 
 
-EXECUTORS = ("local", "ray")
-
-
 def ablation_command(
     name: Annotated[
         str | None, typer.Argument(help="An ablation of `ls ablations`; with --vary a name of yours.")
@@ -106,9 +103,7 @@ def ablation_command(
     executor: Annotated[
         str, console.how(metavar="local|ray", help="One arm after the other, or the arms on a Ray cluster.")
     ] = ("local"),
-    ray_address: Annotated[
-        str | None, console.how(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
-    ] = None,
+    ray_address: console.RayAddress = None,
     cpus_per_arm: Annotated[float | None, console.how(help="With ray: CPUs an arm takes (1).")] = None,
     gpus_per_arm: Annotated[
         float | None, console.how(help="With ray: GPUs an arm takes (one for each process, if there are any).")
@@ -180,14 +175,7 @@ def chosen_executor(name: str, address: str | None, cpus: float | None, gpus: fl
     Raises:
         UserError: an unknown executor, options of ray for another one.
     """
-    if name not in EXECUTORS:
-        raise unknown("executor", name, EXECUTORS)
-    cluster: dict[str, Any] = {"address": address, "cpus": cpus, "gpus": gpus}
-    cluster = {k: v for k, v in cluster.items() if v is not None}
     from simcse_bench.experiments import ray, run
 
-    if name == "ray":
-        return functools.partial(ray.run_on_ray, cluster=ray.RayCluster(**cluster))
-    if cluster:
-        raise UserError("--ray-address, --cpus-per-arm and --gpus-per-arm belong to --executor ray.")
-    return run.run_one_by_one
+    cluster = console.ray_cluster(name, "arm", address, cpus, gpus)
+    return run.run_one_by_one if cluster is None else functools.partial(ray.run_on_ray, cluster=cluster)

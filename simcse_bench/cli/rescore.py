@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from simcse_bench.cli import console
-from simcse_bench.cli.evaluate import plans_of, run_plans
+from simcse_bench.cli.evaluate import plans_of, print_evaluations, run_plans
 from simcse_bench.errors import UserError
 
 VECTORS = "for vectors only"  # marks options that a report's pairs decide themselves
@@ -96,4 +96,4 @@ def rescore_command(
             where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
         )  # fmt: skip
         plans = plans_of(open_vectors(file, sentences, column, name), settings, say)
-    run_plans(plans, metric, aggregate, format, quiet, "none", say)
+    print_evaluations(plans, run_plans(plans, quiet, "none", say), metric, aggregate, format, quiet)

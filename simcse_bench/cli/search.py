@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from simcse_bench.cli import console
 from simcse_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from simcse_bench.search.encode_file import Embedder
     from simcse_bench.search.simcse import SimCSE
 
 EXAMPLES = 1000  # embedded sentences that `demo` takes without a corpus, as many as the official demo
@@ -41,6 +43,10 @@ def index_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
+    approximate: Annotated[
+        str | None,
+        console.how(metavar="hnsw|ivf", help="Search faster, through faiss, not exactly; its recall is measured."),
+    ] = None,
     out: Annotated[Path, console.where(help="Folder of the index.")],
     force: Annotated[bool, console.output("--force", help="Replace an index that is there.")] = False,
     progress: console.ProgressKind = "auto",
@@ -49,13 +55,17 @@ def index_command(
 
     \b
     simcse-bench index sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out my-index
+    simcse-bench index million.txt --model mini --approximate ivf --out large-index
     """
     from simcse_bench.data.corpus import read_sentences
     from simcse_bench.progress import show_progress
-    from simcse_bench.search.index import require_place
+    from simcse_bench.search.faiss import Approximate, require_approximate
+    from simcse_bench.search.index import describe_approximate, require_place
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
+    if approximate is not None:
+        require_approximate(approximate)
     require_place(out, force)
     sentences, blank = read_sentences(file, column)
     pooling, head = console.named_view(pooling, head, pooler)
@@ -64,12 +74,14 @@ def index_command(
         prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
         trust_code=trust_remote_code,
     )  # fmt: skip
-    with show_progress(progress) as made.progress:
-        made.build_index(sentences, use_faiss=False)
+    with show_progress(progress, "sentences") as made.progress:
+        made.build_index(sentences, approximate=approximate)
     made.save_index(out)
     console.aloud(
         f"written: {out}/, {len(sentences):,} sentences{_left_out(blank)}{_cut(made.stats.get('truncated', 0), made)}"
     )
+    if made.index is not None and isinstance(made.index.store, Approximate):
+        console.aloud(describe_approximate(made.index.store))
 
 
 def search_command(
@@ -78,6 +90,7 @@ def search_command(
     top_k: Annotated[int, console.what(help="At most so many for each.")] = 5,
     threshold: Annotated[float, console.what(help="Only those with at least this cosine.")] = 0.6,
     model: Annotated[str | None, console.what("--model", "-m", help="The index's model, where it has moved.")] = None,
+    exact: Annotated[bool, console.how("--exact", help="Compare every sentence, of an approximate index too.")] = False,
     device: console.Device = "auto",
     format: Annotated[str, console.output(metavar="table|json", help="What is printed.")] = "table",
 ) -> None:
@@ -89,7 +102,7 @@ def search_command(
     from simcse_bench.reports.table import Table
 
     console.require_choices(format=(format, ("table", "json")))
-    opened = _open_index(index, model, device)
+    opened = _open_index(index, model, device, exact)
     hits = opened.nearest(query, threshold=threshold, top_k=top_k)
     if format == "json":
         content = [
@@ -122,6 +135,16 @@ def encode_command(
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
     device: console.Device = "auto",
+    executor: Annotated[
+        str, console.how(metavar="local|ray", help="Block after block here, or shards of the file on a Ray cluster.")
+    ] = "local",
+    ray_address: console.RayAddress = None,
+    cpus_per_shard: Annotated[
+        float | None, console.how(help="With ray: CPUs a shard takes (as many as threads here).")
+    ] = None,
+    gpus_per_shard: Annotated[
+        float | None, console.how(help="With ray: GPUs a shard takes (1, if there are any).")
+    ] = None,
     out: Annotated[Path, console.where(help="vectors.npy, or .parquet with row numbers and sentences.")],
     raw: Annotated[bool, console.output("--raw", help="Not scaled to length 1.")] = False,
     force: Annotated[bool, console.output("--force", help="Replace what is there.")] = False,
@@ -131,12 +154,19 @@ def encode_command(
 
     \b
     simcse-bench encode sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out vectors.npy
+    simcse-bench encode sentences.txt --model mini --out vectors.npy --executor ray --ray-address head:6379
     """
     from simcse_bench.progress import show_progress
-    from simcse_bench.search.encode_file import encode_file, require_target
+    from simcse_bench.search.encode_file import embed_here, encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
     console.require_choices(progress=(progress, console.PROGRESS))
+    cluster = console.ray_cluster(executor, "shard", ray_address, cpus_per_shard, gpus_per_shard)
+    embed: Embedder = embed_here
+    if cluster is not None:
+        from simcse_bench.search.ray import embed_on_ray
+
+        embed = functools.partial(embed_on_ray, cluster=cluster)
     require_target(out, force)
     pooling, head = console.named_view(pooling, head, pooler)
     opened = SimCSE(
@@ -145,7 +175,7 @@ def encode_command(
         trust_code=trust_remote_code,
     )  # fmt: skip
     with show_progress(progress, "sentences") as show:
-        record = encode_file(opened, file, out, column, not raw, force, show, console.aloud)
+        record = encode_file(opened, file, out, column, not raw, force, show, console.aloud, embed)
     shape = f"{record.sentences:,} sentences, {record.dimension} values each"
     console.aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
 
@@ -210,7 +240,7 @@ def demo_command(
                 prompt=console.prompt_from(prompt, prompt_name, template, False), truncate_dim=truncate_dim,
                 trust_code=trust_remote_code,
             )  # fmt: skip
-            with show_progress(progress) as opened.progress:
+            with show_progress(progress, "sentences") as opened.progress:
                 opened.build_index(sentences)
             opened.progress = None
             console.aloud(
@@ -226,7 +256,7 @@ def demo_command(
             console.aloud("stopped")
 
 
-def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
+def _open_index(folder: Path, model: str | None, device: str, exact: bool = False) -> SimCSE:
     """The index's model, as it was used, with the index."""
     from simcse_bench.models.checkpoints import LIBRARY
     from simcse_bench.models.open import takes_no_settings
@@ -249,7 +279,7 @@ def _open_index(folder: Path, model: str | None, device: str) -> SimCSE:
         raise UserError(
             *error.problems, f"{folder} was made with {about['name']}; say where it is: --model."
         ) from error
-    opened.load_index(folder)
+    opened.load_index(folder, use_faiss=False if exact else None)
     return opened
 
 

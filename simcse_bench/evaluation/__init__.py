@@ -4,6 +4,7 @@ Open ``run`` first (names -> a saved report), then ``evaluate`` (vectors -> scor
 
 - ``run``         one evaluation from names to a saved report; finished work is found by its key
 - ``evaluate``    read the tasks, embed every distinct sentence once, score
+- ``ray``         several suites on a cluster
 - ``rescore``     a saved report's pairs scored again, without model and data
 - ``scoring``     the scores of one task of any kind, with their intervals
 - ``metrics``     cosine, correlation, aggregation, the record of a pair: pure functions

@@ -24,6 +24,7 @@ from simcse_bench.evaluation.evaluate import (
     score_all,
 )
 from simcse_bench.evaluation.exclusion import excluded_by
+from simcse_bench.evaluation.metrics import Floats
 from simcse_bench.files import require_writable, write_text
 from simcse_bench.models.catalog import INT8
 from simcse_bench.models.open import Model
@@ -32,6 +33,9 @@ from simcse_bench.reports.report import Report, evaluation_key, model_variant, r
 from simcse_bench.reports.scores import write_report_tables
 
 RESAMPLES = (100, 10_000)  # an interval needs a few beyond its ends; 10,000 of SICK-R take 2 GB
+
+
+Scored = tuple[Report, Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -147,27 +151,38 @@ def plan_evaluation(model: Model, settings: EvaluationSettings) -> EvaluationPla
 
 def run_evaluation(plan: EvaluationPlan, progress: Progress | None = None, say: Say = silent) -> Report:
     """Evaluate and save, or give the report that is there already; ``say`` gets notes, and a line per transfer task."""
-    report = plan.existing
-    if report is None:
-        encoder = plan.model.load(progress)
-        for note in getattr(encoder, "notes", ()):
-            say(note)
-        report, similarities = score_all(
-            encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say
+    if plan.existing is not None:
+        write_report_tables(plan.existing, plan.path)
+        return plan.existing
+    return save_scores(plan, score_plan(plan, plan.model.load(progress), say))
+
+
+def score_plan(plan: EvaluationPlan, encoder: Any, say: Say = silent) -> Scored:
+    """The report of an evaluation, and a value per pair, triplet, query; nothing is saved."""
+    for note in getattr(encoder, "notes", ()):
+        say(note)
+    report, values = score_all(encoder, plan.tasks, plan.data, plan.skipped, plan.protocol, plan.limit, plan.suite, say)
+    if plan.exact is not None:
+        scores: dict[str, Any] = {name: task["scores"] for name, task in plan.exact.tasks.items()}
+        report = replace(report, tasks={n: {**task, "float32": scores[n]} for n, task in report.tasks.items()})
+    elif report.model.get("dtype") == INT8:
+        say("what int8 loses is told where the same evaluation in float32 is there: run that, then this with --force.")
+    return report, values
+
+
+def save_scores(plan: EvaluationPlan, scored: Scored) -> Report:
+    """Save what ``score_plan`` gave.
+
+    Raises:
+        UserError: it is another model's than was planned; the place cannot be written.
+    """
+    report, values = scored
+    if report.key != plan.key:
+        raise UserError(
+            f"{plan.suite}: the model that was loaded is not the one that was planned (key {report.key}, not "
+            f"{plan.key}). Have its files changed meanwhile, or are a worker's others?"
         )
-        if report.key != plan.key:
-            raise AssertionError(f"the loaded model's key {report.key} is not the expected {plan.key}")
-        if plan.exact is not None:
-            scores: dict[str, Any] = {name: task["scores"] for name, task in plan.exact.tasks.items()}
-            report = replace(report, tasks={n: {**task, "float32": scores[n]} for n, task in report.tasks.items()})
-        elif report.model.get("dtype") == INT8:
-            say(
-                "what int8 loses is told where the same evaluation in float32 is there: run that, then this with "
-                "--force."
-            )
-        save_whole(plan.path, report, plan.data, similarities)
-    else:
-        write_report_tables(report, plan.path)
+    save_whole(plan.path, report, plan.data, values)
     return report
 
 

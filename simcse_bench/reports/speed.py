@@ -54,7 +54,7 @@ def speed_table(content: Speed) -> Table:
         return shown_numbers("{:.2f}", None if base is None else row["median"] / base)
 
     def seconds(value: float) -> str:
-        return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+        return f"{value:.4f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
     cells = [
         [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])),

@@ -7,13 +7,14 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simcse_bench.data.corpus import Corpus, number_sentences, open_sentences
 from simcse_bench.errors import Stopped, UserError
@@ -31,6 +32,8 @@ BLOCK = 4096  # sentences embedded and written at a time
 _STATE, _ARRAY, _TABLE, _RECORD = _PARTS = "state.json", "vectors.npy", "vectors.parquet", "record.json"
 _DAMAGED = "damaged, or not the state of an unfinished file of vectors. Give --force to start anew, or another --out."
 _NOT_A_RECORD = "not the record of a file of vectors. Give --force to replace it, or another --out."
+Embedded = tuple[NDArray[np.float32], int]  # the vectors of a block, and how many of its sentences were cut off
+Embedder = Callable[[SimCSE, Iterator[list[str]], bool], Iterator[Embedded]]  # (model, blocks, normalize), in order
 VECTOR_FORMATS = {
     ".npy": "float32 array (sentences, values)",
     ".parquet": "row (its number in the file), sentence, vector",
@@ -111,6 +114,17 @@ def _is_scratch(path: Path) -> bool:
     return path.name == ".lock" or path.name.startswith((f".{_STATE}-", f".{_RECORD}-"))
 
 
+def embed_here(model: SimCSE, blocks: Iterator[list[str]], normalize: bool) -> Iterator[Embedded]:
+    """Block after block, in this process."""
+    return (embed_block(model, block, normalize) for block in blocks)
+
+
+def embed_block(model: SimCSE, block: Sequence[str], normalize: bool) -> Embedded:
+    """The vectors of some sentences."""
+    vectors: Any = model.encode(block, return_numpy=True, normalize_to_unit=normalize)
+    return vectors, model.stats.get("truncated", 0)
+
+
 def encode_file(
     model: SimCSE,
     source: str,
@@ -120,6 +134,7 @@ def encode_file(
     force: bool = False,
     progress: Progress | None = None,
     say: Say = silent,
+    embed: Embedder = embed_here,
 ) -> Encoded:
     """Embed every sentence of a file that is not blank, in its order.
 
@@ -134,6 +149,8 @@ def encode_file(
         force: replace what is there, and forget another call's unfinished part.
         progress: told (sentences done, sentences in all).
         say: told where the work goes on.
+        embed: what embeds the blocks of sentences, ``ray.embed_on_ray`` for one; who begins may be another than who
+            goes on.
 
     Raises:
         UserError: bad text, with line numbers, before anything is embedded; other vectors at ``target``.
@@ -167,7 +184,7 @@ def encode_file(
         if state.done:
             say(f"going on after {state.done:,} of {sentences:,} sentences")
         try:
-            _embed(model, corpus, sentences, part, state, hashed, normalize, progress)
+            _append(lambda blocks: embed(model, blocks, normalize), corpus, sentences, part, state, hashed, progress)
             if open_sentences(source, column).fingerprint != corpus.fingerprint:
                 raise UserError(f"{source} has changed while it was read; encode it again with --force.")
             record = Encoded(key, sentences, rows - sentences, state.dimension, state.truncated, normalize, about,
@@ -262,18 +279,18 @@ def _hash_vectors(path: Path, state: _State, data: Path, total: int) -> Any:
     return hashed
 
 
-def _embed(
-    model: SimCSE,
+def _append(
+    embed: Callable[[Iterator[list[str]]], Iterator[Embedded]],
     corpus: Corpus,
     total: int,
     part: Path,
     state: _State,
     hashed: Any,
-    normalize: bool,
     progress: Progress | None,
 ) -> None:
     """Append block after block to the part's array, each noted when it is on the disk."""
-    rest = itertools.islice(number_sentences(corpus), state.done, None)
+    rest = (text for _, text in itertools.islice(number_sentences(corpus), state.done, None))
+    blocks = iter(lambda: list(itertools.islice(rest, BLOCK)), [])
     data = part / _ARRAY
     if not state.done:
         write_json(part / _STATE, asdict(state), None)
@@ -283,8 +300,7 @@ def _embed(
         if state.done:
             stream.truncate(_header(stream, total, state.dimension) + 4 * state.done * state.dimension)
             stream.seek(0, os.SEEK_END)
-        while block := [text for _, text in itertools.islice(rest, BLOCK)]:
-            vectors: Any = model.encode(block, return_numpy=True, normalize_to_unit=normalize)
+        for vectors, truncated in embed(blocks):
             if not state.dimension:
                 state.dimension = vectors.shape[1]
                 _header(stream, total, state.dimension)
@@ -293,8 +309,8 @@ def _embed(
             hashed.update(rows)
             stream.flush()
             os.fsync(stream.fileno())
-            state.done += len(block)
-            state.truncated += model.stats.get("truncated", 0)
+            state.done += len(vectors)
+            state.truncated += truncated
             state.digest = state.sealed(hashed)
             write_json(part / _STATE, asdict(state), None)
             if progress:

@@ -1,19 +1,17 @@
-"""Sentences with their vectors: the nearest by cosine, exactly, with numpy or faiss; and such an index on disk."""
+"""Sentences with their vectors, searched; and such an index on disk, from which its vectors are mapped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NotRequired, Protocol
+from typing import IO, Any, Literal, NotRequired
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from simcse_bench import bundled
@@ -21,108 +19,17 @@ from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint, lock_folder, require_writable
 from simcse_bench.models.identity import DIRECTION, deciding
 from simcse_bench.schema import read_record
+from simcse_bench.search.faiss import (
+    RECALL_K,
+    RECALL_QUERIES,
+    Approximate,
+    read_faiss,
+    require_approximate,
+    write_faiss,
+)
+from simcse_bench.search.nearest import Array, Store
 
-Array = NDArray[np.float32]
-Positions = NDArray[np.int64]
 Hits = list[tuple[str, float]]  # sentence, cosine; best first
-# float32 products of unit vectors are wrong by less than half of this; whoever is so near the last place is a candidate
-MARGIN = 1e-5
-_CELLS = 1 << 24  # scores held at once
-_log = logging.getLogger(__name__)
-
-
-class Store(Protocol):
-    """Unit vectors, and which of them may be among the nearest."""
-
-    kind: str  # for people
-
-    @property
-    def searched(self) -> Any:
-        """What is searched: the vectors (n, d), or faiss's index."""
-        ...
-
-    def add(self, vectors: Array) -> None:
-        """Put vectors (n, d) behind the others."""
-
-    def rows(self, ids: Positions) -> Array:
-        """Vectors (m, d) of these positions."""
-        ...
-
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
-        """For every query, the positions of its top_k nearest, of all that tie with the last, and maybe of others."""
-        ...
-
-
-class Exact:
-    """Every vector compared, with numpy."""
-
-    kind = "numpy, exact"
-
-    def __init__(self, vectors: Array):
-        self.vectors = vectors  # (n, d)
-
-    @property
-    def searched(self) -> Array:
-        """See ``Store``."""
-        return self.vectors
-
-    def add(self, vectors: Array) -> None:
-        """See ``Store``."""
-        self.vectors = np.concatenate([self.vectors, vectors])
-
-    def rows(self, ids: Positions) -> Array:
-        """See ``Store``."""
-        return self.vectors[ids]
-
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
-        """See ``Store``."""
-        n = len(self.vectors)
-        step = max(1, _CELLS // max(1, n))
-        for start in range(0, len(queries), step):
-            for scores in queries[start : start + step] @ self.vectors.T:  # (n,)
-                last = np.partition(scores, n - top_k)[n - top_k] if top_k < n else -np.inf
-                yield np.flatnonzero(scores >= max(last, threshold) - MARGIN)
-
-
-class Faiss:
-    """The same through faiss; with ``cells``, only the ``probed`` nearest of them are searched (not exact)."""
-
-    def __init__(self, vectors: Array, cells: int = 0, probed: int = 1):
-        import faiss
-
-        self.kind = f"faiss, {probed} of {cells} cells" if cells else "faiss, exact"
-        self.index: Any = faiss.IndexFlatIP(vectors.shape[1])
-        if cells:
-            self._quantizer = self.index  # faiss does not keep it alive
-            self.index = faiss.IndexIVFFlat(self._quantizer, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
-            self.index.train(vectors)
-            self.index.nprobe = probed
-            self.index.make_direct_map()  # finds a vector again by its position
-        self.index.add(vectors)
-
-    @property
-    def searched(self) -> Any:
-        """See ``Store``."""
-        return self.index
-
-    def add(self, vectors: Array) -> None:
-        """See ``Store``."""
-        self.index.add(vectors)
-
-    def rows(self, ids: Positions) -> Array:
-        """See ``Store``."""
-        vectors: Array = self.index.reconstruct_batch(ids)
-        return vectors
-
-    def candidates(self, queries: Array, top_k: int, threshold: float) -> Iterator[Positions]:
-        """See ``Store``."""
-        for query in queries:
-            scores, ids = (row[0] for row in self.index.search(query[None], min(top_k + 1, self.index.ntotal)))
-            if len(ids) > top_k and ids[top_k] >= 0 and scores[top_k] >= scores[top_k - 1] - MARGIN:
-                # others tie with the last place, and faiss keeps any of them: take all
-                edge = max(float(scores[top_k - 1]), threshold) - MARGIN
-                ids = self.index.range_search(query[None], edge)[2]
-            yield np.sort(ids[ids >= 0])
 
 
 @dataclass
@@ -144,8 +51,7 @@ class Index:
     def search(self, queries: Array, threshold: float, top_k: int) -> list[Hits]:
         """For every query vector (unit length), the ``top_k`` nearest with a cosine of at least ``threshold``.
 
-        Equal scores stand in the order of the sentences. The scores are summed in float64 from the stored vectors,
-        so that they do not depend on what found them.
+        Equal scores stand in the order of the sentences.
         """
         if top_k < 0:
             raise UserError(f"top_k {top_k}: expected at least 0.")
@@ -153,53 +59,15 @@ class Index:
             raise UserError("threshold nan: expected a cosine, -1 to 1.")
         if not self.sentences or not top_k:
             return [[] for _ in queries]
-        hits = []
-        for query, ids in zip(queries, self.store.candidates(queries, top_k, threshold), strict=True):
-            scores = self._scores(query, ids)
-            order = np.argsort(-scores, kind="stable")[:top_k]
-            hits.append([(self.sentences[ids[i]], float(scores[i])) for i in order if scores[i] >= threshold])
-        return hits
-
-    def _scores(self, query: Array, ids: Positions) -> NDArray[np.float64]:
-        parts = [ids[i : i + 65536] for i in range(0, len(ids), 65536)]
-        wide = query.astype(np.float64)
-        # a plain sum over each row: equal rows have equal scores, wherever they stand
-        return np.concatenate([np.zeros(0), *((self.store.rows(p).astype(np.float64) * wide).sum(1) for p in parts)])
-
-
-def make_store(vectors: Array, use_faiss: bool | None, fast: bool, cells: int = 100, probed: int = 10) -> Store:
-    """numpy or faiss; without faiss, who asks for it is warned and has numpy, as in tool.py: the answers are the same.
-
-    Args:
-        vectors: unit vectors (n, d).
-        use_faiss: None takes it where it is installed.
-        fast: search ``probed`` of ``cells`` cells only; faiss alone can, numpy compares all.
-    """
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    if use_faiss is False or not has_faiss():
-        if use_faiss is False and fast:
-            _log.warning("faiss_fast: use_faiss is False; numpy compares every sentence.")
-        elif use_faiss or fast:
-            _log.warning(
-                'faiss is not installed: pip install "simcse-bench[search]"; until then numpy compares every sentence.'
-            )
-        return Exact(vectors)
-    n = len(vectors)
-    return Faiss(vectors, min(cells, n) if fast else 0, min(probed, cells, n))  # no cells for no vectors
-
-
-def has_faiss() -> bool:
-    """Whether faiss is installed, and whole."""
-    try:
-        import faiss
-    except ImportError:
-        return False
-    return hasattr(faiss, "IndexFlatIP")  # a folder of that name can be imported too; source: simcse/tool.py
+        return [
+            [(self.sentences[i], float(cosine)) for i, cosine in zip(hits.positions, hits.cosines, strict=True)]
+            for hits in self.store.nearest(queries, top_k, threshold)
+        ]
 
 
 INDEX_SCHEMA = 1
-INDEX_RECORD, VECTORS, SENTENCES = "index.json", "vectors.npy", "sentences.jsonl"
-_NEW = {name: f".{name}-new" for name in (VECTORS, SENTENCES, INDEX_RECORD)}  # while they are written
+INDEX_RECORD, VECTORS, SENTENCES, FAISS = "index.json", "vectors.npy", "sentences.jsonl", "approximate.faiss"
+_NEW = {name: f".{name}-new" for name in (VECTORS, SENTENCES, FAISS, INDEX_RECORD)}  # while they are written
 _LOCK = ".lock"
 
 
@@ -219,6 +87,16 @@ class IndexedModel(TypedDict):
     truncate_dim: NotRequired[int]
 
 
+class ApproximateRecord(TypedDict):
+    """What the record says of an approximate index."""
+
+    kind: Literal["hnsw", "ivf"]
+    effort: int  # cells that are looked through, or candidates in the graph
+    recall: float  # of the k nearest of so many of its own vectors, see ``nearest.measure_recall``
+    k: int
+    queries: int
+
+
 class IndexRecord(TypedDict):
     """index.json. It is written last: its digests say which files are the index's."""
 
@@ -228,6 +106,7 @@ class IndexRecord(TypedDict):
     fingerprint: str  # of the model, see ``model_fingerprint``
     model: IndexedModel
     files: Mapping[str, str]  # name -> SHA-256
+    approximate: NotRequired[ApproximateRecord]
 
 
 def model_fingerprint(model: Mapping[str, Any]) -> str:
@@ -245,7 +124,7 @@ def describe_model(model: Mapping[str, Any]) -> str:
 def require_place(folder: Path, force: bool = True) -> None:
     """UserError unless an index can be written at ``folder``; another index there needs ``force``.
 
-    A folder with anything in it must hold an index of ours, known by its record; of that folder only the index's three
+    A folder with anything in it must hold an index of ours, known by its record; of that folder only the index's own
     files are ever replaced.
     """
     require_writable(folder)
@@ -272,13 +151,13 @@ def save_index(index: Index, folder: Path, model: Mapping[str, Any], located: st
 
     Args:
         index: what to save.
-        folder: gets index.json, vectors.npy and sentences.jsonl; nothing else in it is touched.
+        folder: gets index.json, vectors.npy, sentences.jsonl and, of an approximate index, approximate.faiss; nothing
+            else in it is touched.
         model: provenance of the model, see ``identity``.
         located: the model's name or path, for ``search`` without ``--model``.
     """
     require_place(folder)
-    n = len(index.sentences)
-    vectors = index.store.rows(np.arange(n, dtype=np.int64))
+    vectors, store = index.store.vectors, index.store
     try:
         with lock_folder(folder, "writing an index"):
             _settle(folder)
@@ -287,11 +166,18 @@ def save_index(index: Index, folder: Path, model: Mapping[str, Any], located: st
                     np.save(stream, vectors, allow_pickle=False)
                 with _synced(folder / _NEW[SENTENCES]) as stream:
                     stream.writelines(json.dumps(sentence).encode() + b"\n" for sentence in index.sentences)
+                names = [VECTORS, SENTENCES]
+                if isinstance(store, Approximate):
+                    names.append(FAISS)
+                    write_faiss(store.index, folder / _NEW[FAISS])
+                    with (folder / _NEW[FAISS]).open("rb") as written:
+                        os.fsync(written.fileno())
                 record = {
-                    "schema": INDEX_SCHEMA, "sentences": n, "dimension": vectors.shape[1],
+                    "schema": INDEX_SCHEMA, "sentences": len(index.sentences), "dimension": vectors.shape[1],
                     "fingerprint": model_fingerprint(model),
                     "model": dict(model) | deciding(model, DIRECTION) | {"located": located},
-                    "files": {name: _digest(folder / _NEW[name]) for name in (VECTORS, SENTENCES)},
+                    "files": {name: _digest(folder / _NEW[name]) for name in names},
+                    **({"approximate": _about(store)} if isinstance(store, Approximate) else {}),
                 }  # fmt: skip
                 with _synced(folder / _NEW[INDEX_RECORD]) as stream:
                     stream.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -300,10 +186,30 @@ def save_index(index: Index, folder: Path, model: Mapping[str, Any], located: st
                 for name in _NEW.values():
                     (folder / name).unlink(missing_ok=True)
                 raise
-            for name in (VECTORS, SENTENCES):
+            for name in names:
                 (folder / _NEW[name]).replace(folder / name)
+            if FAISS not in names:  # of the index that was there
+                (folder / FAISS).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
+
+
+def _about(store: Approximate) -> ApproximateRecord:
+    queries = min(RECALL_QUERIES, len(store.vectors))
+    kind: Any = store.kind
+    return {
+        "kind": kind, "effort": store.effort, "recall": round(store.recall, 4), "k": RECALL_K, "queries": queries,
+    }  # fmt: skip
+
+
+def describe_approximate(store: Approximate) -> str:
+    """An approximate index in a line: what it looks at, and what it finds of the nearest."""
+    about = _about(store)
+    looked = f"{store.effort:,} of {store.most:,} cells" if store.kind == "ivf" else f"{store.effort:,} candidates"
+    return (
+        f"{store.kind}, {looked} a query: recall@{about['k']} {100 * about['recall']:.1f} % "
+        f"({about['queries']:,} of its own sentences, against the exact search)"
+    )
 
 
 def _settle(folder: Path) -> None:
@@ -331,7 +237,8 @@ def read_index_record(folder: Path) -> IndexRecord:
         )
     what = f"not the record of an index of this version (schema {INDEX_SCHEMA}). Make the index again, in a new folder."
     record = read_record(path, IndexRecord, what)
-    if record["sentences"] < 0 or set(record["files"]) != {VECTORS, SENTENCES}:
+    names = {VECTORS, SENTENCES, FAISS} if "approximate" in record else {VECTORS, SENTENCES}
+    if record["sentences"] < 0 or set(record["files"]) != names:
         raise UserError(f"{path}: {what}")
     if record["fingerprint"] != model_fingerprint(record["model"]) or "\0" in record["model"]["located"]:
         raise UserError(f"{path}: damaged, its model is not that of its fingerprint. Make the index again.")
@@ -351,7 +258,7 @@ def load_index(folder: Path, model: Mapping[str, Any]) -> tuple[list[str], Array
             "Search it with its own model, or make it again with this one."
         )
     try:
-        files = {name: _file_of(folder, name, digest) for name, digest in record["files"].items()}
+        files = {name: _file_of(folder, name, record["files"][name]) for name in (VECTORS, SENTENCES)}
         vectors: Array = np.load(files[VECTORS], mmap_mode="r", allow_pickle=False)
         with files[SENTENCES].open(encoding="utf-8") as lines:
             sentences = [json.loads(line) for line in lines]
@@ -363,6 +270,30 @@ def load_index(folder: Path, model: Mapping[str, Any]) -> tuple[list[str], Array
     except (OSError, ValueError, EOFError, RecursionError) as error:
         raise UserError(f"{folder}: damaged index ({error}). Make it again.") from error
     return sentences, vectors
+
+
+def load_approximate(folder: Path, vectors: Array) -> Approximate | None:
+    """What was saved beside the vectors to search them faster; None where nothing was.
+
+    Raises:
+        UserError: no faiss, or it is damaged.
+    """
+    record = read_index_record(folder)
+    about = record.get("approximate")
+    if about is None:
+        return None
+    try:
+        require_approximate(about["kind"])
+    except UserError as error:
+        raise UserError(f"{folder}: {error} Or search it exactly: --exact, in Python use_faiss=False.") from None
+    try:
+        made = Approximate(vectors, read_faiss(_file_of(folder, FAISS, record["files"][FAISS])), about["kind"])
+        if (made.index.ntotal, made.index.d) != vectors.shape or about["effort"] < 1:
+            raise ValueError(f"{FAISS} is of other vectors")
+        made.effort, made.recall = min(about["effort"], made.most), about["recall"]
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:  # of another kind, or effort
+        raise UserError(f"{folder}: damaged index ({error}). Make it again.") from error
+    return made
 
 
 def _file_of(folder: Path, name: str, digest: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from simcse_bench.models.catalog import POOLERS
 from simcse_bench.models.open import open_model
 from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.search import index
+from simcse_bench.search.faiss import Approximate, Flat, make_store, require_approximate
+from simcse_bench.search.nearest import Store
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 Device: TypeAlias = "str | int | torch.device | None"  # as torch names it; an int is a GPU's number
 MAX_LENGTH = 128  # tokens; source: simcse/tool.py
 BATCH = 64  # sentences; source: simcse/tool.py
+BLOCK = 1 << 16  # sentences embedded at a time: more would hold too many tokens
 _log = logging.getLogger(__name__)
 
 
@@ -90,13 +94,15 @@ class SimCSE:
         self.num_cells, self.num_cells_in_search = num_cells, num_cells_in_search
         self.max_length = max_length
         self.index: index.Index | None = None
-        self.progress: Progress | None = None  # told (tokens done, tokens in all) of every list of sentences
+        self.progress: Progress | None = None  # told (sentences done, in all) of every list of sentences
+        self._stats: Counter[str] = Counter()
+        self._place = 0, 0, 0  # sentences done, of the block under way, in all
         self._settings: dict[str, Any] = {
             "revision": revision, "pooling": pooling, "head": head, "dtype": dtype, "prompt": prompt,
             "truncate_dim": truncate_dim, "trust_code": trust_code,
         }  # fmt: skip
         self._loaded: dict[str, _Loaded] = {}
-        self.device = _device_name(device)
+        self._asked, self.device = _asked_device(device), _device_name(device)
         first = self._on(None)
         said = dict(getattr(first.encoder, "provenance", {}))
         self.provenance = said | {"max_length": first.length(max_length) or said.get("max_length")}
@@ -121,14 +127,20 @@ class SimCSE:
         return next((name for name, known in POOLERS.items() if known == view), " + ".join(map(str, view)))
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The constructor's arguments that decide the vectors: with them another process has the same model."""
+        named = {"model_name_or_path": self.model_name_or_path, "device": self._asked, "max_length": self.max_length}
+        return named | self._settings
+
+    @property
     def is_faiss_index(self) -> bool:
         """Whether the index is faiss's."""
-        return self.index is not None and isinstance(self.index.store, index.Faiss)
+        return self.index is not None and isinstance(self.index.store, Flat | Approximate)
 
     @property
     def stats(self) -> dict[str, int]:
         """Of the last call: sentences, tokens, truncated, ..."""
-        return dict(getattr(self._on(None).encoder, "stats", {}))
+        return dict(self._stats)
 
     def encode(
         self,
@@ -193,21 +205,27 @@ class SimCSE:
         faiss_fast: bool = False,
         device: Device = None,
         batch_size: int = BATCH,
+        *,
+        approximate: str | None = None,
     ) -> None:
         """Embed sentences, or those of a file, for ``search``; an index that was there is forgotten.
 
         Args:
             sentences_or_file_path: a list; or a file, see ``corpus.read_sentences``: white space at the end of a line
                 is removed as in tool.py. differs from SimCSE: blank lines are left out, not sentences of their own.
-            use_faiss: None takes it where it is installed (extra ``search``); the answers are the same. True without
-                it is told as a warning, and numpy searches.
+            use_faiss: True has faiss (extra ``search``) compare them, for which it copies the vectors; the answers are
+                the same. True without it is told as a warning. differs from SimCSE: None is False, for no time is won.
             faiss_fast: search the nearest ``num_cells_in_search`` of ``num_cells`` cells only: not exact. Without
                 faiss, or with ``use_faiss=False``, the search is exact, and a warning says so.
             device, batch_size: see ``encode``.
+            approximate: "hnsw" or "ivf", through faiss: not exact, faster; how many of the nearest it finds is
+                measured, ``index.store.recall``.
         """
+        if approximate is not None:
+            require_approximate(approximate)
         sentences = _listed(sentences_or_file_path)
         vectors = self._vectors(sentences, device, batch_size)
-        self.index = index.Index(sentences, self._store(vectors, use_faiss, faiss_fast))
+        self.index = index.Index(sentences, self._store(vectors, use_faiss, faiss_fast, approximate))
 
     def add_to_index(
         self, sentences_or_file_path: str | Path | Iterable[str], device: Device = None, batch_size: int = BATCH
@@ -241,17 +259,24 @@ class SimCSE:
         index.save_index(self._index(), Path(folder), self.provenance, where)
 
     def load_index(self, folder: str | Path, use_faiss: bool | None = None, faiss_fast: bool = False) -> None:
-        """Take an index of ``save_index`` or `simcse-bench index`; one that another model made is refused."""
+        """Take an index of ``save_index`` or `simcse-bench index`; one that another model made is refused.
+
+        The vectors are mapped from the folder, not read. An approximate index is searched as it was made, exactly with
+        ``use_faiss=False``.
+        """
         sentences, vectors = index.load_index(Path(folder), self.provenance)
-        self.index = index.Index(sentences, self._store(vectors, use_faiss, faiss_fast))
+        saved = index.load_approximate(Path(folder), vectors) if use_faiss is None and not faiss_fast else None
+        self.index = index.Index(sentences, saved or self._store(vectors, use_faiss, faiss_fast))
 
     def _index(self) -> index.Index:
         if self.index is None:
             raise UserError("there is no index yet: call build_index or load_index first.")
         return self.index
 
-    def _store(self, vectors: NDArray[np.float32], use_faiss: bool | None, fast: bool) -> index.Store:
-        return index.make_store(vectors, use_faiss, fast, self.num_cells, self.num_cells_in_search)
+    def _store(
+        self, vectors: NDArray[np.float32], use_faiss: bool | None, fast: bool, approximate: str | None = None
+    ) -> Store:
+        return make_store(vectors, use_faiss, fast, self.num_cells, self.num_cells_in_search, approximate)
 
     def _on(self, device: Device) -> _Loaded:
         """The model on a device; each is loaded once, because a processor's weights are repacked for it."""
@@ -263,8 +288,10 @@ class SimCSE:
         return self._loaded[name]
 
     def _tell(self, done: int, total: int) -> None:
+        """Tokens of a block of sentences, which are told as sentences of the list."""
         if self.progress:
-            self.progress(done, total)
+            before, size, whole = self._place
+            self.progress(before + size * done // max(1, total), whole)
 
     def _vectors(
         self,
@@ -274,7 +301,7 @@ class SimCSE:
         max_length: int | None = None,
         scale: bool = True,
     ) -> NDArray[np.float32]:
-        """(n, d): every distinct sentence embedded once."""
+        """(n, d): every distinct sentence embedded once, block by block, so that two copies are never held."""
         sentences = list(sentences)  # a generator gives its sentences once only
         require_text(sentences)
         if batch_size < 1:
@@ -284,19 +311,40 @@ class SimCSE:
         if loaded.limit is not None:
             encoder.max_length = loaded.length(self.max_length if max_length is None else max_length)
             encoder.batch_tokens = max(1, loaded.batch_tokens * batch_size // BATCH)
-        place = {text: i for i, text in enumerate(dict.fromkeys(sentences))}
-        if not place:
+        if not sentences:
             return np.zeros((0, encoder.encode(["a"]).shape[1]), dtype=np.float32)
-        vectors: NDArray[np.float32] = encoder.encode(list(place))
+        first = dict(
+            zip(reversed(sentences), range(len(sentences) - 1, -1, -1), strict=True)
+        )  # the first that is equal
+        rows = np.fromiter(sorted(first.values()), dtype=np.int64, count=len(first))
+        self._stats = Counter()
+        whole = np.zeros((0, 0), dtype=np.float32)
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            self._place = start, len(block), len(rows)
+            vectors = self._embed(encoder, [sentences[i] for i in block])
+            if len(block) == len(sentences):
+                return unit(vectors) if scale else vectors
+            if not start:
+                whole = np.empty((len(sentences), vectors.shape[1]), dtype=np.float32)
+            whole[block] = unit(vectors) if scale else vectors
+        again = [i for i, sentence in enumerate(sentences) if first[sentence] != i]
+        for start in range(0, len(again), BLOCK):
+            part = again[start : start + BLOCK]
+            whole[part] = whole[[first[sentences[i]] for i in part]]
+        return whole
+
+    def _embed(self, encoder: Any, sentences: list[str]) -> NDArray[np.float32]:
+        """(n, d); UserError unless all of it is finite."""
+        vectors: NDArray[np.float32] = encoder.encode(sentences)
+        self._stats.update(getattr(encoder, "stats", {}))
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
-            text = list(place)[int(np.flatnonzero(~finite)[0])]
+            text = sentences[int(np.flatnonzero(~finite)[0])]
             raise UserError(
                 f"the embedding of {text[:80]!r} is not finite; are the weights damaged, or dtype too small?"
             )
-        if scale:
-            vectors = unit(vectors)
-        return vectors if len(place) == len(sentences) else vectors[[place[text] for text in sentences]]
+        return vectors
 
 
 @dataclass(frozen=True)
@@ -320,8 +368,11 @@ class _Loaded:
 def _device_name(device: Device) -> str:
     from simcse_bench.models.loading import torch_device
 
-    name = "auto" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device)
-    return str(torch_device(name))
+    return str(torch_device(_asked_device(device)))
+
+
+def _asked_device(device: Device) -> str:
+    return "auto" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device)
 
 
 def _listed(sentences_or_file_path: str | Path | Iterable[str]) -> list[str]:

@@ -9,11 +9,11 @@ import typer
 from simcse_bench.__main__ import app
 from simcse_bench.cli import console
 from simcse_bench.cli.compare import BOARD_FORMATS
-from simcse_bench.cli.experiments import EXECUTORS
 from simcse_bench.data.task import AGGREGATES, METRICS, PROBE_NAMES, PROTOCOLS
 from simcse_bench.experiments.ablations import PRESETS
 from simcse_bench.export.run import EXPORT_FORMATS
 from simcse_bench.models.catalog import DTYPES, HEADS, INT8
+from simcse_bench.search.faiss import APPROXIMATE
 
 GROUP = typer.main.get_command(app)
 GROUPS = ["What", "How", "Where", "Output"]
@@ -32,8 +32,8 @@ BIG = [
 ]
 CHOICES = {  # option -> what it takes, where a command shows its choices
     "metric": METRICS, "aggregate": AGGREGATES, "probe": PROBE_NAMES, "protocol": PROTOCOLS, "head": HEADS,
-    "dtype": ("auto", *DTYPES, INT8), "progress": console.PROGRESS, "executor": EXECUTORS, "preset": PRESETS,
-    "to": EXPORT_FORMATS,
+    "dtype": ("auto", *DTYPES, INT8), "progress": console.PROGRESS, "executor": console.EXECUTORS, "preset": PRESETS,
+    "to": EXPORT_FORMATS, "approximate": APPROXIMATE,
 }  # fmt: skip
 FORMATS = {
     "eval": console.PRINT_FORMATS,

@@ -13,8 +13,8 @@ import torch
 from processes import finished, kept, set_options, start_command
 from tiny import sentences, without_time
 
+from simcse_bench.cluster import RayCluster, connected
 from simcse_bench.errors import UserError
-from simcse_bench.experiments import ray
 from simcse_bench.training import together
 
 PATIENCE = 120  # seconds
@@ -119,8 +119,8 @@ def test_wrong_ray_commands_are_told(start, monkeypatch):
     assert "--ray-address 127.0.0.1:1: no Ray cluster answers there" in said
     assert "Traceback" not in said
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'simcse-bench\[ray\]'"):
-        next(ray.run_on_ray(None, (), False, None, ray.RayCluster()))
+    with pytest.raises(UserError, match=r"pip install 'simcse-bench\[ray\]'"), connected(RayCluster("arm"), 1, 0):
+        pass
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from simcse_bench.data.registry import load_suites, load_task
 from simcse_bench.data.task import Task
 from simcse_bench.errors import UserError
 from simcse_bench.search.encode_file import encode_file
-from simcse_bench.search.index import Index, load_index, make_store, note_model, save_index
+from simcse_bench.search.faiss import make_store
+from simcse_bench.search.index import Index, load_index, note_model, save_index
 
 MODEL = {"name": "m", "pooling": "cls", "head": "none", "files": {"a": "0"}, "dtype": "float32"}
 TEXT = "\n".join(sentences(12)) + "\n"

@@ -11,7 +11,8 @@ from kill_points import kill_points
 from tiny import sentences
 
 from simcse_bench.errors import UserError
-from simcse_bench.search.index import Index, load_index, make_store, save_index
+from simcse_bench.search.faiss import make_store
+from simcse_bench.search.index import Index, load_approximate, load_index, save_index
 
 STORES = [False, True]
 
@@ -72,12 +73,6 @@ def test_a_zero_vector_is_near_nothing(use_faiss):
     assert made(vectors, use_faiss).search(vectors, -1, 1) == [[("0", 0.0)], [("1", 1.0)]]
 
 
-def test_many_scores_are_compared_in_parts(monkeypatch):
-    monkeypatch.setattr("simcse_bench.search.index._CELLS", 150)
-    vectors, queries = unit(100, 8), unit(7, 8, seed=1)
-    assert made(vectors, False).search(queries, -1, 4) == [brute(q, vectors, -1, 4) for q in queries]
-
-
 def test_cells_find_most_and_rank_what_they_find():
     vectors, queries = unit(2000, 16), unit(30, 16, seed=1)
     exact = made(vectors, False).search(queries, -1, 10)
@@ -120,12 +115,18 @@ def test_bad_numbers_are_refused():
 MODEL = {"name": "m", "pooling": "cls", "head": "none", "files": {}, "dtype": "float32"}
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier):
+@pytest.mark.parametrize("earlier, approximate", [(False, None), (True, None), (True, "ivf")])
+def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier, approximate):
+    if approximate:
+        pytest.importorskip("faiss")
     old, new, folder = unit(3, 4), unit(5, 4, seed=1), tmp_path / "idx"
 
+    # made before the forks: faiss computes with threads
+    stores = {3: make_store(old, False, False), 5: make_store(new, False, False, approximate=approximate)}
+
     def save(vectors):
-        save_index(Index([f"s{i}" for i in range(len(vectors))], make_store(vectors, False, False)), folder, MODEL, "m")
+        store = stores[len(vectors)]
+        save_index(Index([f"s{i}" for i in range(len(vectors))], store), folder, MODEL, "m")
 
     def prepare():
         shutil.rmtree(tmp_path)
@@ -141,10 +142,13 @@ def test_killed_at_any_point_the_index_is_the_old_or_the_new(tmp_path, earlier):
             wanted = next(v for v in (old, new) if len(v) == len(vectors))
             np.testing.assert_array_equal(vectors, wanted, err_msg=point)
             assert len(sentences) == len(vectors), point
+            found = load_approximate(folder, vectors)
+            assert (found is not None) == (approximate is not None and len(vectors) == 5), point
         for again in (old, new):
             save(again)  # over what a killed one has left
             np.testing.assert_array_equal(load_index(folder, MODEL)[1], again, err_msg=point)
-        assert sorted(p.name for p in folder.iterdir()) == ["index.json", "sentences.jsonl", "vectors.npy"], point
+        own = ["approximate.faiss"] * (approximate is not None)
+        assert sorted(p.name for p in folder.iterdir()) == [*own, "index.json", "sentences.jsonl", "vectors.npy"], point
         assert [p.name for p in tmp_path.iterdir()] == ["idx"], point
     assert points > 15
 
