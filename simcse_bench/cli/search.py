@@ -91,6 +91,7 @@ def search_command(
     threshold: Annotated[float, console.what(help="Only those with at least this cosine.")] = 0.6,
     model: Annotated[str | None, console.what("--model", "-m", help="The index's model, where it has moved.")] = None,
     exact: Annotated[bool, console.how("--exact", help="Compare every sentence, of an approximate index too.")] = False,
+    trust_remote_code: console.TrustCode = False,
     device: console.Device = "auto",
     format: Annotated[str, console.output(metavar="table|json", help="What is printed.")] = "table",
 ) -> None:
@@ -102,7 +103,7 @@ def search_command(
     from simcse_bench.reports.table import Table
 
     console.require_choices(format=(format, ("table", "json")))
-    opened = _open_index(index, model, device, exact)
+    opened = _open_index(index, model, device, exact, trust_remote_code)
     hits = opened.nearest(query, threshold=threshold, top_k=top_k)
     if format == "json":
         content = [
@@ -230,7 +231,7 @@ def demo_command(
     named = console.one_model(model, model_option) if model or model_option else None
     with demo.take_port(host, port) as server:
         if index is not None:
-            name, opened = shown_name(str(index)), _open_index(index, named, device)
+            name, opened = shown_name(str(index)), _open_index(index, named, device, trust_code=trust_remote_code)
         else:
             name = corpus or "mini-sentences"
             sentences, blank = read_sentences(name, column)
@@ -256,7 +257,7 @@ def demo_command(
             console.aloud("stopped")
 
 
-def _open_index(folder: Path, model: str | None, device: str, exact: bool = False) -> SimCSE:
+def _open_index(folder: Path, model: str | None, device: str, exact: bool = False, trust_code: bool = False) -> SimCSE:
     """The index's model, as it was used, with the index."""
     from simcse_bench.models.checkpoints import LIBRARY
     from simcse_bench.models.open import takes_no_settings
@@ -270,7 +271,7 @@ def _open_index(folder: Path, model: str | None, device: str, exact: bool = Fals
     if not takes_no_settings(name):
         template = PromptOptions(template=about.get("template") or SLOT)
         settings = {"dtype": about.get("dtype", "auto"), "prompt": template, "truncate_dim": about.get("truncate_dim")}
-        settings["revision"] = about.get("revision") if model is None else None
+        settings |= {"revision": about.get("revision") if model is None else None, "trust_code": trust_code}
         if about["pooling"] != LIBRARY:
             settings |= {"pooling": about["pooling"], "head": about["head"]}
     try:

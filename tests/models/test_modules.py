@@ -233,7 +233,7 @@ def test_every_setting_that_the_library_writes_is_known(tmp_path):
         (folder / "sentence_bert_config.json").write_text(before)
 
 
-def test_code_of_its_own_runs_only_where_it_is_trusted(tmp_path):
+def test_code_of_its_own_runs_only_where_it_is_trusted(cli, tmp_path):
     folder = save(tmp_path, "mean")
     (folder / "own.py").write_text(
         f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
@@ -255,6 +255,12 @@ def test_code_of_its_own_runs_only_where_it_is_trusted(tmp_path):
     np.testing.assert_allclose(found, 2 * plain, atol=1e-5)
     assert (tmp_path / "ran").exists()
     assert "own.py" in encoder.provenance["files"]
+    (tmp_path / "text.txt").write_text("\n".join(text for text in TEXTS if text.strip()), encoding="utf-8")
+    made = cli("index", tmp_path / "text.txt", "--model", folder, "--trust-remote-code", "--out", "idx")
+    assert made.code == 0, made.err
+    refused = cli("search", "idx", TEXTS[0])
+    assert (refused.code, "--trust-remote-code" in refused.err) == (2, True)
+    assert cli("search", "idx", TEXTS[0], "--trust-remote-code").code == 0
 
 
 def test_a_pooling_of_a_form_that_the_library_embeds(tmp_path):
