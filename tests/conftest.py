@@ -17,6 +17,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 from tiny import sentences, tiny_bert
 
+# tests of half a second and more (pytest --durations=0 --durations-min=0.5 on two cores): not in the fast set
+SLOW = Path(__file__).with_name("slow.txt")
+
 
 @dataclass
 class Run:
@@ -137,8 +140,14 @@ def minilm() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Evaluations of the real model on the real data go to one worker of xdist, where each has the vectors of the others."""
+    """Marks those of slow.txt; evaluations of the real model on the real data go to one worker of xdist.
+
+    There each has the vectors of the others.
+    """
+    slow = set(SLOW.read_text(encoding="utf-8").split())
     for item in items:
+        if f"{item.path.relative_to(SLOW.parent).as_posix()}::{getattr(item, 'originalname', item.name)}" in slow:
+            item.add_marker(pytest.mark.slow)
         names = getattr(item, "fixturenames", [])
         if {"minilm", "real_data"} <= set(names) and "recipe" not in names:
             item.add_marker(pytest.mark.xdist_group("minilm"))

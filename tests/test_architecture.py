@@ -95,8 +95,18 @@ WHOLE = {
     "search/test_damage",
     "evaluation/test_real_data",
     "evaluation/mteb/test_oracle",
+    "models/test_int8",
     "models/test_seed_models",
 }  # of no single module
+
+
+def test_every_slow_test_is_there():
+    here = Path(__file__).parent
+    named = (here / "slow.txt").read_text(encoding="utf-8").split()
+    for test in named:
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (here / path).read_text(encoding="utf-8"), test
+    assert named == sorted(set(named))
 
 
 def test_tests_lie_in_the_rooms_of_their_modules():
