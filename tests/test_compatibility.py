@@ -13,13 +13,13 @@ from simcse_bench.data.labelled import Labelled
 from simcse_bench.data.pairs import Pairs
 from simcse_bench.evaluation.mteb.adapter import content_name
 from simcse_bench.experiments.trial import read_trial
-from simcse_bench.reports.ablation import read_summary
 from simcse_bench.reports.geometry import read_analysis
 from simcse_bench.reports.pair_records import load_pairs
 from simcse_bench.reports.report import Report, evaluation_key
 from simcse_bench.reports.reproduction import read_reproduction, read_trajectories
 from simcse_bench.reports.robustness import read_robustness
 from simcse_bench.reports.speed import read_speed
+from simcse_bench.reports.summary import read_summary
 from simcse_bench.search.index import load_index, model_fingerprint
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder

@@ -44,6 +44,7 @@ from simcse_bench.reports import (
 )
 from simcse_bench.reports.pair_records import load_pairs, load_worst, save_pairs
 from simcse_bench.reports.report import Report
+from simcse_bench.reports.summary import read_summary
 from simcse_bench.training.run import RunOptions
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -102,11 +103,11 @@ def read_one_trial(path: Path) -> None:
     ablation.ablation_markdown(summary, ablation.ablation_table(summary))
 
 
-def read_summary(path: Path) -> None:
-    ablation.read_summary(path)
+def read_sweep(path: Path) -> None:
+    read_summary(path)
     ablation.draw_ablation(path.parent)
-    ablation.findings_table([ablation.read_summary(path)])
-    panels.ablation_panel("a", "ablations/a", ablation.read_summary(path))
+    ablation.findings_table([read_summary(path)])
+    panels.ablation_panel("a", "ablations/a", read_summary(path))
 
 
 def read_analysis(path: Path) -> None:
@@ -158,7 +159,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], None], int, int]] 
     "first pairs": ("mini/CLS--cls-none.pairs.jsonl", ("mini/CLS--cls-none.json", "mini/unsupervised-SimCSE-seed-42.json",
                     "mini/unsupervised-SimCSE-seed-42.pairs.jsonl"), read_pairs, 25, 300),
     "trial": ("ablations/dropout-mini/0.1--seed42.json", (), read_one_trial, 40, 400),
-    "summary": ("ablations/dropout-mini/summary.json", (), read_summary, 12, 400),
+    "summary": ("ablations/dropout-mini/summary.json", (), read_sweep, 12, 400),
     "geometry": ("analysis/CLS.json", (), read_analysis, 6, 300),
     "robustness": ("robustness/random-words-300.json", (), read_changed, 6, 200),
     "reproduction": ("reproduction.json", (), read_record, 25, 300),

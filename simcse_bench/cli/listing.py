@@ -56,7 +56,7 @@ SCHEMAS = {
     "mteb": "simcse_bench.reports.mteb:MtebReport",
     "overlap": "simcse_bench.reports.overlap:Overlap",
     "trial": "simcse_bench.experiments.trial:TrialResult",
-    "summary": "simcse_bench.reports.ablation:Summary",
+    "summary": "simcse_bench.reports.summary:Summary",
     "reproduction": "simcse_bench.reports.reproduction:Reproduced",
     "trajectories": "simcse_bench.reports.reproduction:Trajectories",
     "geometry": "simcse_bench.reports.geometry:Analysis",

@@ -25,8 +25,9 @@ from simcse_bench.experiments.trial import (
 from simcse_bench.files import environment, fingerprint, lock_folder, require_writable, write_json
 from simcse_bench.models.loading import torch_device
 from simcse_bench.progress import Say, silent, unseen
-from simcse_bench.reports.ablation import DRAWN, SUMMARY, Summary, ablation_rows, draw_ablation
+from simcse_bench.reports.ablation import DRAWN, ablation_rows, draw_ablation
 from simcse_bench.reports.page import require_own, write_drawn
+from simcse_bench.reports.summary import SUMMARY, Summary
 from simcse_bench.reports.table import Table
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import shown_config

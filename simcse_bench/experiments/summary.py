@@ -14,7 +14,7 @@ from simcse_bench.experiments.sweep import Sweep
 from simcse_bench.experiments.trial import TrialResult
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import Finding, PublishedColumn
-from simcse_bench.reports.ablation import Summary
+from simcse_bench.reports.summary import Summary
 
 
 def summarise(

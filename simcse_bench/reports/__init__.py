@@ -9,6 +9,7 @@ Open ``report`` first: what a saved evaluation holds.
 - ``speed``         a benchmark's figures
 - ``family``        the SimCSE family's published rows and ours in one table
 - ``frames``        saved results as pandas frames: ``read_results``, ``read_pairs``
+- ``summary``       what a sweep's summary holds
 - ``ablation``      table, plot and page of a sweep
 - ``geometry``      tables, plots and page of analyses
 - ``overlap``       evaluation sentences found in training text, and the marks they put on leaderboards

@@ -11,11 +11,11 @@ from simcse_bench.data.perturbations import RATE, SEED
 from simcse_bench.data.task import SIMCSE
 from simcse_bench.models.baselines import RANDOM, is_baseline
 from simcse_bench.models.catalog import known_model
-from simcse_bench.reports.ablation import Summary
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.mteb import MtebReport
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.robustness import Robustness
+from simcse_bench.reports.summary import Summary
 
 UNKNOWN = "MODEL_FOLDER"  # a report under a name of the user's own does not say where its model lies
 _ANALYSED = ("--model", "--pooling", "--head", "--dtype", "--template", "--truncate-dim")  # of ``analyze``

@@ -53,7 +53,7 @@ def plot_ablation(summary: Mapping[str, Any], titled: bool = True) -> Figure:
     Where the reference has not been run, scores stand in place of differences.
 
     Args:
-        summary: of a sweep, see ``reports.ablation.Summary``.
+        summary: of a sweep, see ``reports.summary.Summary``.
         titled: with the ablation's title; without, for a page that has it as a heading.
     """
     arms = [a for a in summary["arms"] if a["dev"]]

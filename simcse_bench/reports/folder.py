@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from simcse_bench.errors import UserError, first_line
-from simcse_bench.reports import ablation, geometry, mteb, overlap, reproduction, robustness
-from simcse_bench.reports.ablation import Summary
+from simcse_bench.reports import geometry, mteb, overlap, reproduction, robustness
 from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.mteb import MtebReport
@@ -20,6 +19,7 @@ from simcse_bench.reports.reproduction import Reproduced
 from simcse_bench.reports.robustness import Robustness
 from simcse_bench.reports.speed import Speed, read_speed
 from simcse_bench.reports.standings import Saved
+from simcse_bench.reports.summary import SUMMARY, Summary, read_summary
 
 T = TypeVar("T")
 _UNDRAWABLE = (ValueError, ArithmeticError, LookupError)  # numbers that matplotlib has no axis for
@@ -78,7 +78,7 @@ def read_folder(folder: Path) -> tuple[Results, list[str]]:
     overlaps = overlap.read_overlaps(folder, problems)
     searched = list(overlaps.values())
     records = read_all(folder.rglob(reproduction.REPRODUCTION_RECORD), reproduction.read_reproduction)
-    sweeps = read_all(folder.rglob(f"ablations/*/{ablation.SUMMARY}"), ablation.read_summary)
+    sweeps = read_all(folder.rglob(f"ablations/*/{SUMMARY}"), read_summary)
     analyses, damaged = geometry.read_analyses(folder / "analysis")
     changed, also_damaged = robustness.read_all_robustness(folder / robustness.FOLDER)
     problems += [*damaged, *also_damaged]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.models.identity import VALUES, deciding
-from simcse_bench.reports.ablation import SUMMARY, ablation_rows, read_summary
+from simcse_bench.reports.ablation import ablation_rows
 from simcse_bench.reports.folder import read_reports
 from simcse_bench.reports.geometry import geometry_rows, read_analyses
 from simcse_bench.reports.pair_records import load_records, pairs_path, report_beside
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.robustness import FOLDER, read_all_robustness, robustness_rows
 from simcse_bench.reports.scores import score_rows
+from simcse_bench.reports.summary import SUMMARY, read_summary
 
 if TYPE_CHECKING:
     import pandas as pd

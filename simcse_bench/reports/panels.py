@@ -14,10 +14,10 @@ from typing import Any
 from simcse_bench import bundled
 from simcse_bench.models.identity import shown_usage
 from simcse_bench.reports import ablation, geometry, page, robustness
-from simcse_bench.reports.ablation import FindingResult, Summary
 from simcse_bench.reports.again import ablation_command, analyze_command, robustness_command
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.robustness import Robustness
+from simcse_bench.reports.summary import FindingResult, Summary
 from simcse_bench.reports.table import shown_numbers, shown_spread
 
 _FAR = 1.8

@@ -17,10 +17,10 @@ from simcse_bench.files import Environment, fingerprint, sha256
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import PAPERS, Paper, Part
 from simcse_bench.reports import ablation, geometry, page, plots
-from simcse_bench.reports.ablation import FindingResult
 from simcse_bench.reports.page import Section, section
 from simcse_bench.reports.report import Report
 from simcse_bench.reports.scores import comparable
+from simcse_bench.reports.summary import SUMMARY, FindingResult, Summary, read_summary
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_spread, spread, to_markdown
 from simcse_bench.schema import read_record
 
@@ -131,7 +131,7 @@ def _part(folder: Path, record: Reproduced, paper: Paper, part: Part, problems: 
     heading = f"{number}: {part.title}"
     before = len(problems)
     if part.kind == "ablation":
-        summary = _tried(_summary_path(folder, record, part), ablation.read_summary, problems)
+        summary = _tried(_summary_path(folder, record, part), read_summary, problems)
         if summary is not None:
             yield ablation.ablation_section(summary, heading)
             return
@@ -164,17 +164,17 @@ def _part(folder: Path, record: Reproduced, paper: Paper, part: Part, problems: 
     yield section(heading, None, Table(state, [part.title], []))
 
 
-def _summaries(folder: Path, record: Reproduced, problems: list[str]) -> Iterator[ablation.Summary]:
+def _summaries(folder: Path, record: Reproduced, problems: list[str]) -> Iterator[Summary]:
     """Of the ablations that are there."""
     for part in PAPERS[record["paper"]].parts:
         if part.kind == "ablation":
-            summary = _tried(_summary_path(folder, record, part), ablation.read_summary, problems)
+            summary = _tried(_summary_path(folder, record, part), read_summary, problems)
             if summary is not None:
                 yield summary
 
 
 def _summary_path(folder: Path, record: Reproduced, part: Part) -> Path:
-    return folder / "ablations" / f"{part.name}-{record['preset']}" / ablation.SUMMARY
+    return folder / "ablations" / f"{part.name}-{record['preset']}" / SUMMARY
 
 
 def _tried(path: Path, read: Callable[[Path], T], problems: list[str]) -> T | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from simcse_bench.experiments.sweep import named_ablation, plan_sweep
-from simcse_bench.reports.ablation import read_summary
 from simcse_bench.reports.again import (
     UNKNOWN,
     ablation_command,
@@ -18,6 +17,7 @@ from simcse_bench.reports.again import (
 )
 from simcse_bench.reports.geometry import read_analysis
 from simcse_bench.reports.report import Report
+from simcse_bench.reports.summary import read_summary
 from simcse_bench.training.run import RunOptions
 
 SUMMARY = {

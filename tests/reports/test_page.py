@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from simcse_bench.papers.simcse_2021 import PAPERS
-from simcse_bench.reports.ablation import draw_ablation, read_summary
+from simcse_bench.reports.ablation import draw_ablation
 from simcse_bench.reports.page import Section, Verdict, shown_tally
 from simcse_bench.reports.reproduction import draw_reproduction
+from simcse_bench.reports.summary import read_summary
 
 PAPER = Path(__file__).parents[2] / "results" / "embedded" / "simcse-2021-mini"
 
