@@ -23,7 +23,7 @@ def badge(encoder: bool, data: bool) -> str:
 
 def caveats(encoder: bool, data: bool) -> list[str]:
     """What notes say of it."""
-    return [f"With the {ENCODER}."] * encoder + [f"On {DATA}."] * data
+    return [f"With the {ENCODER}, or trained from it."] * encoder + [f"On {DATA}."] * data
 
 
 def other_notes(notes: Sequence[str]) -> list[str]:

@@ -94,7 +94,9 @@ def _print_family(results: Path, suite: str, metric: str, aggregate: str, format
 
 def compare_command(
     reports: Annotated[list[str], typer.Argument(help="Two or more: names of evaluated models, or report files.")],
-    suite: Annotated[str, console.what(help="Suite whose reports are meant by names.")] = "sts",
+    suite: Annotated[
+        str | None, console.what(help="Suite whose reports are meant by names (default: the first that has all).")
+    ] = None,
     results: Annotated[Path, console.where(help="Folder of the reports.")] = Path("results"),
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
@@ -106,6 +108,7 @@ def compare_command(
     The first is the reference.
 
     \b
+    simcse-bench compare mini runs/unsup
     simcse-bench compare princeton-nlp/unsup-simcse-bert-base-uncased runs/mine
     simcse-bench compare results/sts/a.json results/sts/b.json --worst 50
     """

@@ -31,7 +31,7 @@ _MODELS = {
 _EVALUATION = _MODELS | {
     "batch_size": f"--batch-tokens N: {_BATCH}",
     "per_device_eval_batch_size": f"--batch-tokens N: {_BATCH}",
-    "task_set": "--suite sts, transfer or all (SimCSE's full); for na name the tasks: --task stsb,sickr.",
+    "task_set": "--suite sts, transfer or all (SimCSE's full); SimCSE's na: name the tasks, --task stsb,sickr.",
     "tasks": "--task {}, names separated by commas; tasks of mteb by its own protocol: --suite mteb:NAME,...",
     "mode": "test is the default; for dev --split dev, for fasttest --probe fast.",
     "benchmark": "--suite 'mteb:{}'.",

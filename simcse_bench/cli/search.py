@@ -76,7 +76,7 @@ def index_command(
     )  # fmt: skip
     with show_progress(progress, "sentences") as made.progress:
         made.build_index(sentences, approximate=approximate)
-    made.save_index(out)
+    made.save_index(out, force)
     console.aloud(
         f"written: {out}/, {len(sentences):,} sentences{_left_out(blank)}{_cut(made.stats.get('truncated', 0), made)}"
     )

@@ -57,12 +57,15 @@ class Side:
     path: Path = Path()
 
 
-def read_sides(given: Sequence[str], results: Path, suite: str = "sts") -> list[Side]:
-    """Reports to compare; see ``read_side``.
+def read_sides(given: Sequence[str], results: Path, suite: str | None = None) -> list[Side]:
+    """Reports to compare; see ``read_side``. Without a suite, the first folder of reports that has all of them, or sts.
 
     Raises:
         UserError: what ``read_side`` raises; two of them that are one report.
     """
+    if suite is None:
+        folders = ["sts", *sorted(path.name for path in results.glob("*") if path.is_dir())]
+        suite = next((f for f in folders if all(_place(one, results, f).is_file() for one in given)), "sts")
     suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
     places = [side.path.resolve() for side in sides]
@@ -82,11 +85,8 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     Raises:
         UserError: no such report, one without the cosines of its pairs, one of another model than the folder's.
     """
-    path = Path(given)
-    folder = path if path.is_dir() else None
-    if folder or path.suffix != ".json":
-        name = shown_name(given) if folder else ALIASES.get(given, given)
-        path = report_path(results, suite, name)
+    path = _place(given, results, suite)
+    folder = Path(given).is_dir()
     if not path.is_file():
         raise UserError(f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file.")
     report = Report.load(path)
@@ -99,6 +99,14 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
                 "--name of its own and give that, or give a report's file."
             )
     return Side(report, load_pairs(path, report), readable_name(report.model["name"], path.stem), path)
+
+
+def _place(given: str, results: Path, suite: str) -> Path:
+    """The file of a report, named itself, by its model or by its model's folder."""
+    path = Path(given)
+    if path.is_dir():
+        return report_path(results, suite, shown_name(given))
+    return path if path.suffix == ".json" else report_path(results, suite, ALIASES.get(given, given))
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Data]:
@@ -146,7 +154,7 @@ def compare(
     first: str | Path,
     second: str | Path,
     results: str | Path = "results",
-    suite: str = "sts",
+    suite: str | None = None,
     where: DataSource = ANYWHERE,
 ) -> pd.DataFrame:
     """Is the second of two evaluated models better than the first by more than noise?

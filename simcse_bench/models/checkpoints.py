@@ -205,6 +205,8 @@ def _download(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
         return hub.download_model(hub_id, revision)
     except UserError as error:
         near = "" if hub_id in MODELS else suggestion(hub_id, MODELS).replace("; did", " Did").removeprefix(".")
+        if beside := [p.as_posix() for p in Path(hub_id).parent.glob("*") if p.is_dir()]:  # runs/mine, mistyped
+            near = f" There is no folder {hub_id} here either{suggestion(hub_id, beside)}"
         raise type(error)(*(p.rstrip() + near for p in error.problems)) from error
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simcse_bench import bundled
 from simcse_bench.files import sha256, shown_machine, shown_versions
 from simcse_bench.reports import plots
+from simcse_bench.reports.again import ablation_command
 from simcse_bench.reports.arm_plot import plot_ablation, shown_text
 from simcse_bench.reports.page import Section, Verdict, page, section, shown_tally
 from simcse_bench.reports.summary import SUMMARY, ArmCost, FindingResult, Spread, Summary, read_summary
@@ -46,7 +48,9 @@ def draw_ablation(folder: Path) -> dict[Path, bytes]:
     }
     if figure is not None:
         files |= {f"plot.{form}": plots.render_figure(figure, form) for form in plots.FORMS}
-        parts, facts = [ablation_section(summary)], ablation_provenance(summary)
+        beside = {name: name for name in (*DRAWN[:4], SUMMARY)}
+        whole = replace(ablation_section(summary), links=beside, commands={"Make it again": ablation_command(summary)})
+        parts, facts = [whole], ablation_provenance(summary)
         files["index.html"] = page(
             summary["title"],
             ablation_setting(summary),

@@ -42,12 +42,13 @@ class Saved:
 def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
     """The leaderboards of all reports below a folder, one for those that may share it; embedded data last.
 
-    The same evaluation saved twice is one row.
+    The same evaluation of the same name saved twice is one row.
     """
-    by_key = {one.report.key: one for one in reversed(saved)}
-    groups = scores.grouped([one.report for one in saved if by_key[one.report.key] is one])
+    kept = {(one.report.key, one.report.model["name"]): one for one in reversed(saved)}
+    by_report = {id(one.report): one for one in saved}
+    groups = scores.grouped([one.report for one in saved if one in kept.values()])
     marks = scores.group_marks(groups)
-    drawn = [board([by_key[r.key] for r in group], mark) for group, mark in zip(groups, marks, strict=True)]
+    drawn = [board([by_report[id(r)] for r in group], mark) for group, mark in zip(groups, marks, strict=True)]
     order = [*_TITLES.values()]
     drawn.sort(key=lambda b: (b["embedded"], order.index(b["title"]) if b["title"] in order else len(order)))
     return [{"id": f"board{i}", **b} for i, b in enumerate(drawn)]

@@ -131,7 +131,9 @@ def require_place(folder: Path, force: bool = True) -> None:
     if (folder / INDEX_RECORD).exists():
         read_index_record(folder)
         if not force:
-            raise UserError(f"{folder}: an index is there already. Give --force to replace it, or another --out.")
+            raise UserError(
+                f"{folder}: an index is there already. Use force (--force) to replace it, or another folder."
+            )
     elif not _is_free(folder):
         raise UserError(f"{folder}: exists and is no index; nothing is overwritten. Choose another folder.")
 

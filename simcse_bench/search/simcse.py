@@ -251,8 +251,13 @@ class SimCSE:
         """``search`` of a list."""
         return self._index().search(self._vectors(queries, device), threshold, top_k)
 
-    def save_index(self, folder: str | Path) -> None:
-        """Write the index to a folder, whole or not at all; an index that is there is replaced."""
+    def save_index(self, folder: str | Path, force: bool = False) -> None:
+        """Write the index to a folder, whole or not at all.
+
+        Raises:
+            UserError: there is an index in the folder (without ``force``).
+        """
+        index.require_place(Path(folder), force)
         model = self.model_name_or_path
         name = model if isinstance(model, str) else str(self.provenance["name"])  # an object is not found again
         where = index.note_model(name, Path(folder))

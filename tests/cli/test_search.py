@@ -74,7 +74,7 @@ def test_an_index_that_is_there_needs_force(cli, text, bert):
     assert cli(*command).code == 0
     done = cli(*command)
     assert done.code == 2
-    assert "an index is there already. Give --force" in done.err
+    assert "an index is there already. Use force (--force)" in done.err
     assert cli(*command, "--force").code == 0
     (Path("idx") / "vectors.npy").write_bytes(b"\x93NUMPY broken")
     done = cli("search", "idx", "a")

@@ -166,3 +166,17 @@ def test_a_wrong_command_is_told(cli, reports, args, said):
     done = cli("compare", *args)
     assert done.code == 2
     assert said in done.err
+
+
+def test_the_suite_that_all_have_is_found(cli, bert, tasks_dir):
+    for pooling in ("cls", "mean"):
+        done = cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--task", "own", "--tasks-dir", tasks_dir,
+                   "--name", pooling, "--device", "cpu", "-q")  # fmt: skip
+        assert done.code == 0, done.err
+    for path in [*Path("results/tasks").glob("*.json")]:
+        pairs = path.with_name(f"{path.stem}.pairs.jsonl")
+        path.rename(path.with_name(path.name.split("--")[0] + ".json"))
+        pairs.rename(pairs.with_name(f"{path.name.split('--')[0]}.pairs.jsonl"))
+    done = cli("compare", "cls", "mean", "--tasks-dir", tasks_dir)
+    assert done.code == 0, done.err
+    assert "results/sts/cls.json: no such report" in cli("compare", "cls", "nobody").err

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,8 @@ def test_unknown_names(bert, tmp_path):
     assert "did you mean 'princeton-nlp/sup-simcse-roberta-base'" in problem("sup-simcse-roberta-bas")
     assert "no such folder" in problem("./nowhere")
     assert "no such folder" in problem(str(tmp_path / "nowhere"))
+    Path("runs/unsup").mkdir(parents=True)  # in the test's own folder
+    assert "There is no folder runs/unsp here either; did you mean 'runs/unsup'?" in problem("runs/unsp")
     assert "expected at least 1 token" in problem(str(bert), pooling="mean", max_length=0)
 
 

@@ -118,3 +118,11 @@ def test_a_part_of_a_reproduction_names_its_command():
     (row,) = board([one])["rows"]
     assert row["made"][0]["command"] == "simcse-bench reproduce simcse-2021"
     assert dict(row["made"][0]["facts"])["report"] == "sts/0.json"
+
+
+def test_the_same_evaluation_under_another_name_is_not_hidden():
+    one = made("x", 1.0)
+    other = dataclasses.replace(one, model={**one.model, "name": "y"})
+    assert other.key == one.key
+    drawn = boards([Saved("a/1.json", one), Saved("b/2.json", other)])
+    assert [row["model"] for row in drawn[0]["rows"]] == ["x", "y"]

@@ -339,7 +339,7 @@ def test_a_saved_index_answers_the_same(model, tmp_path, use_faiss):
     assert model.search(corpus[:5], top_k=3) == before
     assert model.index.sentences == corpus
     model.add_to_index(["a new sentence"])
-    model.save_index(tmp_path / "idx")  # over itself, mapped as it is
+    model.save_index(tmp_path / "idx", force=True)  # over itself, mapped as it is
     model.load_index(tmp_path / "idx")
     assert model.search("a new sentence", top_k=1)[0][0] == "a new sentence"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["idx", "other"]  # nothing temporary is left
@@ -369,7 +369,7 @@ def test_a_damaged_index_is_refused(model, tmp_path):
     folder = tmp_path / "idx"
     model.build_index(SENTENCES)
     for name in ("vectors.npy", "sentences.jsonl"):
-        model.save_index(folder)
+        model.save_index(folder, force=True)
         content = (folder / name).read_bytes()
         for broken in (content[:-3], content[:-3] + b"abc", b""):
             (folder / name).write_bytes(broken)
@@ -410,7 +410,9 @@ def test_only_the_index_of_a_folder_is_replaced(model, tmp_path):
     (tmp_path / "idx" / "notes.txt").write_text("mine", "utf-8")
     (tmp_path / "idx" / "vectors.npy").write_bytes(b"damaged")
     model.build_index(SENTENCES[:1])
-    model.save_index(tmp_path / "idx")
+    with pytest.raises(UserError, match="an index is there already"):
+        model.save_index(tmp_path / "idx")
+    model.save_index(tmp_path / "idx", force=True)
     model.load_index(tmp_path / "idx")
     assert model.index["sentences"] == SENTENCES[:1]
     assert (tmp_path / "idx" / "notes.txt").read_text("utf-8") == "mine"
@@ -427,7 +429,7 @@ def test_a_full_disk_keeps_the_index_that_was_there(model, tmp_path, monkeypatch
             with monkeypatch.context() as patch:
                 patch.setattr(np if name == "save" else os, name, lambda *a, **k: raise_full())
                 with pytest.raises(UserError, match="No space left"):
-                    model.save_index(tmp_path / "idx")
+                    model.save_index(tmp_path / "idx", force=True)
             assert {p.name: p.read_bytes() for p in tmp_path.glob("idx/*")} == before
             assert (tmp_path / "idx").exists() == earlier
 
