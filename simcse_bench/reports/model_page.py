@@ -160,7 +160,8 @@ def draw_model(folder: Path, results: Results, name: str, out: Path | None = Non
     several = f"; {seeds} seeds, means ± standard deviations" if seeds > 1 else ""
     subtitle = f"All that the saved results say of this model{several}"
     on_embedded = any(one.board["embedded"] for one in evaluated)
-    tried = bundled.caveats(any(m.get("embedded") for m in mine.models()), on_embedded)
+    tried = bundled.caveats(any(m.get("embedded") for m in mine.models()), False)
+    tried += [f"What is marked embedded: on {bundled.DATA}."] * on_embedded
     sources, source = _sources(mine), fingerprint(dataclasses.asdict(mine))
     html = out / report_path(out, "tasks", name).with_suffix(".html").name
     return {

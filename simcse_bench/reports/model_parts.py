@@ -66,8 +66,8 @@ class Evaluated:
 
     @property
     def embedded(self) -> bool:
-        """Whether the model or the data is for trying only."""
-        return bool(self.board["embedded"] or self.row["embedded"])
+        """Whether the data is for trying only; of the model the page says it once."""
+        return bool(self.board["embedded"])
 
     def rows(self) -> list[Row]:
         """A row per task and metric; a correlation of cosines has Pearson's beside it."""
@@ -180,7 +180,7 @@ def geometry_sections(results: Results) -> Iterator[Section]:
                 Mark(f"gold {line[0]}: median cosine {line[2]}", q[1], (q[0], q[2]))
                 for line, q in zip(cells, (c["quartiles"] for c in one["cosines"]), strict=True)
             ]
-            embedded = bool(one["model"].get("embedded")) or one["data"]["task"] in bundled.TASKS
+            embedded = one["data"]["task"] in bundled.TASKS
             command = results.command_of(f"{place}/") or analyze_command(one)
             yield page.section(
                 heading, None, Table("Cosines by gold score", ["gold score", "pairs", "median", "quartiles"], cells),
@@ -212,7 +212,7 @@ def robustness_sections(results: Results) -> Iterator[Section]:
             for name, c in changes
         ]  # fmt: skip
         moves = [v for m in marks if m for v in (m.mean, *(m.interval or ())) if abs(v) < _FAR]
-        embedded = bool(one["model"].get("embedded")) or bool(set(one["tasks"]) & set(bundled.TASKS))
+        embedded = bool(set(one["tasks"]) & set(bundled.TASKS))
         heading = "Robustness" + f", {one.get('file', '')}" * (len(results.robustness) > 1)
         yield page.section(
             heading, None, Table("How far vectors move", moved[0], moved[1:]),
@@ -232,7 +232,7 @@ def mteb_sections(results: Results, root: str | None) -> Iterator[Section]:
         heading = f"mteb's own tasks, {report.selection}" + f" ({place})" * (chosen.count(report.selection) > 1)
         yield page.section(
             heading, None, table, bundled.other_notes(table.notes),
-            embedded=bool(report.model.get("embedded")), folded=[page.section("", None, parts)] if parts.rows else [],
+            folded=[page.section("", None, parts)] if parts.rows else [],
             made=[Made(report.model["name"], mteb_command(report), mteb.mteb_facts(report))],
             links=links_to(root, {f"report {place}": place.removesuffix(".json") + ".md"}),
         )  # fmt: skip
