@@ -15,7 +15,7 @@ from simcse_bench.errors import UserError
 from simcse_bench.search.ray import embed_on_ray
 from simcse_bench.search.simcse import SimCSE
 
-LINES = 14_000  # four blocks
+LINES = 40_000  # ten blocks: enough to be stopped among them
 
 
 @pytest.fixture
