@@ -210,7 +210,7 @@ def _training_section(mine: Results, name: str, root: str | None) -> Section:
     known = {(s.report.tasks[task]["title"], how): None for s in mine.reports for task, how in s.seen.items()}
     facts = {"trained on": ", ".join(trained) or "not known: neither card nor run nor registry says it"}
     if not known:
-        facts["sentences of the tasks in it"] = "not known; `simcse-bench data overlap` searches a text for them"
+        facts["sentences of the tasks in it"] = "not known; `simcse-bench data overlap --train TEXT` searches a text"
     links = {
         f"{p.suite} in {p.train['name']}": f"{place.removesuffix('.json')}.md" for place, p in mine.overlaps.items()
     }
