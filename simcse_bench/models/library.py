@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from simcse_bench.errors import UserError, first_line
+from simcse_bench.models.catalog import DTYPES
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import Array, batch_defaults, embed_in_batches
 from simcse_bench.models.loading import require_loadable, torch_device
@@ -79,7 +80,7 @@ def load_library_encoder(
     """
     import sentence_transformers
 
-    require_loadable(dtype, batch_tokens)
+    require_loadable(dtype, batch_tokens, DTYPES)  # the library has no 8-bit products of ours
     where = torch_device(device)
     code = checkpoint.modules.code if checkpoint.modules else ()
     if code and not checkpoint.trust_code:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -267,10 +267,10 @@ def _code_notes(checkpoint: Checkpoint) -> list[str]:
     return [f"{checkpoint.name}: Python code of its own{of} runs: {names}."]
 
 
-def require_loadable(dtype: str, batch_tokens: int | None) -> None:
+def require_loadable(dtype: str, batch_tokens: int | None, dtypes: Sequence[str] = (*DTYPES, INT8)) -> None:
     """UserError for a type or a budget that no model is loaded with."""
-    if dtype not in (*DTYPES, INT8):
-        raise unknown("dtype", dtype, (*DTYPES, INT8))
+    if dtype not in dtypes:
+        raise unknown("dtype", dtype, dtypes)
     if batch_tokens is not None and batch_tokens < 1:
         raise UserError(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
 

@@ -20,7 +20,6 @@ from simcse_bench.reports.standings import Saved
 from simcse_bench.reports.table import MISSING, Table, machine_facts, shown_numbers, shown_spread
 
 _USUAL = ("protocol simcse", "test", "probe exact")  # what a heading need not say
-_FIRST = ("STS", "Transfer", "SentEval", "Probing")
 _SIDES = (range(5), (0, 1, 5, 6, 7, 8))  # columns of robustness' table: of the vectors, of the scores
 _FAR = 400.0  # percent of the distance of two sentences: what moves farther is shown at the axis' end
 
@@ -115,12 +114,12 @@ def evaluations(results: Results) -> list[Evaluated]:
     """A model's evaluations, STS and transfer tasks first, those for trying last."""
     saved = {one.place: one for one in results.saved()}
     boards = standings.boards([*saved.values()])
-    boards.sort(key=lambda b: (b["embedded"], _order(b["title"]), bool(_unusual(b)), b["title"]))
+    boards.sort(key=lambda b: (b["embedded"], standings.suite_order(b["title"]), bool(_unusual(b)), b["title"]))
     drawn: list[Evaluated] = []
     for board in boards:
         for row in board["rows"]:
             own = [saved[dict(made["facts"])["report"]] for made in row["made"]]
-            title = _title(board)
+            title = board["title"]
             parts = [title, *_unusual(board), *[row["settings"]] * (len(board["rows"]) > 1)]
             heading = ", ".join(part for part in parts if part)
             taken = heading in {one.heading for one in drawn}
@@ -264,16 +263,6 @@ def _on_an_axis(rows: Sequence[Row]) -> dict[str, Any]:
     """The marks of a table's rows and their axis."""
     values = [v for r in rows for v in (r.ours["value"], *(r.ours["interval"] or ()), r.paper, *r.seeds)]
     return {"marks": [r.mark for r in rows], "axis": Axis.around([v for v in values if v is not None])}
-
-
-def _title(board: Mapping[str, Any]) -> str:
-    """Of a board; of single tasks their names."""
-    titles = [task["title"] for task in board["tasks"]]
-    return ", ".join(titles) if board["title"] == "tasks" and len(titles) < 5 else str(board["title"])
-
-
-def _order(title: str) -> int:
-    return _FIRST.index(title) if title in _FIRST else len(_FIRST)
 
 
 def _unusual(board: Mapping[str, Any]) -> list[str]:

@@ -56,9 +56,9 @@ def score_table(report: Report, metric: str, aggregate: str, narrow: bool = Fals
         rows.append(["difference", *(_number(value, sign=True) for value in apart)])
     if all("float32" in task for task in report.tasks.values()):
         exact = [task["float32"][shown_metric(task["scores"], metric)] for task in report.tasks.values()]
-        values: list[float | None] = [(by.get(aggregate) or by["all"])["value"] for by in exact]
-        values += [None] * len(report.skipped)
-        values += [sum(filter(None, values)) / len(names) if report.average else None] * len(averaged)
+        each = [(by.get(aggregate) or by["all"])["value"] for by in exact]
+        mean = sum(each) / len(each) if report.average else None
+        values: list[float | None] = [*each, *[None] * len(report.skipped), *[mean] * len(averaged)]
         lost = [e["value"] - v if e and v is not None else None for e, v in zip(columns, values, strict=True)]
         rows.append(["float32", *map(_number, values)])
         rows.append(["int8 - float32", *(_number(value, sign=True) for value in lost)])

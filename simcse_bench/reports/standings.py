@@ -44,14 +44,21 @@ def boards(saved: Sequence[Saved]) -> list[dict[str, Any]]:
 
     The same evaluation of the same name saved twice is one row.
     """
-    kept = {(one.report.key, one.report.model["name"]): one for one in reversed(saved)}
-    by_report = {id(one.report): one for one in saved}
-    groups = scores.grouped([one.report for one in saved if one in kept.values()])
+    kept: dict[tuple[str, str], Saved] = {}
+    for one in saved:
+        kept.setdefault((one.report.key, one.report.model["name"]), one)
+    by_report = {id(one.report): one for one in kept.values()}
+    groups = scores.grouped([one.report for one in kept.values()])
     marks = scores.group_marks(groups)
     drawn = [board([by_report[id(r)] for r in group], mark) for group, mark in zip(groups, marks, strict=True)]
-    order = [*_TITLES.values()]
-    drawn.sort(key=lambda b: (b["embedded"], order.index(b["title"]) if b["title"] in order else len(order)))
+    drawn.sort(key=lambda b: (b["embedded"], suite_order(b["title"])))
     return [{"id": f"board{i}", **b} for i, b in enumerate(drawn)]
+
+
+def suite_order(title: str) -> int:
+    """Where a board of this title comes among the others."""
+    titles = [*_TITLES.values()]
+    return titles.index(title) if title in titles else len(titles)
 
 
 def board(saved: Sequence[Saved], mark: str = "") -> dict[str, Any]:

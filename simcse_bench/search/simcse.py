@@ -318,10 +318,10 @@ class SimCSE:
             encoder.batch_tokens = max(1, loaded.batch_tokens * batch_size // BATCH)
         if not sentences:
             return np.zeros((0, encoder.encode(["a"]).shape[1]), dtype=np.float32)
-        first = dict(
-            zip(reversed(sentences), range(len(sentences) - 1, -1, -1), strict=True)
-        )  # the first that is equal
-        rows = np.fromiter(sorted(first.values()), dtype=np.int64, count=len(first))
+        first: dict[str, int] = {}  # sentence -> where it stands first
+        for i, sentence in enumerate(sentences):
+            first.setdefault(sentence, i)
+        rows = np.fromiter(first.values(), dtype=np.int64, count=len(first))
         self._stats = Counter()
         whole = np.zeros((0, 0), dtype=np.float32)
         for start in range(0, len(rows), BLOCK):

@@ -279,6 +279,7 @@ def test_a_type_that_is_none_is_told_of_every_form(tmp_path):
         folder = save(tmp_path / form, form)
         assert "unknown dtype 'float23'; did you mean 'float32'" in problem(folder, dtype="float23")
         assert "--batch-tokens 0" in problem(folder, batch_tokens=0)
+    assert "unknown dtype 'int8'" in problem(save(tmp_path / "library", "static"), dtype="int8")  # not ours to round
 
 
 def test_weights_of_another_kind(tmp_path):
