@@ -57,9 +57,8 @@ def main() -> None:
     sides.save(
         args.out / "speed" / "contention-cpu.json",
         f"Training and the probe beside another busy process: {args.name or args.model}, cpu",
-        "Medians of runs in turn. Beside another: one other process keeps a core busy. Sentences: rows of an update, "
-        "or of the probe.",
-        rows, "cpu", reference="the same alone",
+        "Medians of runs in turn. Beside another: one other process keeps a core busy.",
+        rows, "cpu", reference="the same alone", counted="rows",
     )  # fmt: skip
 
 

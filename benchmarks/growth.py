@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sides
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        sides.as_the_command()
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measured(PARTS[args.part[0]][2], args.one, Path(folder))))
         return
@@ -53,9 +55,10 @@ def main() -> None:
     content = {
         "title": "Growth: each part of the work at 1, 10 and 100 times its size, embedded encoder and text, cpu",
         "reference": "the first size",
+        "counted": "size",
         "rows": rows,
         "note": "One run each. Peak memory is of the whole process, torch and transformers included where they are "
-        "loaded. Sentences: the size.",
+        "loaded.",
         "environment": environment("cpu"),
     }
     path = args.out / "speed" / "growth-cpu.json"

@@ -49,9 +49,10 @@ def main() -> None:
     content = {
         "title": f"Training methods beside SimCSE, embedded encoder and text, {args.device}",
         "reference": "SimCSE, in turn",
+        "counted": "updates",
         "rows": rows,
         "note": f"Seconds of an update, median of {args.updates} in turn with SimCSE's in one process; the first row "
-        "is SimCSE beside itself. Peak memory: of a process that trains with the method alone. Sentences: updates.",
+        "is SimCSE beside itself. Peak memory: of a process that trains with the method alone.",
         "environment": environment(args.device),
     }
     write_text(args.out / "speed" / f"methods-{args.device}.json", json.dumps(content, indent=1) + "\n")

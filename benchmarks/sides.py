@@ -26,6 +26,13 @@ def in_turn(script: str, dtype: str, runs: int, options: Sequence[str]) -> dict[
     return found
 
 
+def as_the_command() -> None:
+    """What `simcse-bench` does at its start where other processes hold cores; before torch is imported."""
+    from simcse_bench.cli.console import yield_shared_cores
+
+    yield_shared_cores()
+
+
 @contextmanager
 def beside_another() -> Iterator[None]:
     """While another process keeps a core busy."""
@@ -44,7 +51,13 @@ def row(side: str, dtype: str, seconds: Sequence[float], digits: int, **more: An
 
 
 def save(
-    path: Path, title: str, note: str, rows: Sequence[dict[str, Any]], device: str, reference: str = THEIRS
+    path: Path,
+    title: str,
+    note: str,
+    rows: Sequence[dict[str, Any]],
+    device: str,
+    reference: str = THEIRS,
+    counted: str = "sentences",
 ) -> None:
     """Write the JSON that `simcse-bench report` draws the table from."""
     import sentence_transformers
@@ -52,6 +65,7 @@ def save(
     from simcse_bench.files import environment, write_text
 
     versions = environment(device) | {"sentence-transformers": sentence_transformers.__version__}
-    content = {"title": title, "reference": reference, "rows": rows, "note": note, "environment": versions}
+    content = {"title": title, "reference": reference, "counted": counted, "rows": rows, "note": note,
+               "environment": versions}  # fmt: skip
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {path}")

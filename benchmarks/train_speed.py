@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.one == OURS:
+        sides.as_the_command()
     if args.one:
         print(json.dumps((ours if args.one == OURS else theirs)(args)))
     else:

@@ -50,7 +50,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[close[0]]!r}?" if close else "."
 
 
+_SHOWN = 30  # so many names are read in an error; more stand in a list
+_LISTS = {"task": "tasks", "suite": "suites"}  # kind -> its `simcse-bench ls`
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Error for a name that is not among the known ones of its kind (task, suite, pooling, ...)."""
     names = list(known)
+    if kind in _LISTS and len(names) > _SHOWN:
+        listed = f"`simcse-bench ls {_LISTS[kind]}` shows all {len(names)}."
+        return UserError(f"unknown {kind} {name!r}{suggestion(name, names)} {listed}")
     return UserError(f"unknown {kind} {name!r}{suggestion(name, names)} Known: {', '.join(names) or 'none'}.")

@@ -112,25 +112,25 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
     try:
         with quiet_hub():
             yield
-    except errors.GatedRepoError as error:
-        raise UserError(f"{what} is gated: accept its terms on its Hub page and run `hf auth login`.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{what} does not exist on the Hub (404), or is private (`hf auth login`). {advice}") from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{what}: the Hub has no such revision (404).") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise UserError(f"{what}: file not found on the Hub (404). {advice}") from error
+    except errors.GatedRepoError:
+        raise UserError(f"{what} is gated: accept its terms on its Hub page and run `hf auth login`.") from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(f"{what} does not exist on the Hub (404), or is private (`hf auth login`). {advice}") from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{what}: the Hub has no such revision (404).") from None
+    except errors.RemoteEntryNotFoundError:
+        raise UserError(f"{what}: file not found on the Hub (404). {advice}") from None
     except errors.HfHubHTTPError as error:
         raise UserError(
             f"{what}: the Hub at {constants.ENDPOINT} answered with HTTP {error.response.status_code}. "
             f"Try again later. {advice}"
-        ) from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{what}: neither a folder nor a possible Hub id (owner/name).") from error
+        ) from None
+    except errors.HFValidationError:
+        raise UserError(f"{what}: neither a folder nor a possible Hub id (owner/name).") from None
     except (errors.HTTPError, errors.RevisionResolutionError, OSError) as error:
         offline = constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set" if offline else _root_cause(error)
-        raise Unavailable(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from error
+        raise Unavailable(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from None
 
 
 def _root_cause(error: BaseException) -> str:

@@ -127,15 +127,9 @@ def evaluate_command(
     \b
     simcse-bench eval mini
     simcse-bench eval princeton-nlp/sup-simcse-bert-base-uncased --suite sts,transfer
-    simcse-bench eval runs/mine --task stsb,sickr --pooler cls_before_pooler
-    simcse-bench eval runs/mine --pooling cls --head none --dtype bfloat16
-    simcse-bench eval Qwen/Qwen3-Embedding-0.6B --prompt-name query --truncate-dim 256
-    simcse-bench eval runs/mine --suite transfer --probe fast
-    simcse-bench eval runs/mine --suite senteval,probing --probe mlp --executor ray --ray-address head:6379
-    simcse-bench eval mteb:Qwen/Qwen3-Embedding-0.6B
-    simcse-bench eval word-vectors:glove.840B.300d.txt --aggregate wmean
+    simcse-bench eval runs/mine --task stsb,sickr --pooling cls --head none
     simcse-bench eval runs/mine --suite 'mteb:MTEB(eng, v2)'
-    simcse-bench eval VoVanPhuc/sup-SimCSE-VietNamese-phobert-base --dry-run
+    simcse-bench eval word-vectors:glove.840B.300d.txt --dry-run
     """
     from simcse_bench.data.task import AGGREGATES, METRICS
 

@@ -84,8 +84,20 @@ _ANSWERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+# what --help calls the values of an option, by typer's word for their type
+_VALUES = {"<bool>": "", "<str>": "TEXT", "<list[str]>": "TEXT", "<int>": "N", "<float>": "X", "<path>": "PATH"}
+
+
 class Command(typer.core.TyperCommand):
     """A command that answers the options of other tools with its own, and shows --help in its last group."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See click; a flag has no value to be named."""
+        for option in self.get_params(ctx):
+            if isinstance(option, typer.core.TyperOption) and option.metavar is None:
+                shown = option.display_type(ctx)
+                option.metavar = _VALUES.get(shown, shown)
+        super().format_help(ctx, formatter)
 
     def get_help_option(self, ctx: Any) -> Any:
         """See click."""

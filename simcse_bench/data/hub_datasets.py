@@ -9,7 +9,7 @@ from typing import Any
 
 from simcse_bench.data.senteval import ENV_DATA
 from simcse_bench.data.task import Source
-from simcse_bench.errors import UserError, first_line
+from simcse_bench.errors import Unavailable, UserError, first_line
 
 PairRow = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right; or the sentences of a triplet
 COPY = Source("tsv")  # the form of a copy: score, tab, sentence, tab, sentence; a pair a line, no header
@@ -67,7 +67,8 @@ def hub_rows(source: Source, split: str, subset: str) -> Iterator[PairRow | str]
         table = datasets.load_dataset(source.dataset, config, split=part, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
         reason = first_line(error).rstrip(".")
-        raise UserError(f"{what} could not be loaded: {reason}.", *_advise_copy(source, split, subset)) from error
+        kind = Unavailable if isinstance(error, ConnectionError) else UserError
+        raise kind(f"{what} could not be loaded: {reason}.", *_advise_copy(source, split, subset)) from None
     missing = [c for c in source.columns.values() if c not in table.column_names]
     if missing:
         raise UserError(

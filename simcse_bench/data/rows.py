@@ -16,7 +16,7 @@ from simcse_bench.data.registry import load_task
 from simcse_bench.data.senteval import PROBING
 from simcse_bench.data.task import PARTS, Source, Task
 from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows, csv_rows_over_lines
-from simcse_bench.errors import UserError, first_line
+from simcse_bench.errors import Unavailable, UserError, first_line
 
 MAX_ROW_ERRORS = 5  # of one file; the rest are counted
 CAPTIONS = "dataset_coco.json"  # Karpathy's, beside the ratings of Crisscrossed Captions
@@ -59,10 +59,15 @@ def _read_split(
     """The rows of a split, each with its subset, and the problems of its files."""
     whole: list[tuple[Row, str]] = []
     problems: list[str] = []
+    unavailable: list[str] = []
     for name in task.splits[split]:
         try:
             paths = file_paths(task, source, split, name, root)
             rows = require_rows(_READERS[source.format](source, paths, split, name))
+        except Unavailable as error:  # for one reason: told once
+            problems += [] if unavailable else error.problems
+            unavailable.append(name)
+            continue
         except UserError as error:
             problems += error.problems
             continue
@@ -75,6 +80,8 @@ def _read_split(
         problems += shorten(bad, f" in {name}")
         if split not in task.unique:
             problems += _count_problems(task, source, split, name, len(rows), paths)
+    if unavailable[1:]:
+        problems.append(f"The same holds for its other subsets: {', '.join(unavailable[1:])}.")
     return whole, problems
 
 

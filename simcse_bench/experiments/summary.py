@@ -116,7 +116,7 @@ def judge(
     paper: Mapping[str, float],
     untrained: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Whether a statement holds here: yes or no where the interval leaves no doubt, else undecided.
+    """Whether a statement holds here: yes or no where the interval leaves no doubt, else undecided; "one seed" of one.
 
     ``untrained``: sides that are one encoder as it is; the others need two seeds for a verdict.
     """
@@ -130,7 +130,7 @@ def judge(
         entry["verdict"] = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
         trained = {claim.better, claim.worse} - set(untrained)
         if any(len(similarities[side]) < 2 for side in trained):
-            entry["verdict"] = "undecided"  # one seed says nothing of the spread over seeds
+            entry["verdict"] = "one seed"  # which says nothing of the spread over seeds
     return entry
 
 

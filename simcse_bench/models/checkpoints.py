@@ -207,7 +207,7 @@ def _download(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
         near = "" if hub_id in MODELS else suggestion(hub_id, MODELS).replace("; did", " Did").removeprefix(".")
         if beside := [p.as_posix() for p in Path(hub_id).parent.glob("*") if p.is_dir()]:  # runs/mine, mistyped
             near = f" There is no folder {hub_id} here either{suggestion(hub_id, beside)}"
-        raise type(error)(*(p.rstrip() + near for p in error.problems)) from error
+        raise type(error)(*(p.rstrip() + near for p in error.problems)) from None
 
 
 def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weights: bool) -> Checkpoint:

@@ -71,9 +71,9 @@ def ablation_plot(summary: Summary, titled: bool = True) -> Figure | None:
 def ablation_section(summary: Summary, heading: str = "") -> Section:
     """The part of a page that shows it: what came out, the paper's statements, plot, table."""
     verdicts = verdicts_of(summary["findings"])
-    lead = shown_tally(verdicts) or _shown_best(summary)
-    if lead and all(len(a["seeds"]) < 2 for a in summary["arms"]):
-        lead += " (one seed: no verdict)" if verdicts else " (one seed)"
+    lead = shown_tally(verdicts, "other papers" if summary.get("gains") else "the paper") or _shown_best(summary)
+    if lead and not verdicts and all(len(a["seeds"]) < 2 for a in summary["arms"]):
+        lead += " (one seed)"
     caption = ablation_setting(summary) if heading else ""
     figure, table = ablation_plot(summary, titled=False), ablation_table(summary)
     said = {"lead": lead, "caption": caption, "verdicts": verdicts, "reference": summary["reference"]}
@@ -213,7 +213,8 @@ def findings_table(summaries: Sequence[Summary], before: Sequence[Sequence[str]]
             mini = mini or s["model"]["embedded"]
     header = ["ablation", "the paper's statement", "here", "difference", "95 %", "paper", "trained"]
     note = (
-        "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided. "
+        "Holds or does not hold: the interval of the difference leaves out 0, at two seeds or more; else undecided, or "
+        "of one seed, which says nothing of the spread over seeds. "
         "The paper's differences are BERT-base's, of one seed."
     )
     title = "the paper's statements, held against the ablations here" + bundled.badge(mini, False)

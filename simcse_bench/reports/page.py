@@ -24,7 +24,13 @@ _OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta na
 
 
 # a verdict's class on a page, and its sign: colour is never alone
-VERDICTS = {"holds": ("yes", "✓"), "does not hold": ("no", "✗"), "undecided": ("open", "?"), "not run": ("none", "–")}
+VERDICTS = {
+    "holds": ("yes", "✓"),
+    "does not hold": ("no", "✗"),
+    "undecided": ("open", "?"),
+    "one seed": ("single", "1"),
+    "not run": ("none", "–"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,18 +128,19 @@ def count_verdicts(verdicts: Sequence[Verdict]) -> list[tuple[int, Verdict]]:
     return [(counts[name], Verdict("", name)) for name in VERDICTS if counts[name]]
 
 
-def shown_tally(verdicts: Sequence[Verdict]) -> str:
-    """Verdicts in a line: ``Of the paper's 4 statements 2 hold, 1 does not hold, 1 is undecided``."""
-    many = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "not run": "were not run"}
-    one = {"undecided": "is undecided", "not run": "was not run"}
+def shown_tally(verdicts: Sequence[Verdict], papers: str = "the paper") -> str:
+    """Verdicts in a line: ``Of 4 statements of the paper 2 hold, 1 does not hold, 1 is undecided``."""
+    many = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided",
+            "one seed": "have one seed, so no verdict", "not run": "were not run"}  # fmt: skip
+    one = {"undecided": "is undecided", "one seed": "has one seed, so no verdict", "not run": "was not run"}
     counts = count_verdicts(verdicts)
     if len(counts) == 1:
         n, verdict = counts[0][0], counts[0][1].verdict
         if n == 1:
-            return f"The paper's statement {one.get(verdict, verdict)}"
-        return f"{'Both' if n == 2 else f'All {n}'} statements of the paper {many[verdict]}"
+            return f"The statement of {papers} {one.get(verdict, verdict)}"
+        return f"{'Both' if n == 2 else f'All {n}'} statements of {papers} {many[verdict]}"
     parts = [f"{n} {one.get(v.verdict, v.verdict) if n == 1 else many[v.verdict]}" for n, v in counts]
-    return f"Of the paper's {len(verdicts)} statements {', '.join(parts)}" if parts else ""
+    return f"Of {len(verdicts)} statements of {papers} {', '.join(parts)}" if parts else ""
 
 
 def render_template(name: str, **values: Any) -> bytes:

@@ -32,6 +32,7 @@ class Speed(TypedDict):
     title: str
     reference: str  # a row's "what"
     rows: Sequence[Timing]
+    counted: NotRequired[str]  # what a row's number of sentences counts, where it is something else
     note: str
     environment: Environment
 
@@ -42,7 +43,7 @@ def read_speed(path: Path) -> Speed:
 
 
 def speed_table(content: Speed) -> Table:
-    """A benchmark's medians, and their ratio to the reference: in the same dtype, and to its float32.
+    """A benchmark's medians, and their ratio to the reference: in the same dtype, and, of several, to its float32.
 
     A row with a "base" is held against that instead: a benchmark of several cases.
     """
@@ -56,15 +57,17 @@ def speed_table(content: Speed) -> Table:
     def seconds(value: float) -> str:
         return f"{value:.4f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
+    dtypes, memory = len({r["dtype"] for r in rows}) > 1, any(r["peak_mb"] for r in rows)
     cells = [
-        [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])),
-         ratio(r, r["dtype"]), ratio(r, "float32"), str(r["sentences"]), str(r["peak_mb"] or MISSING)]
+        [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])), ratio(r, r["dtype"]),
+         *[ratio(r, "float32")] * dtypes, f"{r['sentences']:,}", *[str(r["peak_mb"] or MISSING)] * memory]
         for r in rows
     ]  # fmt: skip
-    header = ["", "dtype", "median s", "runs s", "ratio", "ratio to float32", "sentences", "peak MB"]
+    header = ["", "dtype", "median s", "runs s", "ratio", *["ratio to float32"] * dtypes,
+              content.get("counted", "sentences"), *["peak MB"] * memory]  # fmt: skip
     machine = content["environment"]
     notes = [
-        f"Ratio: to {theirs} in the same dtype, and in float32. {content['note']}",
+        f"Ratio: to {theirs}{' in the same dtype, and in float32' * dtypes}. {content['note']}",
         f"Machine: {shown_machine(machine)}; {shown_versions(machine)}.",
     ]
     return Table(content["title"], header, cells, notes)

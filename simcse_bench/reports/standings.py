@@ -270,6 +270,8 @@ def _stand_by(rows: Sequence[dict[str, Any]], saved: Sequence[Saved]) -> None:
         best["published"] = _by_view(
             report, lambda m, h: published.published_word_vectors(report.protocol, m, h, report.suite)
         )
+        for row in (row for by in best["published"].values() for row in by.values()):
+            row["source"] += "; other vectors than ours"
 
 
 def _published(report: Report) -> dict[str, dict[str, Any]]:

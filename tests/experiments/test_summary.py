@@ -18,7 +18,7 @@ def test_a_statement_holds_fails_or_stays_open():
     ]
     assert [v["verdict"] for v in verdict] == ["holds", "does not hold", "undecided", "not run"]
     one = summary.judge(claim, {"a": good[:1], "b": bad[:1]}, gold, {"all": 400}, {})
-    assert one["verdict"] == "undecided"
+    assert one["verdict"] == "one seed"
     as_it_is = summary.judge(claim, {"a": good, "b": bad[:1]}, gold, {"all": 400}, {}, ["b"])
     assert as_it_is["verdict"] == "holds"
     assert verdict[0]["published"] == pytest.approx(11.4)

@@ -527,7 +527,7 @@ def test_report_draws_a_sweep_anew_and_check_tells_what_is_stale(ablate, cli):
     assert cli("report", "results", "--check").code == 0
     statements = (FOLDER.parent / "findings.md").read_text("utf-8")
     value = f"{found()['findings'][0]['value']:+.2f}"
-    assert re.search(rf"\| dropout 0.1 beats no dropout +\| undecided +\| +{re.escape(value)} ", statements)
+    assert re.search(rf"\| dropout 0.1 beats no dropout +\| one seed +\| +{re.escape(value)} ", statements)
     assert re.search(r"\| dropout 0.1 beats 0.5 +\| not run ", statements)
     (FOLDER / "table.md").unlink()
     (FOLDER / "plot.png").unlink()

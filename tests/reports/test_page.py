@@ -20,13 +20,14 @@ PAPER = Path(__file__).parents[2] / "results" / "embedded" / "simcse-2021-mini"
     "verdicts, line",
     [
         ([], ""),
-        (["holds"], "The paper's statement holds"),
-        (["not run"], "The paper's statement was not run"),
+        (["holds"], "The statement of the paper holds"),
+        (["not run"], "The statement of the paper was not run"),
+        (["one seed"] * 2, "Both statements of the paper have one seed, so no verdict"),
         (["undecided", "undecided"], "Both statements of the paper are undecided"),
         (["does not hold"] * 3, "All 3 statements of the paper do not hold"),
         (
             ["undecided", "holds", "does not hold", "holds"],
-            "Of the paper's 4 statements 2 hold, 1 does not hold, 1 is undecided",
+            "Of 4 statements of the paper 2 hold, 1 does not hold, 1 is undecided",
         ),
     ],
 )

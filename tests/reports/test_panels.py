@@ -60,7 +60,8 @@ def test_a_paper_without_the_reference_gives_no_difference():
 
 
 @pytest.mark.parametrize(
-    ("verdict", "sign"), [("holds", "✓"), ("does not hold", "✗"), ("undecided", "?"), ("not run", "–")]
+    ("verdict", "sign"),
+    [("holds", "✓"), ("does not hold", "✗"), ("undecided", "?"), ("one seed", "1"), ("not run", "–")],
 )
 def test_a_verdict_has_a_sign_a_word_and_a_colour(verdict, sign):
     drawn = statements([Found(Source("t", True, "d"), "Dropout", {"text": "a beats b", "verdict": verdict})])

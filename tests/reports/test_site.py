@@ -36,7 +36,12 @@ def test_the_structure_of_the_page(site):
     assert page.images == []  # every figure says what it shows, or is told in words beside it
     assert page.unnamed == []
     words = {tuple(text.split(maxsplit=1)): kind.split()[1] for kind, text in page.verdicts}
-    assert words == {("✓", "holds"): "yes", ("✗", "does not hold"): "no", ("?", "undecided"): "open"}
+    assert words == {
+        ("✓", "holds"): "yes",
+        ("✗", "does not hold"): "no",
+        ("?", "undecided"): "open",
+        ("1", "one seed"): "single",
+    }
     assert set(page.made) == json.loads(text.split('id="made">')[1].split("</script>")[0]).keys()
     for note in (bundled.ENCODER, bundled.DATA):
         assert text.count(note) == 1  # a badge elsewhere
