@@ -147,7 +147,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions and machine, for the record."""
+    """Versions and machine, for the record; of several GPUs ("cuda:0,cuda:1") all names."""
     import torch
 
     versions = {}
@@ -158,7 +158,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
             versions[package] = "not installed"
     machine = {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device.startswith("cuda"):
-        machine["gpu"] = torch.cuda.get_device_name(device)
+        machine["gpu"] = " + ".join(map(torch.cuda.get_device_name, device.split(",")))
     return {"python": platform.python_version(), "system": platform.system(), **machine, "versions": versions}
 
 

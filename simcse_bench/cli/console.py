@@ -89,6 +89,9 @@ RayAddress = Annotated[
     str | None, how(help="Cluster of --executor ray (else a Ray of this machine's own): host:port, auto.")
 ]
 Device = Annotated[str, how(metavar="auto|cpu|cuda|mps", help="cuda:1: the second GPU.")]
+Devices = Annotated[
+    str, how(metavar="auto|cpu|cuda|mps", help="cuda:1: the second GPU; cuda:0,cuda:1: a copy of the model on each.")
+]
 
 DataDir = Annotated[
     Path | None,

@@ -83,7 +83,7 @@ def evaluate_command(
         console.how(help="Fit BERT-whitening on this text, a sentence a line."),
     ] = None,
     dtype: console.Dtype = "auto",
-    device: console.Device = "auto",
+    device: console.Devices = "auto",
     batch_tokens: Annotated[
         int | None,
         console.how(help="Tokens per batch (default: 2048 CPU, 32768 GPU); decides no score."),

@@ -42,7 +42,7 @@ def index_command(
     truncate_dim: console.TruncateDim = None,
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
-    device: console.Device = "auto",
+    device: console.Devices = "auto",
     approximate: Annotated[
         str | None,
         console.how(metavar="hnsw|ivf", help="Search faster, through faiss, not exactly; its recall is measured."),
@@ -92,7 +92,7 @@ def search_command(
     model: Annotated[str | None, console.what("--model", "-m", help="The index's model, where it has moved.")] = None,
     exact: Annotated[bool, console.how("--exact", help="Compare every sentence, of an approximate index too.")] = False,
     trust_remote_code: console.TrustCode = False,
-    device: console.Device = "auto",
+    device: console.Devices = "auto",
     format: Annotated[str, console.output(metavar="table|json", help="What is printed.")] = "table",
 ) -> None:
     """Find the sentences of an index that are nearest to a sentence.
@@ -135,7 +135,7 @@ def encode_command(
     truncate_dim: console.TruncateDim = None,
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
-    device: console.Device = "auto",
+    device: console.Devices = "auto",
     executor: Annotated[
         str, console.how(metavar="local|ray", help="Block after block here, or shards of the file on a Ray cluster.")
     ] = "local",
@@ -200,7 +200,7 @@ def demo_command(
     truncate_dim: console.TruncateDim = None,
     trust_remote_code: console.TrustCode = False,
     dtype: console.Dtype = "auto",
-    device: console.Device = "auto",
+    device: console.Devices = "auto",
     port: Annotated[int, console.where(help="Port; 0: any free one.")] = 8888,
     host: Annotated[
         str, console.where(help="Address to answer at; 0.0.0.0: for whoever reaches this machine.")

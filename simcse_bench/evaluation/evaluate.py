@@ -200,7 +200,7 @@ def score_all(
         try:
             if task.kind == "transfer":
                 _require_unscaled(model)
-            scored, replicates[task.name], values = _score(task, rows, whole, protocol, device)
+            scored, replicates[task.name], values = _score(task, rows, whole, protocol, device.partition(",")[0])
             if values is not None:
                 similarities[task.name] = values
             if task.kind == "transfer":

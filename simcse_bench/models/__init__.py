@@ -12,6 +12,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``loading``      model, tokenizer and head loaded, never with random weights
 - ``agreement``    is it the model that transformers runs? probed when it is loaded
 - ``encoders``     the Encoder protocol, ``pool()``, batches without padding
+- ``copies``       one model on several GPUs
 - ``library``      other forms of sentence-transformers, embedded by the library itself
 - ``own``          an object of the user's own: its vectors as ours, its fingerprints
 - ``mteb_model``   mteb:NAME, loaded and prompted by mteb's registry

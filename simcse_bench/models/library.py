@@ -104,7 +104,8 @@ def load_library_encoder(
     by = f"sentence-transformers {sentence_transformers.__version__}"
     return LibraryEncoder(
         model, checkpoint.prompt, where, batch_tokens or 0, checkpoint.truncate_dim,
-        provenance={**checkpoint.provenance(), "dtype": dtype, "device": str(where), "encoded_by": by},
+        provenance={**checkpoint.provenance(), "parameters": sum(p.numel() for p in model.parameters()),
+                    "dtype": dtype, "device": str(where), "encoded_by": by},
         progress=progress,
         notes=[f"{checkpoint.name}: embedded by {by}, for {checkpoint.library}."],
     )  # fmt: skip

@@ -203,6 +203,7 @@ def load_encoder(
     backbone = load_backbone(checkpoint, torch_dtype)
     max_length = _max_length(checkpoint, backbone)
     model = backbone.model.eval().to(where)
+    parameters = sum(p.numel() for p in model.parameters())  # our layers hold them in other forms
     expected = probe(checkpoint.name, run_of(model), backbone.tokenizer, max_length, torch_dtype, where)
     notes = _code_notes(checkpoint)
     if expected.padding_moves:
@@ -226,6 +227,7 @@ def load_encoder(
         if mlp[0].in_features != width:
             raise UserError(f"{checkpoint.name}: its head takes {mlp[0].in_features} values, not {width}.")
         heads["mlp"] = mlp.to(where)
+        parameters += sum(p.numel() for p in mlp.parameters())
     width = heads["mlp"][0].out_features if checkpoint.spec.head == "mlp" else expected.alone[0].shape[-1]
     width *= len(pooling_parts(str(checkpoint.spec.pooling))) if checkpoint.spec.head == "none" else 1
     if checkpoint.truncate_dim is not None and checkpoint.truncate_dim > width:
@@ -247,6 +249,7 @@ def load_encoder(
         provenance={
             **checkpoint.provenance(),
             "max_length_used": max_length,
+            "parameters": parameters,
             "dtype": dtype,
             "device": str(where),
             "kernels": "int8" if dtype == INT8 else "oneDNN" if fast else "torch",

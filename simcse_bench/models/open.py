@@ -59,7 +59,7 @@ def open_model(
             for word vectors, objects, and mteb's models (loaded at once; trust_code applies).
         whiten: text to fit BERT-whitening on.
         dtype: "auto": float32, or bfloat16 where the weights are stored so; of an object it is only recorded.
-        device, batch_tokens: see ``loading.load_encoder``.
+        device, batch_tokens: see ``loading.load_encoder``; "cuda:0,cuda:1": a copy on each, used as one.
         name: another name for reports (the settings for a known model stay those of its own name).
     """
     if isinstance(model, Path):
@@ -99,11 +99,17 @@ def open_model(
     def load(progress: Progress | None = None) -> Encoder:
         encoder = ready
         if encoder is None:
+            from simcse_bench.models.copies import Copies, named_devices
             from simcse_bench.models.library import load_library_encoder
             from simcse_bench.models.loading import load_encoder
 
             load_it = load_library_encoder if checkpoint.library else load_encoder
-            encoder = load_it(checkpoint, dtype, device, batch_tokens, progress)
+            devices = named_devices(device) if "," in device else [device]
+
+            def load_on(one: str, told: Progress | None) -> Any:
+                return load_it(checkpoint, dtype, one, batch_tokens, told)
+
+            encoder = Copies(load_on, devices, progress) if len(devices) > 1 else load_on(device, progress)
         if whiten is not None:
             encoder = baselines.Whitened(encoder, whiten)
         encoder.provenance = {**encoder.provenance, **provenance}

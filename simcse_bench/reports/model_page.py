@@ -179,6 +179,7 @@ def _identity(mine: Results, name: str) -> dict[str, str]:
         "pooling, head": _distinct(map(shown_origin, models)),
         "at most": _distinct(f"{n} tokens" if n else "" for n in lengths),
         "dimensions": _distinct(str(n or "") for n in dimensions),
+        "parameters": _distinct(f"{m['parameters'] / 1e6:,.1f} million" for m in models if "parameters" in m),
         "dtype": _distinct(str(m.get("dtype") or "") for m in models),
         "text before it": _distinct(str(m.get("preprocess") or "") for m in models),
         "template": _distinct(str(m.get("template") or "") for m in models),

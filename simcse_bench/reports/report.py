@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from annotated_types import MinLen
+from annotated_types import Ge, MinLen
 from typing_extensions import TypedDict
 
 from simcse_bench.data.task import METRICS, METRICS_OF, REGRESSION
@@ -57,6 +57,7 @@ class Provenance(TypedDict):
     settings_from: NotRequired[str | None]
     max_length: NotRequired[int | None]
     max_length_used: NotRequired[int | None]
+    parameters: NotRequired[Annotated[int, Ge(0)]]  # of what was loaded: encoder and head
     preprocess: NotRequired[str | None]
     normalize: NotRequired[bool | None]
     files: NotRequired[Mapping[str, str] | None]  # fingerprints

@@ -71,7 +71,7 @@ class SimCSE:
         Args:
             model_name_or_path: as for ``open_model``: folder, Hub id, catalog name, ``word-vectors:FILE``; or an object
                 with ``encode``.
-            device: where to compute; None: a GPU where there is one.
+            device: where to compute; None: a GPU where there is one; "cuda:0,cuda:1": a copy on each.
             num_cells, num_cells_in_search: of ``build_index(faiss_fast=True)``.
             pooler: an official name of pooling and head, a key of ``catalog.POOLERS``.
             pooling, head: the two by themselves; see ``catalog.POOLINGS`` and ``HEADS``. Without them and without
@@ -371,9 +371,9 @@ class _Loaded:
 
 
 def _device_name(device: Device) -> str:
-    from simcse_bench.models.loading import torch_device
+    from simcse_bench.models.copies import named_devices
 
-    return str(torch_device(_asked_device(device)))
+    return ",".join(named_devices(_asked_device(device)))
 
 
 def _asked_device(device: Device) -> str:
