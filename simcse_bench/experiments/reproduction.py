@@ -114,7 +114,7 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
         rows.append([step.what, f"{step.missing} of {step.of}", shown_duration(seconds) if seconds else MISSING])
     notes = [
         f"Training together: at most {shown_duration(whole).removeprefix('about ')}, one run after the other; an arm "
-        "that several tables share is trained once. Evaluations are not counted."
+        "that several tables share is trained once. Dev scores are counted, evaluations of finished models are not."
     ]
     return Table(f"{r.paper.title}, preset {r.preset}: {r.folder}", ["step", "missing", "training"], rows, notes)
 

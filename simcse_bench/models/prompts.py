@@ -10,6 +10,7 @@ from simcse_bench.errors import UserError, unknown
 
 Ids = Sequence[int]  # one sentence's tokens, special ones included
 SLOT = "{sentence}"
+_AT_ONCE = 8192  # sentences: what the tokenizer tells of each besides its ids takes kilobytes
 _OPTIONS: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 
 
@@ -114,7 +115,8 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], prompt: Prompt, max_lengt
         UserError: no token at all, or no room for any of the sentence.
     """
     texts = [prompt.wrap(s) for s in sentences] if prompt.template != SLOT else list(sentences)
-    ids: list[list[int]] = tokenizer(texts, **_OPTIONS)["input_ids"] if texts else []
+    blocks = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+    ids: list[list[int]] = [x for block in blocks for x in tokenizer(block, **_OPTIONS)["input_ids"]]
     long = [i for i, x in enumerate(ids) if len(x) > max_length]
     if long:
         cut = [_shortened(tokenizer, sentences[i], prompt, max_length) for i in long] if prompt.suffix else None

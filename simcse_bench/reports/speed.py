@@ -58,12 +58,13 @@ def speed_table(content: Speed) -> Table:
         return f"{value:.4f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
     dtypes, memory = len({r["dtype"] for r in rows}) > 1, any(r["peak_mb"] for r in rows)
+    runs = any(len(r["seconds"]) > 1 for r in rows)
     cells = [
-        [r["what"], r["dtype"], seconds(r["median"]), ", ".join(map(seconds, r["seconds"])), ratio(r, r["dtype"]),
-         *[ratio(r, "float32")] * dtypes, f"{r['sentences']:,}", *[str(r["peak_mb"] or MISSING)] * memory]
+        [r["what"], r["dtype"], seconds(r["median"]), *[", ".join(map(seconds, r["seconds"]))] * runs,
+         ratio(r, r["dtype"]), *[ratio(r, "float32")] * dtypes, f"{r['sentences']:,}", *[str(r["peak_mb"] or MISSING)] * memory]
         for r in rows
     ]  # fmt: skip
-    header = ["", "dtype", "median s", "runs s", "ratio", *["ratio to float32"] * dtypes,
+    header = ["", "dtype", *(["median s", "runs s"] if runs else ["seconds"]), "ratio", *["ratio to float32"] * dtypes,
               content.get("counted", "sentences"), *["peak MB"] * memory]  # fmt: skip
     machine = content["environment"]
     notes = [

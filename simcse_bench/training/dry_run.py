@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from simcse_bench.evaluation.evaluate import distinct_sentences
 from simcse_bench.progress import Say, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
@@ -14,12 +15,14 @@ from simcse_bench.training.run import RunOptions
 
 if TYPE_CHECKING:
     from simcse_bench.training.job import Job
+    from simcse_bench.training.train import Run
 
 MEASURED_STEPS = 3  # of a dry run
+_MEASURED_SENTENCES = 200  # of a dev score
 
 
 def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[tuple[str, str]], float]:
-    """What a run would do and cost, by a few of its own updates in memory, and its seconds.
+    """What a run would do and cost, by a few of its own updates in memory, and its seconds, dev scores included.
 
     Nothing is written but the token cache.
     """
@@ -42,22 +45,24 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     tokens = float(lengths.sum(1).mean()) * config.views(job.data.columns) * rows
     # the first update also fetches memory and compiles kernels
     each = statistics.median(seconds[1:] or seconds)
-    length = shown_duration(job.steps * each)
-    shown = f"{length} on {job.processes.device}, {each:.2f} s an update"
+    dev = _dev_seconds(run)
+    length = job.steps * each + _evaluations(job) * dev
+    shown = f"{shown_duration(length)} on {job.processes.device}, {each:.2f} s an update"
+    shown += f", {dev:.1f} s a dev score" * bool(_evaluations(job))
     facts = [
         ("start", f"{job.checkpoint.name}, {trained / 1e6:.1f} million weights trained"),
         ("data", f"{job.corpus.name}: {len(job.data):,} rows of {_columns(job)}, {_counted(job)}"),
         ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
-        ("dev scores", _evaluations(job)),
+        ("dev scores", _shown_evaluations(job)),
         ("memory", _peak(job, len(seconds))),
         (
             "disk",
             f"{parameters * 12 / 1e9:.2f} GB a checkpoint, at most 3 are kept; {parameters * 4 / 1e9:.2f} GB the model",
         ),
-        ("time", f"{shown}; dev scores not counted"),
+        ("time", shown),
     ]
-    return facts + [("note", note) for note in job.notes()], job.steps * each
+    return facts + [("note", note) for note in job.notes()], length
 
 
 def _columns(job: Job) -> str:
@@ -68,10 +73,28 @@ def _counted(job: Job) -> str:
     return f"{job.data.counts['truncated']:,} sentences truncated, {job.data.counts['empty']:,} empty rows left out"
 
 
-def _evaluations(job: Job) -> str:
-    if job.dev is None or not job.config.eval_every:
-        return "none: the last weights are kept"
-    return f"{-(-job.steps // job.config.eval_every)} on {job.config.eval_task}"
+def _evaluations(job: Job) -> int:
+    """How many dev scores are taken."""
+    return 0 if job.dev is None or not job.config.eval_every else -(-job.steps // job.config.eval_every)
+
+
+def _shown_evaluations(job: Job) -> str:
+    count = _evaluations(job)
+    return f"{count} on {job.config.eval_task}" if count else "none: the last weights are kept"
+
+
+def _dev_seconds(run: Run) -> float:
+    """Of one dev score, by some of its sentences."""
+    dev = run.job.dev
+    if dev is None:
+        return 0.0
+    sentences = distinct_sentences([dev.data])
+    some = sentences[:: max(1, len(sentences) // _MEASURED_SENTENCES)]
+    encoder = run.model.encoder()
+    encoder.encode(some[:1])
+    start = time.perf_counter()
+    encoder.encode(some)
+    return (time.perf_counter() - start) * len(sentences) / len(some)
 
 
 def _peak(job: Job, updates: int) -> str:

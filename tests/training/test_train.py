@@ -670,8 +670,17 @@ def test_a_dry_run_tells_the_cost_and_writes_no_run(train):
     assert said["dev scores"] == "4 on stsb"
     assert "GB" in said["memory"]
     assert "GB" in said["disk"]
-    assert "min" in said["time"]
+    assert re.fullmatch(r"about 1 min on cpu, [\d.]+ s an update, [\d.]+ s a dev score", said["time"])
     assert not OUT.exists()
+
+
+def test_a_dry_run_counts_the_dev_scores(bert, text, monkeypatch):
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, epochs=2, eval_every=5)
+    monkeypatch.setattr(dry_run, "_dev_seconds", lambda run: 1000.0)
+    whole = dry_run.estimate(config, run.RunOptions(OUT, device="cpu"), lambda line: None)[1]
+    assert whole == pytest.approx(4000, abs=100)
+    config = dataclasses.replace(config, eval_every=0)
+    assert dry_run.estimate(config, run.RunOptions(OUT, device="cpu"), lambda line: None)[1] < 100
 
 
 def test_the_tokens_of_a_dry_run_are_those_of_the_run(train, bert, text):
