@@ -24,8 +24,8 @@ from simcse_bench.files import processor
 
 MAX_SHORT = 64  # tokens; above it torch's fused attention is as fast
 _GELUS = {"GELUActivation": "none", "GELUTanh": "tanh", "NewGELUActivation": "tanh"}
-# oneDNN keeps a program for each of the last 1,024 shapes; batches without padding have ever new ones, which took half a
-# gigabyte in 25,000 sentences. It reads this at its first product; what the user has set stays.
+# oneDNN keeps a program for each of the last 1,024 shapes; batches without padding have ever new ones, and 25,000
+# sentences took half a gigabyte. It reads this at its first product; what the user has set stays.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 

@@ -61,7 +61,8 @@ def speed_table(content: Speed) -> Table:
     runs = any(len(r["seconds"]) > 1 for r in rows)
     cells = [
         [r["what"], r["dtype"], seconds(r["median"]), *[", ".join(map(seconds, r["seconds"]))] * runs,
-         ratio(r, r["dtype"]), *[ratio(r, "float32")] * dtypes, f"{r['sentences']:,}", *[str(r["peak_mb"] or MISSING)] * memory]
+         ratio(r, r["dtype"]), *[ratio(r, "float32")] * dtypes, f"{r['sentences']:,}",
+         *[str(r["peak_mb"] or MISSING)] * memory]
         for r in rows
     ]  # fmt: skip
     header = ["", "dtype", *(["median s", "runs s"] if runs else ["seconds"]), "ratio", *["ratio to float32"] * dtypes,

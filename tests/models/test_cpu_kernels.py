@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +13,14 @@ from simcse_bench.models.cpu_kernels import FastDropout, TrainedLinear, dropout,
 
 onednn = pytest.mark.skipif(not cpu_kernels.supported(torch.float32), reason="this torch has no oneDNN linear layer")
 HALF = [d for d in (torch.bfloat16, torch.float16) if cpu_kernels.supported(d)]
+
+
+@pytest.mark.parametrize("given, kept", [({}, "32"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")])
+def test_onednn_keeps_few_programs_unless_the_user_says_how_many(given, kept):
+    code = "import os, simcse_bench.models.cpu_kernels; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    rest = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    done = subprocess.run([sys.executable, "-c", code], env=rest | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kept
 
 
 @onednn

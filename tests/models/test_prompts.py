@@ -10,10 +10,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from simcse_bench.errors import UserError
+from simcse_bench.models import prompts
 from simcse_bench.models.catalog import MODELS, POOLINGS, PREPROCESSES
 from simcse_bench.models.loading import _preprocessor
 from simcse_bench.models.open import open_model
 from simcse_bench.models.prompts import (
+    NO_PROMPT,
     SLOT,
     Prompt,
     PromptOptions,
@@ -27,6 +29,16 @@ from simcse_bench.models.prompts import (
 TEXTS = sentences(12)
 BERT = "the dog , {sentence} . a [MASK] ."
 EOL = "the man sees {sentence} , a"
+
+
+@pytest.mark.parametrize("longest", [100, 6])
+def test_sentences_in_blocks_have_the_ids_that_they_have_together(tmp_path, monkeypatch, longest):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path / "m"))
+    whole = tokenize(tokenizer, TEXTS, NO_PROMPT, longest)
+    assert whole[0][0] == tokenizer(TEXTS[0], truncation=True, max_length=longest)["input_ids"]
+    monkeypatch.setattr(prompts, "_AT_ONCE", 5)
+    assert tokenize(tokenizer, TEXTS, NO_PROMPT, longest) == whole
+    assert tokenize(tokenizer, [], NO_PROMPT, longest) == ([], 0)
 
 
 def embedded(folder, texts=TEXTS, **options):

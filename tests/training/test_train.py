@@ -675,7 +675,7 @@ def test_a_dry_run_tells_the_cost_and_writes_no_run(train):
 
 
 def test_a_dry_run_counts_the_dev_scores(bert, text, monkeypatch):
-    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, epochs=2, eval_every=5)
+    config = TrainConfig(model=str(bert), train=str(text), batch_size=8, epochs=2, eval_every=5, eval_task="mini-sts")
     monkeypatch.setattr(dry_run, "_dev_seconds", lambda run: 1000.0)
     whole = dry_run.estimate(config, run.RunOptions(OUT, device="cpu"), lambda line: None)[1]
     assert whole == pytest.approx(4000, abs=100)
