@@ -219,9 +219,11 @@ def scores_table(folder: Path, paper: Paper, suite: str, problems: list[str]) ->
         name = (line.published or {}).get(suite)
         if name and values[-1]:
             averages[line.name] = (statistics.mean(values[-1]), float(published[name]))
-        rows.append([line.name, str(len(own)) if line.trained else MISSING, *(shown_spread(*spread(v)) for v in values),
+        shown = [shown_spread(*spread(v)) for v in (values if len(first.tasks) > 1 else values[:-1])]
+        rows.append([line.name, str(len(own)) if line.trained else MISSING, *shown,
                      published[name] if name else MISSING])  # fmt: skip
-    header = ["model", "seeds", *(task["title"] for task in first.tasks.values()), "Avg.", "paper's Avg., BERT-base"]
+    header = ["model", "seeds", *(task["title"] for task in first.tasks.values()), *["Avg."] * (len(first.tasks) > 1),
+              "paper's Avg., BERT-base"]  # fmt: skip
     what = "Spearman ×100" if suite == "sts" else "accuracy ×100"
     notes = ["Mean ± standard deviation over seeds. Intervals of every score stand in the reports beside this page."]
     notes += [f"Left out, for other data or another protocol: {', '.join(others)}."] if others else []
