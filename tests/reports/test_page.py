@@ -10,10 +10,21 @@ import pytest
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.reports.ablation import draw_ablation
 from simcse_bench.reports.page import Section, Verdict, shown_tally
-from simcse_bench.reports.reproduction import draw_reproduction
+from simcse_bench.reports.reproduction import draw_reproduction, scores_table
 from simcse_bench.reports.summary import read_summary
 
 PAPER = Path(__file__).parents[2] / "results" / "embedded" / "simcse-2021-mini"
+
+
+def test_one_task_has_no_average_but_an_order():
+    if not PAPER.is_dir():
+        pytest.skip("no committed results here")
+    drawn = scores_table(PAPER / "mini", PAPERS["simcse-2021"], "sts", [])
+    assert drawn is not None
+    table, order = drawn
+    assert table.header == ["model", "seeds", "mini-sts", "paper's Avg., BERT-base"]
+    assert all(len(row) == 4 for row in table.rows)
+    assert order.startswith("Averages in the paper's order: supervised SimCSE > unsupervised SimCSE")
 
 
 @pytest.mark.parametrize(
