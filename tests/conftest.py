@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 from tiny import sentences, tiny_bert
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # a shell ignores Ctrl-C for what it starts in the background, and commands started here would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # tests of half a second and more (pytest --durations=0 --durations-min=0.5 on two cores): not in the fast set
 SLOW = Path(__file__).with_name("slow.txt")
