@@ -114,8 +114,9 @@ def test_a_device_is_given_as_to_torch(bert, monkeypatch):
     assert model.encode("a", device=torch.device("cpu")).shape == (32,)
     with pytest.raises(UserError, match="--device cuda:99: not available"):
         model.encode("a", device=99)
-    monkeypatch.setattr("simcse_bench.models.loading.torch_device", lambda name: name)
+    monkeypatch.setattr("simcse_bench.models.copies.torch_device", lambda name: name)
     assert _device_name(0) == "cuda:0"  # a GPU, not "none given"
+    assert _device_name("cuda:0, cuda:1") == "cuda:0,cuda:1"
     assert _device_name(None) == "auto"
 
 
