@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simcse_bench.cli import console
+from simcse_bench.cli import console, official
 from simcse_bench.errors import UserError, unknown
 
 
@@ -181,7 +181,7 @@ def doctor_command(
 data_app = typer.Typer(help="Where the evaluation data is; download and check it.", no_args_is_help=True)
 
 
-@data_app.command("where")
+@data_app.command("where", cls=official.Command)
 def data_where(data_dir: console.DataDir = None, data_revision: console.DataRevision = "main") -> None:
     """Say which folder the data is read from; download nothing.
 
@@ -195,7 +195,7 @@ def data_where(data_dir: console.DataDir = None, data_revision: console.DataRevi
     typer.echo(f"{root.path} ({root.origin})")
 
 
-@data_app.command("fetch")
+@data_app.command("fetch", cls=official.Command)
 def data_fetch(
     data_revision: console.DataRevision = "main",
     force: Annotated[bool, typer.Option("--force", help="Download and unpack again.")] = False,
@@ -212,7 +212,7 @@ def data_fetch(
     typer.echo(f"{root.path} ({root.origin})")
 
 
-@data_app.command("sentences")
+@data_app.command("sentences", cls=official.Command)
 def data_sentences(
     out: Annotated[Path, typer.Option(help="sentences.txt, one a line; or .jsonl.")],
     task: Annotated[list[str] | None, console.what(help="Only these tasks: stsb,sickr.")] = None,
@@ -241,7 +241,7 @@ def data_sentences(
     typer.echo(f"{out}: {count:,} sentences")
 
 
-@data_app.command("check")
+@data_app.command("check", cls=official.Command)
 def data_check(
     task: Annotated[list[str] | None, console.what(help="Only these tasks: stsb,sickr.")] = None,
     suite: Annotated[list[str] | None, console.what(help="Only the tasks of these suites, such as sts-ja.")] = None,
@@ -274,7 +274,7 @@ def data_check(
         raise UserError(*problems)
 
 
-@data_app.command("overlap")
+@data_app.command("overlap", cls=official.Command)
 def data_overlap(
     train: Annotated[str, console.what(help="Training text: a file, wiki1m, nli, or a dataset on the Hub.")],
     suite: Annotated[list[str] | None, console.what(help="Suites whose sentences are searched for: sts.")] = None,

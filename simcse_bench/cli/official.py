@@ -84,8 +84,9 @@ _ANSWERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-# what --help calls the values of an option, by typer's word for their type
-_VALUES = {"<bool>": "", "<str>": "TEXT", "<list[str]>": "TEXT", "<int>": "N", "<float>": "X", "<path>": "PATH"}
+# what --help calls the values of an option, by typer's word for their type; an argument has a name already
+_VALUES = {"<bool>": "", "<str>": "TEXT", "<list[str]>": "TEXT", "<int>": "N", "<float>": "X", "<path>": "PATH",
+           "<list[Path]>": "PATH"}  # fmt: skip
 
 
 class Command(typer.core.TyperCommand):
@@ -93,10 +94,12 @@ class Command(typer.core.TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """See click; a flag has no value to be named."""
-        for option in self.get_params(ctx):
-            if isinstance(option, typer.core.TyperOption) and option.metavar is None:
-                shown = option.display_type(ctx)
-                option.metavar = _VALUES.get(shown, shown)
+        for param in self.get_params(ctx):
+            if isinstance(param, typer.core.TyperArgument):
+                param.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+            elif isinstance(param, typer.core.TyperOption) and param.metavar is None:
+                shown = param.display_type(ctx)
+                param.metavar = _VALUES.get(shown, shown)
         super().format_help(ctx, formatter)
 
     def get_help_option(self, ctx: Any) -> Any:

@@ -347,6 +347,11 @@ def torch_device(device: str) -> Any:
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    if "," in device:
+        raise UserError(
+            f"--device {device}: one device is expected here. Several GPUs embed in eval, encode, index and "
+            "search; they train with torchrun (docs/train.md)."
+        )
     if device.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: not available. Known: auto, cpu, cuda, cuda:1, mps.")
     try:

@@ -104,12 +104,12 @@ def open_model(
             from simcse_bench.models.loading import load_encoder
 
             load_it = load_library_encoder if checkpoint.library else load_encoder
-            devices = named_devices(device) if "," in device else [device]
+            devices = named_devices(device)
 
             def load_on(one: str, told: Progress | None) -> Any:
                 return load_it(checkpoint, dtype, one, batch_tokens, told)
 
-            encoder = Copies(load_on, devices, progress) if len(devices) > 1 else load_on(device, progress)
+            encoder = Copies(load_on, devices, progress) if len(devices) > 1 else load_on(devices[0], progress)
         if whiten is not None:
             encoder = baselines.Whitened(encoder, whiten)
         encoder.provenance = {**encoder.provenance, **provenance}

@@ -139,7 +139,7 @@ def test_quiet_and_progress(own):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--task", "stsx"], "unknown task 'stsx'; did you mean 'stsb'?"),
+        (["--task", "stsx"], "unknown task 'stsx'; did you mean 'stsb'? `simcse-bench ls tasks` shows all "),
         (["--suite", "st"], "unknown suite 'st'; did you mean 'sts'?"),
         (["--protocol", "mtebb"], "unknown protocol 'mtebb'; did you mean 'mteb'?"),
         (["--aggregate", "men"], "unknown aggregation 'men'; did you mean 'mean'?"),

@@ -1,5 +1,6 @@
 """--help: options in groups, choices in sight and those of the live tables, fast."""
 
+import re
 import subprocess
 import sys
 
@@ -89,3 +90,12 @@ def test_help_loads_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n in GROUP.commands if n != "data"), "data check", "data overlap", "data fetch"]
+)
+def test_values_have_names_and_flags_none(cli, name):
+    shown = cli(*name.split(), "--help").out
+    assert "--help" in shown
+    assert not re.findall(r"<(?:bool|str|int|float|path|list\[\w+\])>", shown)

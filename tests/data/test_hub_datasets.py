@@ -159,6 +159,13 @@ def test_missing_data_is_one_error_that_says_what_to_do(cli, bert, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_dataset_out_of_reach_is_told_once_with_its_subsets(cli):
+    done = cli("eval", "mini", "--task", "sts22")
+    assert done.code == 2
+    assert done.err.count("could not be loaded") == 1
+    assert "The same holds for its other subsets: de, es, pl," in done.err
+
+
 def test_evaluated_from_copies_by_suite(cli, bert, tmp_path):
     pool = sentences(300)
     rows = [(i % 6, f"第 {pool[i % 300]}", f"個 {pool[i * 7 % 300]}") for i in range(1457)]

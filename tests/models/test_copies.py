@@ -99,6 +99,12 @@ def test_one_device_stays_what_it_is():
     assert named_devices("cpu") == ["cpu"]
 
 
+def test_what_takes_one_device_says_who_takes_several(cli):
+    done = cli("train", "--recipe", "mini-unsup", "--device", "cuda:0,cuda:1", "--out", "run", "--dry-run")
+    assert done.code == 2
+    assert "they train with torchrun" in done.err
+
+
 def test_from_the_command_line(cli, checkpoint):
     done = cli("eval", str(checkpoint.folder), "--pooling", "mean", "--suite", "mini", "--device", "cpu,cpu")
     assert done.code == 2
