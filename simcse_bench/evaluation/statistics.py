@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 from simcse_bench.data.task import AGGREGATES, METRICS
-from simcse_bench.evaluation.metrics import Floats, correlation
+from simcse_bench.evaluation.metrics import Floats, average_ranks, correlation
 
 LEVEL = 0.95
 RESAMPLES = 1000
 PERMUTATIONS = 5000
 _BLOCK = 4_000_000  # numbers per block: resamples and permutations are worked off in blocks of about 32 MB an array
 # (z of 97.5 %) + (z of 80 %): a difference of so many standard errors is found with 80 % probability
-_POWER = float(scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))
+_POWER = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float] | None:
@@ -182,6 +182,8 @@ def _moved(
     first: Floats, second: Floats, gold: Floats, sizes: Mapping[str, int], resamples: int, seed: tuple[int, ...]
 ) -> Floats:
     """The difference in every resample of pairs and seeds (resamples,)."""
+    from scipy.special import stdtrit
+
     counts = resample_counts(list(sizes.values()), resamples, seed)
     rng = np.random.default_rng((*seed, 1))
     sides = []
@@ -190,7 +192,7 @@ def _moved(
         n = len(side)
         if n > 1:  # drawing from n seeds shows (n - 1) / n of their variance, and a normal's tails instead of Student's
             centre = by_seed.mean(axis=0)
-            wider = (n / (n - 1)) ** 0.5 * scipy_stats.t.ppf(0.975, n - 1) / scipy_stats.norm.ppf(0.975)
+            wider = (n / (n - 1)) ** 0.5 * stdtrit(n - 1, 0.975) / NormalDist().inv_cdf(0.975)
             by_seed = centre + (by_seed - centre) * wider
         drawn = rng.integers(0, len(side), size=by_seed.shape)
         sides.append(np.take_along_axis(by_seed, drawn, axis=0).mean(axis=0))
@@ -249,7 +251,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _standard_ranks(x: Floats) -> Floats:
-    ranks = scipy_stats.rankdata(x)
+    ranks = average_ranks(x)
     centred: Floats = ranks - ranks.mean()
     spread = centred.std()
     return centred / spread if spread else centred
