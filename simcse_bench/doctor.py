@@ -149,7 +149,7 @@ def _processor() -> Iterator[Finding]:
 def _kernels() -> Iterator[Finding]:
     import torch
 
-    from simcse_bench.models import cpu_kernels
+    from simcse_bench.models import cpu_kernels, int8
     from simcse_bench.models.open import open_model
 
     for dtype in ("float32", "bfloat16"):
@@ -170,7 +170,7 @@ def _kernels() -> Iterator[Finding]:
                 yield Finding(what, OK, here)
         else:
             yield Finding(what, PROBLEM, f"torch's own: ours do not {agree}", "evaluation is slower; scores are right")
-    if cpu_kernels.multiplies_in_int8():
+    if int8.multiplies_in_int8():
         yield Finding("kernels, int8", OK, "8-bit products (VNNI): `--dtype int8` is faster, its vectors less exact")
     else:
         yield Finding("kernels, int8", MISSING, "the processor has no 8-bit products (VNNI)", "no `--dtype int8`")

@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,60 +88,7 @@ class PackedLinear(nn.Module):
         return add(x, residual, self.weight, self.bias, "add")  # type: ignore[no-any-return]
 
 
-class Rounded(NamedTuple):
-    """Numbers rounded to 8 bits: (values - zero) * scale."""
-
-    values: torch.Tensor  # uint8
-    scale: float
-    zero: int
-
-
-class Int8Linear(PackedLinear):
-    """``nn.Linear`` with 8-bit weights, a scale for each output, and inputs rounded to 8 bits, by one scale a call.
-
-    So a vector depends a little on the sentences that share its batch.
-    """
-
-    def __init__(self, linear: nn.Linear, gelu: str | None = None):
-        nn.Module.__init__(self)
-        weight = linear.weight.detach()
-        self.scales = weight.abs().amax(1).clamp_min(1e-12) / 127  # (out,)
-        rounded = (weight / self.scales[:, None]).round_().to(torch.int8)
-        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.bias = None if linear.bias is None else linear.bias.detach()
-        self.activation, self.algorithm = ("none", "") if gelu is None else ("gelu", gelu)
-
-    def prepared(self, x: torch.Tensor) -> Rounded:
-        """The input as the product takes it."""
-        low, high = (min(max(float(end), -3e38), 3e38) for end in torch.aminmax(x))
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = (high - low) / 254 or 1.0  # not 255: the largest is rounded up to it
-        zero = round(-low / scale)
-        return Rounded(torch.add(zero + 0.5, x, alpha=1 / scale).to(torch.uint8), scale, zero)
-
-    def forward(self, x: torch.Tensor | Rounded) -> torch.Tensor:
-        """(..., in) -> (..., out)."""
-        given = x if isinstance(x, Rounded) else self.prepared(x)
-        out: torch.Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            *given, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, torch.float32,
-            self.activation, [], self.algorithm,
-        )  # fmt: skip
-        return out
-
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """The layer's output for x (..., in) added to the residual (..., out)."""
-        added: torch.Tensor = self(x).add_(residual)
-        return added
-
-
-def multiplies_in_int8() -> bool:
-    """Whether the processor has 8-bit products (VNNI) and this torch oneDNN's layer for them."""
-    check = getattr(torch.cpu, "_is_vnni_supported", None)
-    return bool(check and check()) and supported(torch.float32) and hasattr(torch.ops.onednn, "qlinear_pointwise")
-
-
-def pack_linears(model: nn.Module, kind: type[PackedLinear] = PackedLinear) -> None:
+def pack_linears(model: nn.Module, kind: Callable[[nn.Linear, str | None], PackedLinear] = PackedLinear) -> None:
     """Replace every ``nn.Linear`` below ``model`` by a packed one, with the GELU that follows it fused in.
 
     For inference only: the packed weights have no gradient and are not saved.

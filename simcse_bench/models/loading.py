@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.files import read_json, sha256
-from simcse_bench.models import cpu_kernels
+from simcse_bench.models import cpu_kernels, int8
 from simcse_bench.models.agreement import Probe, padded, probe, run_of
 from simcse_bench.models.catalog import DTYPES, INT8, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
@@ -190,7 +190,7 @@ def load_encoder(
     """
     require_loadable(dtype, batch_tokens)
     torch_dtype, where = getattr(torch, "float32" if dtype == INT8 else dtype), torch_device(device)
-    if dtype == INT8 and not (where.type == "cpu" and cpu_kernels.multiplies_in_int8()):
+    if dtype == INT8 and not (where.type == "cpu" and int8.multiplies_in_int8()):
         raise UserError(
             f"--dtype int8: needs a processor with 8-bit products (VNNI) and --device cpu, found {where}. "
             "`simcse-bench doctor` says what is here."
@@ -311,7 +311,9 @@ def _in_int8(name: str, model: Any, expected: Probe) -> Probe:
     Raises:
         UserError: its vectors move too far.
     """
-    cpu_kernels.pack_linears(model, cpu_kernels.Int8Linear)
+    run = run_of(model)
+    smooth = int8.smoothing(model, lambda: [run(*padded([x], 0)) for x in expected.ids])
+    cpu_kernels.pack_linears(model, lambda linear, gelu: int8.Int8Linear(linear, gelu, smooth.get(linear)))
     moved = expected.distance(run_of(model))
     if not moved <= _INT8_MOVES:
         raise UserError(

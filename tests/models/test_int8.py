@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from simcse_bench.errors import UserError
-from simcse_bench.models import cpu_kernels, loading
+from simcse_bench.models import int8, loading
 from simcse_bench.models.checkpoints import resolve
-from simcse_bench.models.cpu_kernels import Int8Linear
+from simcse_bench.models.int8 import Int8Linear, smoothing
 from simcse_bench.models.loading import load_encoder
 
-pytestmark = pytest.mark.skipif(
-    not cpu_kernels.multiplies_in_int8(), reason="this processor has no 8-bit products (VNNI)"
-)
+pytestmark = pytest.mark.skipif(not int8.multiplies_in_int8(), reason="this processor has no 8-bit products (VNNI)")
 
 
 def linear(weight, bias):
@@ -62,6 +60,53 @@ def test_constant_inputs(x):
     )
 
 
+class Attention(torch.nn.Module):
+    """Two layers that share an input, one that has its own, one that narrows."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key = torch.nn.Linear(4, 4), torch.nn.Linear(4, 6)
+        self.out, self.narrow = torch.nn.Linear(4, 4), torch.nn.Linear(6, 2)
+
+    def forward(self, x):
+        query = self.query(x)
+        return self.out(query), self.narrow(self.key(x))
+
+
+@torch.inference_mode()
+def test_the_factors_are_those_of_the_formula_and_shared_by_layers_of_one_input():
+    torch.manual_seed(0)
+    model = Attention()
+    batches = [torch.randn(2, 3, 4) * torch.tensor([1.0, 1.0, 40.0, 1.0]) for _ in range(2)]
+    factors = smoothing(model, lambda: [model(x) for x in batches])
+    assert set(factors) == {model.query, model.key, model.out}
+    for layers, inputs in (
+        ((model.query, model.key), batches),
+        ((model.out,), [model.query(x) for x in batches]),
+    ):
+        for channel in range(4):
+            largest = max(abs(float(row[channel])) for x in inputs for rows in x for row in rows)
+            weight = max(abs(float(row[channel])) for layer in layers for row in layer.weight)
+            for layer in layers:
+                assert float(factors[layer][channel]) == pytest.approx(largest**0.75 / weight**0.25, rel=1e-5)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+@torch.inference_mode()
+def test_a_large_channel_costs_the_others_less():
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(64, 64)
+    x = torch.randn(50, 64)
+    x[:, 7] *= 60
+    factor = smoothing(plain, lambda: plain(x))[plain]
+    exact = plain(x)
+    plainly, smoothed = (
+        float((layer(x) - exact).norm()) for layer in (Int8Linear(plain), Int8Linear(plain, None, factor))
+    )
+    assert smoothed < 0.5 * plainly
+    assert Int8Linear(plain, None, torch.ones(64))(x).tolist() == Int8Linear(plain)(x).tolist()
+
+
 def test_a_model_keeps_its_directions(bert):
     texts = ["a man plays .", "the dog runs through the red house .", "two", "three small cats"] * 5
     exact, rounded = (
@@ -80,7 +125,7 @@ def test_refused(bert, monkeypatch):
     monkeypatch.setattr(loading, "_INT8_MOVES", 1e-6)
     with pytest.raises(UserError, match="moves its vectors by"):
         load_encoder(checkpoint, "int8", "cpu")
-    monkeypatch.setattr(cpu_kernels, "multiplies_in_int8", lambda: False)
+    monkeypatch.setattr(int8, "multiplies_in_int8", lambda: False)
     with pytest.raises(UserError, match="needs a processor with 8-bit products"):
         load_encoder(checkpoint, "int8", "cpu")
 
