@@ -261,7 +261,7 @@ def forecast_sweep(sweep: Sweep, force: bool, say: Say) -> Table:
         seeds = f"{own[0].seed} to {own[-1].seed}" if len(own) > 1 else str(own[0].seed)
         done = sum(t not in missing for t in own)
         rows.append([arm, changes or "the recipe", seeds, f"{done} of {len(own)}"])
-    notes = [f"{len(sweep.trials) - len(missing)} of {len(sweep.trials)} trials are there."]
+    notes = [*sweep.notes, f"{len(sweep.trials) - len(missing)} of {len(sweep.trials)} trials are there."]
     if missing:
         facts, seconds = estimate(missing[0].config, sweep.options, say)
         notes += [f"{missing[0].arm}: {k} {v}" for k, v in facts if k in ("data", "steps", "time", "memory", "disk")]
@@ -282,6 +282,8 @@ def run_sweep(
     Raises:
         UserError: dev data that cannot be used, another sweep in the folder; what ``run_trials`` raises.
     """
+    for note in sweep.notes:
+        say(note)
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)
     require_writable(sweep.folder / SUMMARY)

@@ -10,7 +10,7 @@ import numpy as np
 
 from simcse_bench.evaluation.metrics import Floats
 from simcse_bench.evaluation.statistics import Difference, difference, holm
-from simcse_bench.experiments.sweep import Sweep
+from simcse_bench.experiments.sweep import Sweep, varied_fields
 from simcse_bench.experiments.trial import TrialResult
 from simcse_bench.papers.published import read_table
 from simcse_bench.papers.simcse_2021 import Finding, PublishedColumn
@@ -90,10 +90,23 @@ def summarise(
         "base": {k: v for k, v in first["config"].items() if all(r["config"].get(k) == v for r in done)}
         if first
         else None,
+        **({"own": own} if (own := _own_settings(sweep, done)) else {}),
         "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
         "environment": first["run"]["environment"] if first else None,
     }  # fmt: skip
     return summary  # type: ignore[no-any-return]
+
+
+def _own_settings(sweep: Sweep, done: Sequence[TrialResult]) -> dict[str, dict[str, Any]]:
+    """Settings of the arms but some: by field, the values of those some, and of the others, as ""."""
+    changes = sweep.ablation.arms_of(sweep.preset)
+    settings: dict[str, dict[str, Any]] = {}
+    for field in sorted({name for r in done for name in changes[r["arm"]]} - varied_fields(changes)):
+        others = [r["config"][field] for r in done if field not in changes[r["arm"]]]
+        if others and all(value == others[0] for value in others):
+            own = {r["arm"]: r["config"][field] for r in done if field in changes[r["arm"]]}
+            settings[field] = {"": others[0], **own}
+    return settings
 
 
 def _shared(values: Sequence[Mapping[str, Any]], otherwise: str) -> dict[str, Any] | None:

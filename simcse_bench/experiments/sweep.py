@@ -42,6 +42,7 @@ class Sweep:
     folder: Path
     options: RunOptions  # of the runs: device and data
     processes: int = 1  # that train one trial together
+    notes: Sequence[str] = ()  # for people
 
     def trial(self, arm: str, seed: int) -> Trial:
         """An arm under a seed."""
@@ -88,7 +89,7 @@ def plan_sweep(
 
     Raises:
         UserError: unknown preset, arm or field, no seeds, an arm whose settings exclude each other, a setting that the
-            arms change themselves.
+            arms all change themselves. What some of them change stays theirs, which the sweep's notes say.
     """
     if preset not in ablation.recipes:
         raise unknown("preset", preset, ablation.recipes)
@@ -98,9 +99,8 @@ def plan_sweep(
     arms = ablation.arms_of(preset)
     settings, of_arms = _apart(settings, arms)
     base = recipe(ablation.recipes[preset], settings, options.where)
-    changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)}
-    taken = sorted(changed & {k for changes in arms.values() for k in changes} - {"eval_task"})
-    if taken:
+    changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)} - {"eval_task"}
+    if taken := sorted(changed & varied_fields(arms)):
         raise UserError(f"--set {taken[0]}: the arms of {ablation.name} change it themselves.")
     for name in only:
         if name not in arms:
@@ -108,12 +108,19 @@ def plan_sweep(
     if of_arms:
         arms = {arm: _changed(base, changes, of_arms.get(arm, ())) for arm, changes in arms.items()}
         ablation = dataclasses.replace(ablation, arms=arms, by_preset={})
+    notes = [f"arm {arm} keeps its own {k}, {own[k]}" for arm, own in arms.items() for k in sorted(changed & set(own))]
     folder = out / "ablations" / f"{ablation.name}-{preset}"
     reference = ablation.reference_of(preset, dataclasses.asdict(base))
-    sweep = Sweep(ablation, preset, base, reference, (), folder, options)
+    sweep = Sweep(ablation, preset, base, reference, (), folder, options, notes=notes)
     chosen = [arm for arm in arms if not only or arm in only]
     trials = [sweep.trial(arm, seed) for arm in chosen for seed in range(base.seed, base.seed + seeds)]
     return dataclasses.replace(sweep, trials=trials)
+
+
+def varied_fields(arms: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """What the ablation is about: the fields that every arm changes which changes any."""
+    changes = [set(changed) for changed in arms.values() if changed]
+    return set.intersection(*changes) if changes else set()
 
 
 def _apart(settings: Sequence[str], arms: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:

@@ -264,9 +264,19 @@ def ablation_provenance(summary: Summary) -> dict[str, str]:
         "training text": f"{train['name']}, {rows}, {train['fingerprint']}",
         "dev": f"{dev['task']}, {dev['n']} pairs, {dev['fingerprint']}",
         "settings of all arms": ", ".join(f"{k} {v}" for k, v in set_ones.items()),
+        **({"settings of all arms but some": _but_some(summary["own"])} if summary.get("own") else {}),
         "training time": f"{summary['seconds']:.0f} s on {shown_machine(environment)}",
         "versions": shown_versions(environment),
     }
+
+
+def _but_some(own: Mapping[str, Mapping[str, Any]]) -> str:
+    """``pooling mean (promptbert: mask), …``."""
+    shown = []
+    for field, values in own.items():
+        some = ", ".join(f"{arm}: {value}" for arm, value in values.items() if arm)
+        shown.append(f"{field} {values[''] or 'none'} ({some})")
+    return "; ".join(shown)
 
 
 def _spread(entry: Mapping[str, Any] | None, digits: int = 2) -> str:

@@ -71,7 +71,7 @@ def robustness_command(robustness: Robustness) -> str:
 
 
 def ablation_command(summary: Summary) -> str:
-    """``simcse-bench run-ablation …`` with every setting that all arms share; "" where no trial has finished.
+    """``simcse-bench run-ablation …`` with every setting of all arms, or all but some; "" where no trial has finished.
 
     A line more for arms that have more seeds than others.
     """
@@ -85,7 +85,8 @@ def ablation_command(summary: Summary) -> str:
         start = [("--recipe", summary["preset"]), *(("--vary", one) for one in _grid(fields, arms))]
     else:
         start = [("--preset", summary["preset"])]
-    chosen = {**{k: v for k, v in base.items() if v not in (None, "", [])}, "seed": min(seeds)}
+    shared_by = {**base, **{field: values[""] for field, values in summary.get("own", {}).items()}}
+    chosen = {**{k: v for k, v in shared_by.items() if v not in (None, "", [])}, "seed": min(seeds)}
     named = [(f"--{key}", str(chosen.pop(key))) for key in ("model", "train") if key in chosen]
     shared = [*named, *(("--set", _set(*setting)) for setting in chosen.items())]
     counts = {arm["arm"]: len(arm["seeds"]) for arm in summary["arms"]}

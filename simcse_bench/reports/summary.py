@@ -118,7 +118,9 @@ class Summary(TypedDict):
     model: SweptModel | None
     train: SweptText | None
     dev: SweptDev | None
-    base: Mapping[str, Any] | None
+    base: Mapping[str, Any] | None  # settings of all arms
+    # settings of the arms but some: of those, by arm, and of the others, as ""
+    own: NotRequired[Mapping[str, Mapping[str, Any]]]
     seconds: float
     environment: Environment | None
 
