@@ -461,6 +461,23 @@ def test_settings_of_all_arms_are_only_those_they_share(ablate):
     assert "ARMS WITH ONE SEED" in (FOLDER / "table.md").read_text("utf-8")
 
 
+def test_a_setting_that_one_arm_changes_is_taken_by_the_others_and_told(ablate):
+    done = ablate("dropout", "--arm", "0.1", "--arm", "fixed 0.1", "--set", "same_mask=replay", "--set", "seed=1")
+    assert done.code == 0, done.err
+    assert "arm fixed 0.1 keeps its own same_mask, copy" in done.err
+    assert {name: r["config"]["same_mask"] for name, r in trials().items()} == {
+        "0.1--seed1": "replay",
+        "fixed-0.1--seed1": "copy",
+    }
+    assert found()["own"] == {"same_mask": {"": "replay", "fixed 0.1": "copy"}}
+    assert "settings of all arms but some: same_mask replay (fixed 0.1: copy)" in (FOLDER / "table.md").read_text(
+        "utf-8"
+    )
+    assert "--set same_mask=replay" in (FOLDER / "index.html").read_text("utf-8")
+    dry = ablate("methods", "--arm", "promptbert", "--set", "pooling=mean", "--dry-run")
+    assert "arm promptbert keeps its own pooling, mask" in dry.out
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
     assert ablate("dropout", "--arm", "0.1").code == 0
     before = sorted(p for p in Path("results").rglob("*"))
