@@ -81,7 +81,7 @@ def test_subsets_equal_a_plain_computation(minilm_report, minilm, real_data):
 
 
 def test_bfloat16_is_close(minilm_report):
-    some = ("sts12", "sts16", "stsb")
+    some = ("stsb",)  # without bfloat16 products, a minute
     half = minilm_report("--dtype", "bfloat16", *(f"--task={t}" for t in some))
     assert spearman(half, tasks=some) == pytest.approx(spearman(minilm_report(), tasks=some), abs=0.1)
 
