@@ -64,6 +64,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "card": listing.card_command,
     "schema": listing.schema_command,
 }
+_INTERRUPTED = 130  # exit code of Ctrl-C
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=official.Command)(_command)
 
@@ -100,8 +101,7 @@ def _run() -> int:
         typer.echo(str(stop), err=True)
         return stop.code
     except KeyboardInterrupt:
-        typer.echo("interrupted; nothing half-written", err=True)
-        return 130
+        return _interrupted()
     except BrokenPipeError:  # `simcse-bench ... | head`
         return 1
     except OSError as error:
@@ -109,9 +109,16 @@ def _run() -> int:
             raise
         typer.echo(f"error: {error.filename}: too long a name for a file. Choose a shorter one.", err=True)
         return 2
-    except SystemExit as stop:  # typer's own end
+    except SystemExit as stop:  # typer's own end; it makes one of Ctrl-C, too
+        if stop.code == _INTERRUPTED:
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _interrupted() -> int:
+    typer.echo("interrupted; nothing half-written", err=True)
+    return _INTERRUPTED
 
 
 if __name__ == "__main__":

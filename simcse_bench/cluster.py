@@ -123,7 +123,7 @@ def _check_address(address: str | None) -> None:
     if colon and port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:  # the latter of ports and names that cannot be
             raise UserError(
                 f"--ray-address {address}: no Ray cluster answers there ({error}). `ray start --head` starts one."
             ) from error

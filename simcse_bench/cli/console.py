@@ -281,10 +281,18 @@ def ray_cluster(
     if executor == "ray":
         from simcse_bench.cluster import RayCluster
 
+        for what in ("cpus", "gpus"):
+            _require_amount(f"--{what}-per-{unit}", given.get(what, 0.0))
         return RayCluster(unit, **given)
     if given:
         raise UserError(f"--ray-address, --cpus-per-{unit} and --gpus-per-{unit} belong to --executor ray.")
     return None
+
+
+def _require_amount(option: str, amount: float) -> None:
+    """UserError for what Ray cannot share out: it counts in ten-thousandths, and whole ones above 1."""
+    if not (amount >= 0 and amount == round(amount, 4) and (amount <= 1 or float(amount).is_integer())):
+        raise UserError(f"{option} {amount:g}: expected a whole number, or a part of 1 with at most four decimals.")
 
 
 def one_model(word: str | None, option: str | None) -> str:

@@ -222,6 +222,7 @@ def data_sentences(
     tasks_dir: console.TasksDir = None,
     data_dir: console.DataDir = None,
     data_revision: console.DataRevision = "main",
+    force: Annotated[bool, console.output("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write every distinct sentence that an evaluation embeds, for `encode` on another machine and `rescore` here.
 
@@ -237,7 +238,7 @@ def data_sentences(
     suites = ",".join(suite or ()) or ("" if names else "sts")
     where = console.where_from(data_dir, tasks_dir, data_revision)
     settings = EvaluationSettings(suite=suites, tasks=names, protocol=protocol, split=split, where=where)
-    count = write_sentences(out, sentences_of(settings))
+    count = write_sentences(out, sentences_of(settings), force)
     typer.echo(f"{out}: {count:,} sentences")
 
 

@@ -87,6 +87,7 @@ def rescore_command(
 
         plans = [plan_rescore(file, resamples, bootstrap_seed, out, name, force)]
     else:
+        from simcse_bench.evaluation.evaluate import distinct_sentences
         from simcse_bench.evaluation.run import EvaluationSettings
         from simcse_bench.search.vectors import open_vectors
 
@@ -95,5 +96,8 @@ def rescore_command(
             probe=probe, resamples=resamples, bootstrap_seed=bootstrap_seed,
             where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
         )  # fmt: skip
-        plans = plans_of(open_vectors(file, sentences, column, name), settings, say)
+        vectors = open_vectors(file, sentences, column, name)
+        plans = plans_of(vectors, settings, say)
+        for plan in plans:  # a report that is there already is not taken for one of these vectors
+            vectors.load().require(distinct_sentences(plan.data.values()))
     print_evaluations(plans, run_plans(plans, quiet, "none", say), metric, aggregate, format, quiet)

@@ -24,8 +24,8 @@ from simcse_bench.evaluation.statistics import Difference, difference, differenc
 from simcse_bench.files import shown_name
 from simcse_bench.models.catalog import ALIASES
 from simcse_bench.models.checkpoints import resolve
-from simcse_bench.reports.pair_records import load_pairs
-from simcse_bench.reports.report import Report, readable_name, report_path
+from simcse_bench.reports.pair_records import load_pairs, report_beside
+from simcse_bench.reports.report import NOT_REPORTS, Report, readable_name, report_path
 from simcse_bench.reports.table import Table, shown_numbers
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def read_sides(given: Sequence[str], results: Path, suite: str | None = None) ->
         UserError: what ``read_side`` raises; two of them that are one report.
     """
     if suite is None:
-        folders = ["sts", *sorted(path.name for path in results.glob("*") if path.is_dir())]
+        there = {path.name for path in results.glob("*") if path.is_dir()}
+        folders = ["sts", *sorted(there.difference(NOT_REPORTS))]
         suite = next((f for f in folders if all(_place(one, results, f).is_file() for one in given)), "sts")
     suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
@@ -106,7 +107,11 @@ def _place(given: str, results: Path, suite: str) -> Path:
     path = Path(given)
     if path.is_dir():
         return report_path(results, suite, shown_name(given))
-    return path if path.suffix == ".json" else report_path(results, suite, ALIASES.get(given, given))
+    return (
+        report_beside(path)
+        if path.suffix in (".json", ".jsonl")
+        else report_path(results, suite, ALIASES.get(given, given))
+    )
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Data]:

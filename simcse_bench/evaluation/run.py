@@ -186,11 +186,12 @@ def save_scores(plan: EvaluationPlan, scored: Scored) -> Report:
     return report
 
 
-def write_sentences(path: Path, sentences: Sequence[str]) -> int:
+def write_sentences(path: Path, sentences: Sequence[str], force: bool = False) -> int:
     """Sentences as a text of which ``encode`` makes vectors, blank ones left out; their number.
 
     Raises:
-        UserError: another suffix than .txt and .jsonl; a line break inside a sentence of a .txt.
+        UserError: another suffix than .txt and .jsonl; a line break inside a sentence of a .txt; something else there
+            (without force).
     """
     whole = [sentence for sentence in sentences if sentence.strip()]
     if path.suffix == ".jsonl":
@@ -202,7 +203,12 @@ def write_sentences(path: Path, sentences: Sequence[str]) -> int:
             raise UserError(f"--out {path}: a line break in {broken[0][:80]!r}; give a .jsonl.")
     else:
         raise UserError(f"--out {path}: unknown suffix {path.suffix!r}; expected .txt or .jsonl.")
-    write_text(path, "".join(line + "\n" for line in lines))
+    text = "".join(line + "\n" for line in lines)
+    if path.exists() and not force and not (path.is_file() and path.read_bytes() == text.encode("utf-8")):
+        raise UserError(
+            f"--out {path}: exists, and holds something else. Give --force to replace it, or another --out."
+        )
+    write_text(path, text)
     return len(whole)
 
 

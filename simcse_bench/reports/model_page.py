@@ -67,6 +67,8 @@ def write_model_page(model: str, results: str | Path = "results", out: str | Pat
         raise UserError(*problems, f"{folder}: no results of a model; `simcse-bench eval MODEL` writes them.")
     name = find_model(model, names)
     files = draw_model(folder, whole, name, None if out is None else Path(out))
+    for path in files:
+        page.require_own(path)
     for path, content in files.items():
         page.write_drawn(path, content)
     html, markdown = files

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from simcse_bench.data.overlap import KINDS
 from simcse_bench.data.registry import built_from, builtin_names, same_name
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError
 from simcse_bench.files import write_json, write_text
 from simcse_bench.models.catalog import HOLDS, known_model
 from simcse_bench.reports.report import Report, report_path
@@ -93,9 +93,10 @@ def overlap_path(out: Path, train: str, suite: str, variant: str = "") -> Path:
 def read_overlap(path: Path) -> Overlap:
     """A saved record; UserError where the file is none."""
     overlap = read_record(path, Overlap, _NOT_OURS)
+    for kind in (*overlap.kinds, *(found["kind"] for found in overlap.found)):
+        if kind not in KINDS:
+            raise UserError(f"{path}: unknown kind {kind[:40]!r}, expected {', '.join(KINDS)}: {_NOT_OURS}")
     for found in overlap.found:
-        if found["kind"] not in KINDS:
-            raise UserError(f"{path}: {unknown('kind', found['kind'][:40], KINDS)} {_NOT_OURS}")
         for task, rows in found["where"].items():
             if task not in overlap.tasks or not all(0 <= row < overlap.tasks[task]["n"] for row in rows):
                 raise UserError(f"{path}: found.where: no such row of task {task[:40]!r}: {_NOT_OURS}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 # how every page of ours begins, and the fingerprint of what it is drawn from
+_SOURCES = "What it is drawn from"  # heading of every page's last part
 _OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta name="source" content="([0-9a-f]{16})">')
 
 
@@ -199,7 +200,7 @@ def page_markdown(
     lines = [to_heading(title, 1), "", one_line(subtitle), "", *(line for note in tried for line in (f"> {note}", ""))]
     for part in sections:
         lines += ["\n".join(_section_markdown(part)).rstrip("\n"), ""]
-    return "\n".join([*lines, to_heading("What it is drawn from", 2), "", *to_list(provenance), ""])
+    return "\n".join([*lines, to_heading(_SOURCES, 2), "", *to_list(provenance), ""])
 
 
 def _section_markdown(part: Section) -> list[str]:
@@ -221,8 +222,11 @@ def _section_markdown(part: Section) -> list[str]:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is a page of ours."""
-    return path.is_file() and bool(_OURS.search(path.read_bytes()))
+    """Whether a file is a page of ours, HTML or its Markdown."""
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    return f"## {_SOURCES}\n".encode() in content if path.suffix == ".md" else bool(_OURS.search(content))
 
 
 def require_own(path: Path) -> None:

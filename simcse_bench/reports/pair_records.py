@@ -17,6 +17,7 @@ from simcse_bench.schema import parse_record, read_bytes
 PAIRS_SCHEMA: Literal[2] = 2
 PAIRS = ".pairs.jsonl"
 WORST = 20  # worst pairs of each task on the page
+_LARGEST = 1.001  # a cosine, rounding included
 _OTHERWISE = "not a report's pairs. Evaluate again with --force."
 
 
@@ -198,6 +199,8 @@ def _read(path: Path, report: Report) -> tuple[list[FirstTask], list[TaskValues]
             valued.append(parse_record(line, TaskValues, where, _OTHERWISE))
         else:
             row = parse_record(line, Pair, where, _OTHERWISE)
+            if not abs(row["cosine"]) <= _LARGEST:
+                raise UserError(f"{where}: cosine {row['cosine']:g}, expected -1 to 1: {_OTHERWISE}")
             records.setdefault(row["task"], []).append(row)
     _require_whole(beside, report, valued, records)
     return [], valued, records

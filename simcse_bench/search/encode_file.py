@@ -190,6 +190,10 @@ def encode_file(
             record = Encoded(key, sentences, rows - sentences, state.dimension, state.truncated, normalize, about,
                              dict(model.provenance), file="")  # fmt: skip
             record = _publish(part, target, corpus, record)
+        except UserError:
+            if not state.done:  # nothing to go on from, and nothing that another command must be kept from
+                _discard(part)
+            raise
         except KeyboardInterrupt:
             raise Stopped(f"stopped after {state.done:,} sentences; the same command goes on from there", 130) from None
         except OSError as error:
@@ -250,12 +254,13 @@ def _resumed(part: Path, key: str, total: int, force: bool) -> tuple[_State, Any
         return fresh
     try:
         state = read_record(path, _State, _DAMAGED)
-        if state.key != key:
+        if state.key != key and state.done:
             raise UserError(
                 f"{part}: the unfinished part of another text, model or settings. Give --force to start anew, "
                 "or another --out."
             )
-        return (state, _hash_vectors(path, state, data, total)) if state.done and data.exists() else fresh
+        going_on = state.key == key and state.done and data.exists()
+        return (state, _hash_vectors(path, state, data, total)) if going_on else fresh
     except UserError:
         if not force:
             raise

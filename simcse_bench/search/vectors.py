@@ -30,18 +30,22 @@ class SavedVectors:
         self.rows = {sentence: i for i, sentence in reversed(list(enumerate(sentences)))}
         self.stats = {"truncated": record.truncated}
 
-    def encode(self, sentences: Sequence[str]) -> Array:
-        """Vectors (n, d) as they were saved.
-
-        Raises:
-            UserError: a sentence that is not among them.
-        """
+    def require(self, sentences: Sequence[str]) -> None:
+        """UserError unless there is a vector for each."""
         missing = [s for s in sentences if s not in self.rows]
         if missing:
             raise UserError(
                 f"{self.name}: no vector for {len(missing):,} of {len(sentences):,} sentences, first "
                 f"{missing[0][:80]!r}. `simcse-bench data sentences` writes those of an evaluation; encode them."
             )
+
+    def encode(self, sentences: Sequence[str]) -> Array:
+        """Vectors (n, d) as they were saved.
+
+        Raises:
+            UserError: a sentence that is not among them.
+        """
+        self.require(sentences)
         found: Array = np.asarray(self.vectors[[self.rows[s] for s in sentences]], dtype=np.float32)
         return found
 

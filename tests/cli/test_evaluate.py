@@ -269,6 +269,7 @@ def test_interrupt(own, monkeypatch, tmp_path):
     monkeypatch.setattr("simcse_bench.evaluation.run.score_all", interrupted)
     run = own()
     assert run.code == 130
+    assert run.err.endswith("interrupted; nothing half-written\n")
     assert nothing_written(tmp_path)
 
 

@@ -225,6 +225,26 @@ def test_vectors_that_do_not_fit_are_refused(cli, vectors, tasks_dir):
     refused(cli("rescore", vectors, *own), "v.npy.json: not the record of a file of vectors")
 
 
+def test_a_report_that_is_there_is_not_that_of_other_vectors(cli, saved, vectors, of_bert, tasks_dir):
+    own = (*TASKS, "--tasks-dir", tasks_dir, "--out", "again", "--name", "tiny")
+    assert cli("rescore", vectors, *own).code == 0
+    assert "already there" in cli("rescore", vectors, *own).err
+    Path("foreign.txt").write_text("something else\n", encoding="utf-8")
+    options = [o for o in of_bert if o not in ("--name", "tiny")]
+    assert cli("encode", "foreign.txt", *options, "--raw", "--out", "w.npy").code == 0
+    refused(cli("rescore", "w.npy", *own), "w.npy: no vector for")
+
+
+def test_a_file_of_the_users_own_is_not_replaced_by_sentences(cli, text):
+    command = ("data", "sentences", "--task", "mini-sts", "--out", text)
+    before = Path(text).read_bytes()
+    refused(cli(*command), "s.txt: exists, and holds something else. Give --force")
+    assert Path(text).read_bytes() == before
+    assert cli(*command, "--force").code == 0
+    assert Path(text).read_bytes() != before
+    assert cli(*command).code == 0  # the same again
+
+
 def test_the_sentences_of_an_evaluation(cli, tasks_dir, tmp_path):
     assert cli("data", "sentences", "--task", "own", "--tasks-dir", tasks_dir, "--out", "s.jsonl").code == 0
     fields = [line.split("\t") for line in (tasks_dir / "own.tsv").read_text("utf-8").splitlines()]

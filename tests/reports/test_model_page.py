@@ -239,7 +239,13 @@ def test_the_command_writes_it_and_report_keeps_it(cli):
     assert page.read_text("utf-8") == "mine"
     done = cli("card", "a/first", "--out", "pages", "-q")
     assert (done.code, done.err) == (0, "")
-    assert Path("pages/a__first.md").is_file()
+    text = Path("pages/a__first.md")
+    assert cli("card", "a/first", "--out", "pages", "-q").code == 0  # its own page is drawn again
+    text.write_text("mine", encoding="utf-8")
+    Path("pages/a__first.html").unlink()
+    done = cli("card", "a/first", "--out", "pages")
+    assert (done.code, "a__first.md: not a page of simcse-bench" in done.err) == (2, True)
+    assert (text.read_text("utf-8"), list(Path("pages").iterdir())) == ("mine", [text])
 
 
 def test_bad_input_is_told_in_a_line(cli):

@@ -73,6 +73,12 @@ def test_a_damaged_record_is_told(tmp_path, change, message):
     assert len(error.value.problems) == 1
 
 
+def test_a_kind_that_is_none_of_ours(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(dataclasses.asdict(record()) | {"kinds": ["exakt"]}))
+    with pytest.raises(UserError, match=r"x.json: unknown kind 'exakt', expected exact, .*: not a record of"):
+        read_overlap(tmp_path / "x.json")
+
+
 RUN = made("runs/mine", 70.0, trained_on=[{"name": "t.txt", "fingerprint": "ffff"}])
 
 

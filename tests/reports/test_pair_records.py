@@ -127,6 +127,8 @@ def edit(row, **fields):
         (lambda rows: [edit(rows[0], key="0"), *rows[1:]], "belongs to another evaluation"),
         (lambda rows: [edit(rows[0], schema=3), *rows[1:]], ":1: not a report's pairs"),
         (lambda rows: [*rows[:4], edit(rows[4], cosine="0.1"), *rows[5:]], ":5: not a report's pairs"),
+        (lambda rows: [*rows[:4], edit(rows[4], cosine=5.2), *rows[5:]], ":5: cosine 5.2, expected -1 to 1"),
+        (lambda rows: [*rows[:4], edit(rows[4], cosine=-1e308), *rows[5:]], ":5: cosine -1e+308, expected -1 to 1"),
         (lambda rows: [*rows[:4], rows[4][:40] + "\n", *rows[5:]], ":5: not readable JSON"),
         (lambda rows: rows[:1], "0 pairs of task 'mini-sts'"),
         (lambda rows: [], "it is empty"),

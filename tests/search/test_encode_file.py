@@ -183,6 +183,22 @@ def test_anothers_unfinished_part_is_not_gone_on_with(model, bert, text):
     np.testing.assert_allclose(np.load("v.npy"), model.encode(lines[::-1], return_numpy=True), atol=1e-5)
 
 
+def test_what_has_not_begun_is_in_nobodys_way(model, bert, text):
+    path, _ = text
+
+    def fails(model, blocks, normalize):
+        raise UserError("no cluster")
+
+    with pytest.raises(UserError, match="no cluster"):
+        encode(model, path, "v.npy", embed=fails)
+    assert not Path("v.npy.part").exists()
+    with pytest.raises(Killed):
+        encode(model, path, "v.npy", progress=dying(0))
+    other = SimCSE(str(bert), pooling="cls", head="none", device="cpu")
+    encode(other, path, "v.npy")
+    np.testing.assert_array_equal(np.load("v.npy"), other.encode(text[1], return_numpy=True))
+
+
 def test_a_part_cut_short_is_noticed(model, text):
     with pytest.raises(Killed):
         encode(model, text[0], "v.npy", progress=dying(16))

@@ -1,5 +1,6 @@
 """encode on a Ray of this machine: byte for byte what one process writes, also when a worker is killed."""
 
+import math
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ import pytest
 from processes import PATIENCE, finished, kept, start_command
 from tiny import sentences
 
+from simcse_bench import cluster
 from simcse_bench.cli import console
 from simcse_bench.cluster import RayCluster
 from simcse_bench.errors import UserError
@@ -106,6 +108,13 @@ def test_the_options_belong_together(bert):
         console.ray_cluster("rai", "shard", None, None, None)
     with pytest.raises(UserError, match="--cpus-per-shard and --gpus-per-shard belong to --executor ray"):
         console.ray_cluster("local", "shard", None, 1, None)
+    for amount in (-1.0, math.nan, math.inf, 1.5, 0.00001):
+        with pytest.raises(UserError, match=r"^--gpus-per-shard .*: expected a whole number, or a part of 1"):
+            console.ray_cluster("ray", "shard", None, None, amount)
+    assert console.ray_cluster("ray", "shard", None, 0.25, 0) == RayCluster("shard", None, 0.25, 0)
+    for address in ("head..local:6379", f"{'h' * 70}:6379", "localhost:99999"):
+        with pytest.raises(UserError, match=f"--ray-address {address}: no Ray cluster answers there"):
+            cluster._check_address(address)
     model = SimCSE(str(bert), pooling="mean", device="cpu", max_length=12)
     assert SimCSE(**model.recipe).recipe == model.recipe
     model.model_name_or_path = object()
