@@ -27,7 +27,12 @@ from typing import Any
 import numpy as np
 import sides
 
-ENGINES = ("OpenVINO", "ONNX Runtime", "sentence-transformers", sides.OURS)
+ENGINES = {  # and the types each of them has on a processor
+    "OpenVINO": ("float32", "bfloat16"),
+    "ONNX Runtime": ("float32", "int8"),
+    "sentence-transformers": ("float32", "bfloat16"),
+    sides.OURS: ("float32", "bfloat16", "int8"),
+}
 BESIDE = ", beside another"
 
 
@@ -38,7 +43,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the model in the report")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=3000)
-    parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32, bfloat16")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32, bfloat16, int8")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -123,9 +128,11 @@ def openvino(model: str, dtype: str) -> Encode:
 
 def onnxruntime(model: str, dtype: str) -> Encode:
     import onnxruntime as ort
+    from onnxruntime.quantization import quantize_dynamic
 
-    assert dtype == "float32", "ONNX Runtime has no bfloat16 products on processors"
     with exported(model) as path:
+        if dtype == "int8":  # weights with a scale for each output, inputs with one a call, as ours
+            quantize_dynamic(path, path, per_channel=True)
         session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return in_our_batches(model, lambda inputs: session.run(["states"], inputs)[0])
 
@@ -180,16 +187,16 @@ def compare(args: argparse.Namespace) -> None:
     for run in range(args.runs):
         for dtype in args.dtype:
             for beside in ("", BESIDE):
-                for engine in ENGINES:
-                    if (engine, dtype) != ("ONNX Runtime", "bfloat16"):
+                for engine, types in ENGINES.items():
+                    if dtype in types:
                         seconds = timed(engine, dtype, bool(beside), args)
                         found.setdefault((engine, dtype, beside), []).append(seconds)
                         print(f"run {run + 1} {engine}{beside} {dtype}: {seconds:.2f} s", flush=True)
-    rows = [
-        sides.row(engine + beside, dtype, seconds, 3, sentences=args.sentences, peak_mb=0,
-                  base=float(np.median(found["OpenVINO", dtype, beside])))
-        for (engine, dtype, beside), seconds in found.items()
-    ]  # fmt: skip
+    rows = []
+    for (engine, dtype, beside), seconds in found.items():
+        against = found["OpenVINO", "float32" if dtype == "int8" else dtype, beside]
+        counts = {"sentences": args.sentences, "peak_mb": 0, "base": float(np.median(against))}
+        rows.append(sides.row(engine + beside, dtype, seconds, 3, **counts))
     import onnxruntime as ort
     import openvino as ov
     import sentence_transformers as st
@@ -200,7 +207,7 @@ def compare(args: argparse.Namespace) -> None:
         args.out / "speed" / f"engines-{args.form or args.name}-cpu.json",
         f"One engine beside the other: {name}, {args.sentences} STS sentences",
         "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians; ratio: to "
-        "OpenVINO in the same situation, smaller is faster. OpenVINO and ONNX Runtime run the exported model on our "
+        "OpenVINO in the same situation (int8: to its float32), smaller is faster. OpenVINO and ONNX Runtime run the exported model on our "
         "batches without padding. Beside another: one other process keeps a core busy. "
         f"{peers}, sentence-transformers {st.__version__}.",
         rows, "cpu", reference="OpenVINO",
