@@ -207,8 +207,8 @@ def compare(args: argparse.Namespace) -> None:
         args.out / "speed" / f"engines-{args.form or args.name}-cpu.json",
         f"One engine beside the other: {name}, {args.sentences} STS sentences",
         "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians; ratio: to "
-        "OpenVINO in the same situation (int8: to its float32), smaller is faster. OpenVINO and ONNX Runtime run the exported model on our "
-        "batches without padding. Beside another: one other process keeps a core busy. "
+        "OpenVINO in the same situation (int8: to its float32), smaller is faster. OpenVINO and ONNX Runtime run the "
+        "exported model on our batches without padding. Beside another: one other process keeps a core busy. "
         f"{peers}, sentence-transformers {st.__version__}.",
         rows, "cpu", reference="OpenVINO",
     )  # fmt: skip
