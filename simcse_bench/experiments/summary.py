@@ -101,7 +101,8 @@ def _own_settings(sweep: Sweep, done: Sequence[TrialResult]) -> dict[str, dict[s
     """Settings of the arms but some: by field, the values of those some, and of the others, as ""."""
     changes = sweep.ablation.arms_of(sweep.preset)
     settings: dict[str, dict[str, Any]] = {}
-    for field in sorted({name for r in done for name in changes[r["arm"]]} - varied_fields(changes)):
+    changed = {name for r in done for name in changes[r["arm"]]} - varied_fields(changes)
+    for field in sorted(name for name in changed if all(name in r["config"] for r in done)):  # not a method's own
         others = [r["config"][field] for r in done if field not in changes[r["arm"]]]
         if others and all(value == others[0] for value in others):
             own = {r["arm"]: r["config"][field] for r in done if field in changes[r["arm"]]}

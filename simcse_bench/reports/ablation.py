@@ -180,8 +180,14 @@ def reading_notes(summaries: Sequence[Summary]) -> list[str]:
 
 def own_notes(summary: Summary) -> list[str]:
     """What failed, and what else is to be known of this sweep alone."""
-    failed = [(a["arm"], f) for a in summary["arms"] for f in a["failed"]]
-    notes = [f"{arm}, seed {f['seed']}: FAILED: {' '.join(f['problems'])}" for arm, f in failed]
+    failed: dict[tuple[str, str], list[str]] = {}
+    for arm in summary["arms"]:
+        for one in arm["failed"]:
+            failed.setdefault((arm["arm"], " ".join(one["problems"])), []).append(str(one["seed"]))
+    notes = [
+        f"{arm}, {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)}: FAILED: {problem}"
+        for (arm, problem), seeds in failed.items()
+    ]
     return notes + [summary["note"]] * bool(summary["note"])
 
 

@@ -21,6 +21,8 @@ from simcse_bench.data.senteval import DataSource
 from simcse_bench.errors import UserError
 from simcse_bench.experiments import run, sweep, trial
 from simcse_bench.experiments.ablations import Ablation
+from simcse_bench.experiments.summary import _own_settings
+from simcse_bench.training.folder import shown_config
 from simcse_bench.training.run import RunOptions
 from simcse_bench.training.selection import read_split
 
@@ -476,6 +478,21 @@ def test_a_setting_that_one_arm_changes_is_taken_by_the_others_and_told(ablate):
     assert "--set same_mask=replay" in (FOLDER / "index.html").read_text("utf-8")
     dry = ablate("methods", "--arm", "promptbert", "--set", "pooling=mean", "--dry-run")
     assert "arm promptbert keeps its own pooling, mask" in dry.out
+
+
+def test_settings_of_all_arms_but_some_of_every_method(tmp_path):
+    """Also where an arm changes settings that its method alone has."""
+    methods = sweep.plan_sweep(
+        sweep.named_ablation("methods"), "mini", 1, ["pooling=mean"], (), tmp_path, RunOptions(tmp_path)
+    )
+    done = [{"arm": t.arm, "config": shown_config(t.config)} for t in methods.trials]
+    own = _own_settings(methods, done)
+    assert own == {
+        "max_length": {"": 24, "promptbert": 32},
+        "mlp": {"": "train_only", "scd": "none", "diffcse": "none"},
+        "pooling": {"": "mean", "promptbert": "mask"},
+        "template": {"": "", "promptbert": 'This sentence of "{sentence}" means [MASK] .'},
+    }
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
