@@ -318,11 +318,13 @@ def data_overlap(
 
     if suite and task:
         raise UserError("--suite and --task exclude each other; name the suite, or the tasks.")
+    if min_words < 1:
+        raise UserError(f"--min-words {min_words}: expected at least 1.")
     names, suites = console.split_names(task), console.split_names(suite) or ("sts",)
     tasks = [load_task(n, tasks_dir) for n in names] or [t for s in suites for t in load_suite(s, tasks_dir)]
     rules = named_protocol(protocol)
     rules = replace(rules, split=split, task_splits={}) if split else rules
-    corpus = open_corpus(train, console.split_names(column))
+    corpus = open_corpus(train, console.split_names(column), option="--column a,b")
     label = "+".join(names or suites)
     variant = f"--{protocol}" * (protocol != "simcse") + f"--{split}" * (split not in (None, "test"))
     path = overlap_path(out, corpus.name, label, variant)

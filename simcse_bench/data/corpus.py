@@ -35,6 +35,16 @@ SCORES = ("score", "label", "similarity", "gold")  # names of a column of scores
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """The columns that a caller wants; see ``open_corpus``."""
+
+    columns: Sequence[str]
+    scored: bool | None
+    option: str
+    single: bool
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Rows of texts: sentence; sentence and positive; sentence, positive and hard negatives, each as many.
 
@@ -59,6 +69,8 @@ def open_corpus(
     split: str = "train",
     revision: str | None = None,
     scored: bool | None = None,
+    option: str = "--set columns=a,b",
+    single: bool = False,
 ) -> Corpus:
     """Open training data; nothing but the header and the first row is read, and the file's checksum taken.
 
@@ -72,27 +84,30 @@ def open_corpus(
         split, revision: of a dataset on the Hub.
         scored: the rows are two sentences and a score: the last of the ``columns``, else the one called as in
             ``SCORES``, wherever it stands. False: such a column is refused; None: it is one as any other.
+        option: how the user of the command chooses columns, for errors.
+        single: one column of text is read, and no more.
 
     Raises:
-        UserError: no such data, no rows, an unknown format or column, too many columns, scores that are not there or
-            not wanted.
+        UserError: no such data, no rows, an unknown format or column, too many columns, two of one name, scores that
+            are not there or not wanted.
     """
+    wanted = _Wanted(columns, scored, option, single)
     if max_rows < 0:
         raise UserError(f"max_rows {max_rows}: expected a number of rows, or 0 for all.")
     if os.path.isfile(train):  # noqa: PTH113 (Path raises for long names)
         if revision is not None or split != "train":
             given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
             raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
-        return _file_corpus(Path(train), columns, max_rows, scored, shown_name(train), "file")
+        return _file_corpus(Path(train), wanted, max_rows, shown_name(train), "file")
     names = [*NAMED, *bundled.TEXTS]
     if train in names and split != "train":
         raise UserError(f"split {split!r}: {train} has the split 'train' only.")
     if train in bundled.TEXTS:
-        return _file_corpus(bundled.text_file(train), columns, max_rows, scored, train, "embedded")
+        return _file_corpus(bundled.text_file(train), wanted, max_rows, train, "embedded")
     if train in NAMED:
         path = hub.dataset_file(REPO, NAMED[train], revision or "main")
         origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
-        return _file_corpus(path, columns, max_rows, scored, train, origin)
+        return _file_corpus(path, wanted, max_rows, train, origin)
     if os.path.isdir(train):  # noqa: PTH112
         raise UserError(f"{train}: is a folder, expected a file ({', '.join(TEXT_FORMATS)}).")
     name, _, config = train.partition(":")
@@ -103,7 +118,7 @@ def open_corpus(
             f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(TEXT_FORMATS)}), "
             f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
         )
-    return _hub_corpus(train, name, config or None, columns, max_rows, scored, split, revision)
+    return _hub_corpus(train, name, config or None, wanted, max_rows, split, revision)
 
 
 def open_sentences(source: str, column: str | None = None) -> Corpus:
@@ -112,10 +127,7 @@ def open_sentences(source: str, column: str | None = None) -> Corpus:
     Raises:
         UserError: whatever ``open_corpus`` refuses, or several text columns and no ``column``.
     """
-    corpus = open_corpus(source, (column,) if column else ())
-    if corpus.columns != 1:
-        raise UserError(f"{source}: {corpus.columns} text columns, expected 1. Name it: --column NAME.")
-    return corpus
+    return open_corpus(source, (column,) if column else (), option="--column NAME", single=True)
 
 
 def number_sentences(corpus: Corpus) -> Iterator[tuple[int, str]]:
@@ -154,9 +166,7 @@ def require_text(sentences: Sequence[str]) -> None:
             )
 
 
-def _file_corpus(
-    path: Path, columns: Sequence[str], max_rows: int, scored: bool | None, name: str, origin: str
-) -> Corpus:
+def _file_corpus(path: Path, wanted: _Wanted, max_rows: int, name: str, origin: str) -> Corpus:
     suffix = suffix_of(path.name)
     if suffix not in TEXT_FORMATS or (suffix == ".parquet" and path.suffix == ".gz"):
         known = "\n".join(f"  {s:<9} {text}" for s, text in TEXT_FORMATS.items())
@@ -164,10 +174,14 @@ def _file_corpus(
     with file_errors(path):
         names, texts, rows = OPENERS[suffix](path)
         content = sha256(path)
-    chosen = _choose(str(path), names, texts, columns, scored)
+    chosen, scored = _choose(str(path), names, texts, wanted), bool(wanted.scored)
     restricted = chosen if list(chosen) != list(names) else ()
     identity = [[suffix, content, *restricted], max_rows]
-    corpus = _corpus(name, origin, identity, chosen, lambda: _check_rows(rows(chosen, bool(scored)), max_rows), scored)
+
+    def checked() -> Iterator[TextRow]:
+        return _check_rows(rows(chosen, scored, wanted.option), max_rows)
+
+    corpus = _corpus(name, origin, identity, chosen, checked, scored)
     if next(corpus.rows(), None) is None:
         raise UserError(f"{path}: no rows; expected {TEXT_FORMATS[suffix]}.")
     return corpus
@@ -179,7 +193,7 @@ def _corpus(
     identity: list[Any],
     chosen: Sequence[str],
     rows: Callable[[], Iterator[TextRow]],
-    scored: bool | None,
+    scored: bool,
 ) -> Corpus:
     if scored:
         return Corpus(name, origin, fingerprint([*identity, "scored"]), len(chosen) - 1, rows, True)
@@ -206,10 +220,9 @@ def _check_rows(rows: Iterable[TextRow | str], max_rows: int) -> Iterator[TextRo
         raise UserError(*problems)
 
 
-def _choose(
-    place: str, names: Sequence[str], texts: Sequence[str], columns: Sequence[str], scored: bool | None
-) -> Sequence[str]:
-    """The columns asked for, else all that hold text; for ``scored`` see ``open_corpus``."""
+def _choose(place: str, names: Sequence[str], texts: Sequence[str], wanted: _Wanted) -> Sequence[str]:
+    """The columns asked for, else all that hold text."""
+    columns, scored = wanted.columns, wanted.scored
     for i, column in enumerate(columns):
         if column not in names:
             raise UserError(f"{place}: {unknown('column', column, names)}")
@@ -217,6 +230,9 @@ def _choose(
             raise UserError(f"{place}: column {column!r} holds no text. Those that do: {', '.join(texts) or 'none'}.")
         if column in columns[:i]:
             raise UserError(f"{place}: column {column!r} is named twice.")
+    twice = next((name for name in columns or texts if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{place}: {names.count(twice)} columns are called {twice!r}. Give each a name of its own.")
     scores = [name for known in SCORES for name in names if name.lower() == known]
     if scored:
         chosen = columns or [*(name for name in texts if name not in scores[:1]), *scores[:1]]
@@ -235,11 +251,14 @@ def _choose(
             "text, --set columns=a,b, or a method for scored pairs, --set method=cosent."
         )
     clear = columns or len(chosen) <= 3 or all(map(_NEGATIVE.match, chosen[2:]))
-    if not clear or not 1 <= len(chosen) <= MAX_COLUMNS:
+    fits = len(chosen) == 1 if wanted.single else clear and 1 <= len(chosen) <= MAX_COLUMNS
+    if not fits:
+        several = f"1 to 3 (sentence, positive, hard negative), or up to {MAX_COLUMNS} where those behind are called "
+        several += "negative_1, negative_2"
+        advice = f" Name {'it' if wanted.single else 'them'}: {wanted.option}." if chosen else ""
         raise UserError(
-            f"{place}: {len(chosen)} text columns, expected 1 to 3 (sentence, positive, hard negative), or up "
-            f"to {MAX_COLUMNS} where those behind are called negative_1, negative_2. It has: "
-            f"{', '.join(names):.300}. Give --set columns=a,b (train) or --column a (encode, index)."
+            f"{place}: {len(chosen) or 'no'} text column{'s' * (len(chosen) != 1)}, expected "
+            f"{1 if wanted.single else several}. It has: {', '.join(names):.300}.{advice}"
         )
     return chosen
 
@@ -248,9 +267,8 @@ def _hub_corpus(
     train: str,
     name: str,
     config: str | None,
-    columns: Sequence[str],
+    wanted: _Wanted,
     max_rows: int,
-    scored: bool | None,
     split: str,
     revision: str | None,
 ) -> Corpus:
@@ -275,14 +293,15 @@ def _hub_corpus(
     texts = [
         k for k, v in features.items() if isinstance(v, str | None) or TEXT_TYPE.match(str(getattr(v, "dtype", "")))
     ]
-    chosen = _choose(what, list(features), texts, columns, scored)
+    chosen, scored = _choose(what, list(features), texts, wanted), bool(wanted.scored)
 
     def rows() -> Iterator[TextRow | str]:
         with _dataset_errors(what):
             batches = table.select_columns(list(chosen)).iter(batch_size=1000)
             texts = (row for batch in batches for row in zip(*(batch[name] for name in chosen), strict=True))
             for number, row in enumerate(texts):
-                yield texts_of(f"{what}, row {number}", dict(zip(chosen, row, strict=True)), chosen, bool(scored))
+                fields = dict(zip(chosen, row, strict=True))
+                yield texts_of(f"{what}, row {number}", fields, chosen, scored, wanted.option)
 
     # datasets' hash is the commit
     identity = [[name, builder.config.name, split, builder.hash, *chosen], max_rows]

@@ -28,11 +28,12 @@ ADVICE = {  # for a row with too many fields
     ".csv": "Put a sentence with commas in quotes.",
     ".tsv": "Replace a tab inside a sentence by a space.",
 }
+_SEPARATORS = {".csv": "commas", ".tsv": "tabs"}
 MAX_LINE = 1 << 20  # bytes of a line, characters of a text: a tokenizer takes a gigabyte for ten times as many
 TOO_LONG = f"more than {MAX_LINE:,} bytes, expected a sentence a line. Does the file have line ends?"
 # what a format gives: the names of its columns, those that hold text, and rows of the chosen ones (with ``scored`` the
-# last of them is a number) or a problem
-ReadRows = Callable[[Sequence[str], bool], Iterator[TextRow | str]]
+# last of them is a number; the option is the one that chooses them) or a problem
+ReadRows = Callable[[Sequence[str], bool, str], Iterator[TextRow | str]]
 Opened = tuple[Sequence[str], Sequence[str], ReadRows]
 _LARGEST_SCORE = 1e30  # scores are kept as float32
 TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string")  # Arrow's types of text
@@ -49,9 +50,9 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path}: damaged or cut off ({first_line(error)}).") from error
+        raise UserError(f"{path}: damaged or cut off ({first_line(error).rstrip('.')}).") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or first_line(error)}.") from error
+        raise UserError(f"{path}: {error.strerror or first_line(error).rstrip('.')}.") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -84,7 +85,7 @@ def _open_table(path: Path) -> Opened:
     read = _comma_rows if suffix_of(path.name) == ".csv" else _tab_rows
     header = next(read(path), (0, []))[1]
 
-    def rows(chosen: Sequence[str], scored: bool) -> Iterator[TextRow | str]:
+    def rows(chosen: Sequence[str], scored: bool, option: str) -> Iterator[TextRow | str]:
         index = [header.index(c) for c in chosen]
         for number, fields in itertools.islice(read(path), 1, None):
             if fields in ([], [""]):  # a blank line
@@ -98,6 +99,11 @@ def _open_table(path: Path) -> Opened:
 
     if not header:
         raise UserError(f"{path}: no header line; expected {TEXT_FORMATS[suffix_of(path.name)]}.")
+    if len(header) == 1 and re.search("[;\t]", header[0]):
+        raise UserError(
+            f"{path}: its header is one column, {header[0]!r:.80}; expected {_SEPARATORS[suffix_of(path.name)]} "
+            "between columns. Write the file with them, or rename the column."
+        )
     return header, header, rows
 
 
@@ -116,12 +122,15 @@ def csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]
     differs from SimCSE: pandas takes quoted fields over several lines, and text behind a closing quote.
 
     Raises:
-        UserError: a quote that its line does not close, or text behind a closing quote; ``path`` is for the message.
+        UserError: a quote that its line does not close, text behind a closing quote, too long a field; ``path`` is for
+            the message.
     """
     for number, line in enumerate(lines, 1):
         try:
             yield number, next(csv.reader([line], strict=True), [])
         except csv.Error as error:
+            if long := _long_field(error):
+                raise UserError(f"{path}:{number}: {long} Longer texts need .jsonl.") from error
             unclosed = "unexpected end" in str(error)
             raise UserError(
                 f"{path}:{number}: {'a quote is opened in this line and not closed in it' if unclosed else error}. "
@@ -133,13 +142,21 @@ def csv_rows_over_lines(path: Path, lines: Iterable[str]) -> Iterator[tuple[int,
     """Rows of comma-separated text whose quoted fields may hold line breaks, each with the number of its last line.
 
     Raises:
-        UserError: a quote that is never closed, or text behind a closing quote.
+        UserError: a quote that is never closed, text behind a closing quote, too long a field.
     """
     reader = csv.reader((f"{line}\n" for line in lines), strict=True)
     try:
         yield from ((reader.line_num, row) for row in reader)
     except csv.Error as error:
+        if long := _long_field(error):
+            raise UserError(f"{path}:{reader.line_num}: {long} Is a quote before it not closed?") from error
         raise UserError(f"{path}:{reader.line_num}: {error}. Write a quote in a field as two.") from error
+
+
+def _long_field(error: csv.Error) -> str:
+    """What is wrong where a field is longer than csv reads; "" where the error is another."""
+    limit = csv.field_size_limit()
+    return f"a field of more than {limit:,} characters, expected a sentence." if "field limit" in str(error) else ""
 
 
 def _open_jsonl(path: Path) -> Opened:
@@ -158,12 +175,12 @@ def _open_jsonl(path: Path) -> Opened:
         raise UserError(f"{place}: not a JSON object; expected {TEXT_FORMATS['.jsonl']}.")
     return (
         list(first), list(first),
-        lambda chosen, scored: (texts_of(where, row, chosen, scored) for where, row in objects()),
+        lambda chosen, scored, option: (texts_of(where, row, chosen, scored, option) for where, row in objects()),
     )  # fmt: skip
 
 
-def texts_of(place: str, row: Any, chosen: Sequence[str], scored: bool) -> TextRow | str:
-    """The chosen fields of a row, null as empty; else what is wrong with it."""
+def texts_of(place: str, row: Any, chosen: Sequence[str], scored: bool, option: str) -> TextRow | str:
+    """The chosen fields of a row, null as empty; else what is wrong with it, and the option that chooses others."""
     if isinstance(row, dict) and scored and _is_number(row.get(chosen[-1])):
         row = row | {chosen[-1]: str(row[chosen[-1]])}
     if not isinstance(row, dict):
@@ -173,7 +190,7 @@ def texts_of(place: str, row: Any, chosen: Sequence[str], scored: bool) -> TextR
             return f"{place}: no {column!r}; expected {', '.join(chosen)}."
         if not isinstance(row[column], str | None):
             kind = type(row[column]).__name__
-            return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: --set columns=a,b."
+            return f"{place}: {column!r} is {kind}, expected text. Choose the text columns: {option}."
         if re.search("[\ud800-\udfff]", row[column] or ""):
             return f"{place}: {column!r} is not valid unicode (half a surrogate pair)."
     texts = tuple(row[column] or "" for column in chosen)
@@ -196,13 +213,14 @@ def _score_checked(place: str, row: TextRow, chosen: Sequence[str]) -> TextRow |
 def _open_parquet(path: Path) -> Opened:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    def rows(chosen: Sequence[str], scored: bool) -> Iterator[TextRow | str]:
+    def rows(chosen: Sequence[str], scored: bool, option: str) -> Iterator[TextRow | str]:
         with file_errors(path), pq.ParquetFile(path) as table:
             batches = table.iter_batches(batch_size=1024, columns=list(chosen))
             fields = (zip(*(batch.column(name).to_pylist() for name in chosen), strict=True) for batch in batches)
             for number, row in enumerate(itertools.chain.from_iterable(fields), 1):
                 if scored:
-                    yield texts_of(f"{path}, row {number}", dict(zip(chosen, row, strict=True)), chosen, scored)
+                    fields_of_row = dict(zip(chosen, row, strict=True))
+                    yield texts_of(f"{path}, row {number}", fields_of_row, chosen, scored, option)
                 else:
                     yield tuple(text or "" for text in row)
 

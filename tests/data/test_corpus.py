@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 
-from simcse_bench.data.corpus import open_corpus, require_text
-from simcse_bench.data.text_formats import TEXT_FORMATS
+from simcse_bench.data.corpus import open_corpus, open_sentences, require_text
+from simcse_bench.data.text_formats import TEXT_FORMATS, csv_rows_over_lines, file_errors
 from simcse_bench.errors import UserError
 
 DATA = "princeton-nlp/datasets-for-simcse"
@@ -100,9 +101,11 @@ def test_more_than_three_columns(tmp_path):
     path = write(tmp_path / "a.csv", "a,b,c,d\n1,2,3,4\n")
     assert problems(str(path)) == (
         f"{path}: 4 text columns, expected 1 to 3 (sentence, positive, hard negative), or up to 34 where those "
-        "behind are called negative_1, negative_2. It has: a, b, c, d. Give --set columns=a,b (train) or --column a "
-        "(encode, index).",
+        "behind are called negative_1, negative_2. It has: a, b, c, d. Name them: --set columns=a,b.",
     )
+    expected = f"{path}: 4 text columns, expected 1. It has: a, b, c, d. Name it: --column NAME."
+    with pytest.raises(UserError, match=re.escape(expected)):
+        open_sentences(str(path))
     assert list(open_corpus(str(path), ["d"]).rows()) == [("4",)]
     assert list(open_corpus(str(path), ["d", "a", "c", "b"]).rows()) == [("4", "1", "3", "2")]
 
@@ -229,6 +232,33 @@ def test_a_stray_quote_swallows_no_rows(tmp_path, rows):
     assert said.endswith("; sentences with line breaks need .jsonl.")
 
 
+def test_a_field_longer_than_csv_reads(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b\nx,y\nx," + "y" * 200_000 + "\n")
+    expected = f"{path}:3: a field of more than 131,072 characters, expected a sentence."
+    assert problems(str(path)) == (f"{expected} Longer texts need .jsonl.",)
+    with pytest.raises(UserError) as error:
+        list(csv_rows_over_lines(path, ["a,b", "x,y", 'x,"y' + "y" * 200_000]))
+    assert str(error.value) == f"{expected} Is a quote before it not closed?"
+
+
+@pytest.mark.parametrize(("name", "header", "expected"), [
+    ("a.csv", "sent0;sent1;hard_neg", "commas"), ("a.csv", "sent0\tsent1", "commas"), ("a.tsv", "sent0;sent1", "tabs"),
+])  # fmt: skip
+def test_columns_separated_by_something_else(name, header, expected, tmp_path):
+    path = write(tmp_path / name, f"{header}\nx;y;z\n")
+    assert problems(str(path)) == (
+        f"{path}: its header is one column, {header!r}; expected {expected} between columns. Write the file with them, or "
+        "rename the column.",
+    )
+
+
+def test_two_columns_of_one_name(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
+    for columns in ((), ["a"], ["b", "a"]):
+        assert problems(str(path), columns) == (f"{path}: 2 columns are called 'a'. Give each a name of its own.",)
+    assert list(open_corpus(str(path), ["b"]).rows()) == [("2",)]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.txt.gz"])
 def test_a_text_without_line_ends_is_refused_by_line(tmp_path, name):
     """A tokenizer would take 24 s and 1.5 GB for these 10 MB, to keep 128 tokens."""
@@ -270,6 +300,7 @@ def test_jsonl_problems(tmp_path):
         f"{path}:7: 'a' is not valid unicode (half a surrogate pair).",
     )
     assert problems(str(path))[0].startswith(f"{path}:1: 'n' is int, expected text.")
+    assert problems(str(path), ["n"], option="--column NAME")[0].endswith("Choose the text columns: --column NAME.")
     path = write(tmp_path / "b.jsonl", "\n[]\n")
     assert problems(str(path)) == (f"{path}:2: not a JSON object; expected {TEXT_FORMATS['.jsonl']}.",)
 
@@ -302,7 +333,11 @@ def test_damaged_files(tmp_path):
     empty = parquet(tmp_path / "c.parquet", a=pa.array([], "string"))
     assert problems(str(empty)) == (f"{empty}: no rows; expected text columns of a Parquet file.",)
     numbers = parquet(tmp_path / "d.parquet", n=[1])
-    assert problems(str(numbers))[0].startswith(f"{numbers}: 0 text columns, expected 1 to 3")
+    assert problems(str(numbers))[0].startswith(f"{numbers}: no text columns, expected 1 to 3")
+    assert problems(str(numbers), single=True) == (f"{numbers}: no text columns, expected 1. It has: n.",)
+    with pytest.raises(UserError) as error, file_errors(numbers):
+        raise OSError("Corrupt snappy compressed data.")  # pyarrow's
+    assert str(error.value) == f"{numbers}: Corrupt snappy compressed data."
 
 
 def test_names_that_lead_nowhere(tmp_path):

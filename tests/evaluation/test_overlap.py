@@ -147,11 +147,18 @@ def test_bad_input(cli, own, tasks_dir, tmp_path, bert):
     path = tmp_path / "results" / "overlap" / "text.txt--own.json"
     model = ("eval", "--model", bert, "--pooling", "cls", "--head", "none", *where)
     text.write_text("other text\n", encoding="utf-8")
+    numbers = tmp_path / "numbers.jsonl"
+    numbers.write_text('{"a": 1}\n', encoding="utf-8")
     for args, message in (
         (search, "holds another search"),
         ((*search[:2], "--train", tmp_path / "no.txt", "--task", "own", *where), "no such file"),
         ((*search, "--suite", "sts"), "exclude each other"),
         ((*search, "--kind", "exakt"), "did you mean 'exact'"),
+        ((*search, "--min-words", 0), "--min-words 0: expected at least 1."),
+        (
+            (*search[:2], "--train", numbers, "--task", "own", *where),
+            "expected text. Choose the text columns: --column a,b.",
+        ),
         ((*model, "--task", "mini-sts", "--exclude-overlap", path), "says nothing of mini-sts"),
         ((*model, "--task", "own", "--exclude-overlap", tmp_path / "no.json"), "no.json"),
         ((*model, "--task", "own", "--exclude-overlap", tasks_dir / "own.yaml"), "not a record of"),

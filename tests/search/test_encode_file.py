@@ -228,7 +228,7 @@ def test_bad_text_is_refused_before_the_work(model, tmp_path, monkeypatch):
         ("bad.txt", r"bad\.txt:21: not utf-8 text \(byte 0xfe\)"),
         ("blank.txt", "2 lines, all blank"),
         ("empty.txt", "no rows"),
-        ("two.csv", "2 text columns, expected 1. Name it: --column NAME"),
+        ("two.csv", "2 text columns, expected 1. It has: a, b. Name it: --column NAME"),
         ("text.pdf", "unknown suffix '.pdf'"),
         ("none.txt", "no such file"),
     ):
