@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from simcse_bench.data.hub_datasets import GOLD_DECIMALS
 from simcse_bench.data.registry import load_task
-from simcse_bench.data.rows import Clean, file_paths, first_of_each, gold_score, read_rows
-from simcse_bench.data.senteval import ANYWHERE, PROBING, DataRoot, DataSource, find_root, given_root
+from simcse_bench.data.rows import Clean, file_paths, first_of_each, gold_score, in_archive, read_rows
+from simcse_bench.data.senteval import ANYWHERE, PROBING, DataRoot, DataSource, find_root, given_root, is_configured
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 from simcse_bench.files import fingerprint
@@ -125,12 +125,14 @@ def needs_root(task: Task) -> bool:
 def data_root(tasks: Iterable[Task], where: DataSource = ANYWHERE) -> DataRoot | None:
     """The data folder these tasks read from: found, or downloaded, where one of them needs it.
 
-    For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files.
+    For Hub datasets with a copy it is the folder the user named, if any; None for tasks that bring their own files:
+    one that is not there is no reason for a download, and is told when it is read.
     """
     tasks = [part for task in tasks for part in parts(task)]
-    if needy := [t for t in tasks if needs_root(t)]:
-        archived = any(s.format != PROBING for t in needy for s in t.sources.values())
-        return find_root(where, download=archived)
+    needy = [t for t in tasks if needs_root(t)]
+    archived = [t for t in needy if in_archive(t)]
+    if archived or (needy and is_configured(where)):
+        return find_root(where, download=any(s.format != PROBING for t in archived for s in t.sources.values()))
     copied = any(s.format == "hub" and s.path for t in tasks for s in t.sources.values())
     return given_root(where) if copied else None
 

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from simcse_bench.bundled import builtin_tasks_dir
 from simcse_bench.data.hub_datasets import PairRow, both_sentences, copy_form, copy_of, hub_rows, shown_dataset
 from simcse_bench.data.registry import load_task
-from simcse_bench.data.senteval import PROBING
+from simcse_bench.data.senteval import MARKERS, PROBING
 from simcse_bench.data.task import PARTS, Source, Task
 from simcse_bench.data.text_formats import ADVICE, MAX_LINE, TOO_LONG, csv_rows, csv_rows_over_lines
 from simcse_bench.errors import Unavailable, UserError, first_line
@@ -132,6 +133,12 @@ def clean_text(text: str, variant: str, source: Source) -> str:
     return unicodedata.normalize("NFC", text) if source.unicode else text
 
 
+def in_archive(task: Task) -> bool:
+    """Whether its files lie in the data folder: a built-in task's, and those below a folder of the official archive."""
+    folders = {source.path.partition("/")[0] for source in task.sources.values()}
+    return task.folder == builtin_tasks_dir() or not folders.isdisjoint(MARKERS)
+
+
 def file_paths(task: Task, source: Source, split: str, subset: str, root: Path | None) -> Mapping[str, Path]:
     """File paths by part; a user's own file lies beside the YAML, a built-in task's in the data folder.
 
@@ -157,7 +164,8 @@ def file_paths(task: Task, source: Source, split: str, subset: str, root: Path |
             places.append(root / relative)
         if root is not None and source.format == PROBING:  # SentEval's data/probing stands beside data/downstream
             places.append(root.absolute().parent / relative)
-        paths[part] = next((p for p in places if p.exists()), places[min(1, len(places) - 1)])
+        expected = places[min(1, len(places) - 1)] if in_archive(task) else places[0]
+        paths[part] = next((p for p in places if p.exists()), expected)
     if source.format == "cxc":
         paths["captions"] = paths[""].with_name(CAPTIONS)
     return paths

@@ -30,7 +30,8 @@ MAX_BYTES = 2 * 1024**3  # unpacked; the official archive has about 0.3 GB
 MAX_MEMBERS = 10_000
 _READ = 1 << 16  # bytes; no header of the archive has as many
 PROBING = "probing"  # SentEval's folder of the probing tasks, in its repository; the official archive has none
-_MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
+# folders of the archive
+MARKERS = ("STS", "SICK", "MR", "CR", "SUBJ", "MPQA", "SST", "TREC", "MRPC")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _named(where: DataSource) -> tuple[Path | str | None, str]:
 def locate(folder: Path) -> Path | None:
     """The folder in SentEval's layout at or below ``folder``: itself, ``downstream/`` or ``data/downstream/``."""
     for below in ("", "downstream", "data/downstream", "SentEval/data/downstream", "senteval", "senteval/downstream"):
-        if any((folder / below / marker).is_dir() for marker in _MARKERS):
+        if any((folder / below / marker).is_dir() for marker in MARKERS):
             return folder / below
     # the probing tasks alone
     return next((folder / below for below in ("", "data") if (folder / below / PROBING).is_dir()), None)

@@ -68,7 +68,7 @@ def parse_task(name: str, fields: Mapping[str, Any], path: Path) -> Task:
         )
         splits = {}
     unique = fields.get("unique", [])
-    if not are_names(unique) or not set(unique) <= set(splits) or (unique and kind != "sts"):
+    if not are_names(unique) or not set(unique) <= set(splits) or (unique and kind in KINDS and kind != "sts"):
         problems.append(f"unique: expected a list of splits of an sts task, found {shown(unique)}.")
         unique = []
     if kind == "paraphrase" and splits and not {"dev", "test"} <= {*splits}:

@@ -10,9 +10,9 @@ from typing import Any
 
 from simcse_bench import bundled, hub
 from simcse_bench.data.hub_datasets import shown_dataset
-from simcse_bench.data.pairs import needs_root
-from simcse_bench.data.rows import file_paths
-from simcse_bench.data.senteval import ARCHIVE, REPO, find_root, given_root, is_configured
+from simcse_bench.data.pairs import needs_root, parts
+from simcse_bench.data.rows import file_paths, in_archive
+from simcse_bench.data.senteval import ARCHIVE, REPO, DataRoot, find_root, given_root, is_configured
 from simcse_bench.data.task import EvalProtocol, Task
 from simcse_bench.errors import Unavailable, UserError
 from simcse_bench.evaluation.run import EvaluationSettings, default_suite, destination, each_suite
@@ -200,9 +200,10 @@ def _place(task: Task, splits: Sequence[str], variant: str, settings: Evaluation
         return f"{shown_dataset(source)}, split {', '.join(n for _, n in subsets)}: from the Hub or its cache"
     if not needs_root(task):
         return str(task.folder)
-    if not is_configured(settings.where):
+    configured = is_configured(settings.where)
+    if not configured and any(map(in_archive, parts(task))):
         return f"{NOT_HERE}; {ARCHIVE} (90 MB) would be downloaded from {REPO}"
-    root = find_root(settings.where, download=False)
+    root = find_root(settings.where, download=False) if configured else DataRoot(task.folder, "beside the task's file")
     absent = [p for s, n in subsets for p in file_paths(task, source, s, n, root.path).values() if not p.is_file()]
     return f"MISSING: {absent[0]}" if absent else f"{root.path} ({root.origin})"
 

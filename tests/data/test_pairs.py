@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from simcse_bench.data.pairs import Pairs, read_task_pairs
+from simcse_bench.data.pairs import Pairs, data_folder, read_task_pairs
 from simcse_bench.data.registry import load_task
+from simcse_bench.data.senteval import DataSource
 from simcse_bench.data.task import Source, Task
 from simcse_bench.errors import UserError
 
@@ -82,6 +83,19 @@ def test_missing_file_and_wrong_encoding(tmp_path):
     (tmp_path / "STS.gs.s.txt").unlink()
     assert "STS.gs.s.txt: no such file" in problems_of(task.__class__(**dataclasses.asdict(task) | {
         "sources": {"senteval": Source("semeval", path="STS.{part}.{subset}.txt", encoding="latin-1")}}))  # fmt: skip
+
+
+def test_a_users_file_that_is_not_there_is_named_and_nothing_downloaded(cli, tasks_dir, monkeypatch, senteval):
+    (tasks_dir / "own.tsv").rename(tasks_dir / "pairs.tsv")
+    missing = f"error: {tasks_dir}/own.tsv: no such file.\n"
+    monkeypatch.setattr("simcse_bench.data.pairs.find_root", None)
+    command = ("data", "check", "--tasks-dir", tasks_dir, "--task", "own")
+    assert missing in cli(*command).err
+    monkeypatch.undo()
+    assert missing in cli(*command, "--data-dir", senteval).err
+    path = "STS/STSBenchmark/sts-{subset}.csv"  # of the archive: it is looked for there, and may be downloaded
+    task = tsv(tasks_dir, "", path=path, columns={"gold": 4, "left": 5, "right": 6})
+    assert data_folder([task], DataSource(senteval)) == senteval
 
 
 def test_many_bad_lines_are_counted_not_listed(tmp_path):

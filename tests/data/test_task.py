@@ -101,6 +101,12 @@ def test_all_problems_of_a_task_file_at_once(tmp_path):
     (tmp_path / "bad.yaml").write_text(
         "kind: stx\nsource: {format: tsw, path: x}\nsplit: {test: {a: 1}}\ngold: 5\n", encoding="utf-8"
     )
+    (tmp_path / "kind.yaml").write_text(
+        "kind: stx\nsource: {format: tsv, path: x}\nsplits: {test: {a: 1}}\nunique: [test]\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="unknown kind 'stx'") as error:
+        load_task("kind", tmp_path)
+    assert len(error.value.problems) == 1  # whether it may have unique is not known
     with pytest.raises(UserError) as error:
         load_task("bad", tmp_path)
     text = str(error.value)

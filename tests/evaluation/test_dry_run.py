@@ -72,6 +72,12 @@ def test_all_is_two_suites_and_absent_data_is_told(told, bert, tmp_path, senteva
     assert f"MISSING: {senteval}/MR" in text
 
 
+def test_a_users_file_that_is_not_there_is_named(told, tasks_dir):
+    (tasks_dir / "own.tsv").rename(tasks_dir / "pairs.tsv")
+    text = told("--model", "mini", "--task", "own", "--tasks-dir", tasks_dir)
+    assert f"MISSING: {tasks_dir}/own.tsv" in text
+
+
 def test_other_languages(told, bert, tmp_path):
     copy = tmp_path / "multi" / "stsb-zh-test.tsv"
     copy.parent.mkdir()
