@@ -59,6 +59,7 @@ def index_command(
     """
     from simcse_bench.data.corpus import read_sentences
     from simcse_bench.progress import show_progress
+    from simcse_bench.reports.table import counted
     from simcse_bench.search.faiss import Approximate, require_approximate
     from simcse_bench.search.index import describe_approximate, require_place
     from simcse_bench.search.simcse import SimCSE
@@ -78,7 +79,8 @@ def index_command(
         made.build_index(sentences, approximate=approximate)
     made.save_index(out, force)
     console.aloud(
-        f"written: {out}/, {len(sentences):,} sentences{_left_out(blank)}{_cut(made.stats.get('truncated', 0), made)}"
+        f"written: {out}/, {counted(len(sentences), 'sentence')}{_left_out(blank)}"
+        f"{_cut(made.stats.get('truncated', 0), made)}"
     )
     if made.index is not None and isinstance(made.index.store, Approximate):
         console.aloud(describe_approximate(made.index.store))
@@ -102,7 +104,13 @@ def search_command(
     """
     from simcse_bench.reports.table import Table
 
-    console.require_choices(format=(format, ("table", "json")))
+    problems = console.choice_problems(format=(format, ("table", "json")))
+    if top_k < 1:
+        problems.append(f"--top-k {top_k}: expected at least 1.")
+    if not -1 <= threshold <= 1:
+        problems.append(f"--threshold {threshold:g}: expected a cosine, from -1 to 1.")
+    if problems:
+        raise UserError(*problems)
     opened = _open_index(index, model, device, exact, trust_remote_code)
     hits = opened.nearest(query, threshold=threshold, top_k=top_k)
     if format == "json":
@@ -157,7 +165,9 @@ def encode_command(
     simcse-bench encode sentences.txt --model princeton-nlp/sup-simcse-bert-base-uncased --out vectors.npy
     simcse-bench encode sentences.txt --model mini --out vectors.npy --executor ray --ray-address head:6379
     """
+    from simcse_bench.data.corpus import open_sentences
     from simcse_bench.progress import show_progress
+    from simcse_bench.reports.table import counted
     from simcse_bench.search.encode_file import embed_here, encode_file, require_target
     from simcse_bench.search.simcse import SimCSE
 
@@ -169,6 +179,7 @@ def encode_command(
 
         embed = functools.partial(embed_on_ray, cluster=cluster)
     require_target(out, force)
+    open_sentences(file, column)  # what is wrong with it is told before the model is loaded
     pooling, head = console.named_view(pooling, head, pooler)
     opened = SimCSE(
         model, device, pooling=pooling, head=head, revision=revision, max_length=max_length, dtype=dtype,
@@ -177,7 +188,7 @@ def encode_command(
     )  # fmt: skip
     with show_progress(progress, "sentences") as show:
         record = encode_file(opened, file, out, column, not raw, force, show, console.aloud, embed)
-    shape = f"{record.sentences:,} sentences, {record.dimension} values each"
+    shape = f"{counted(record.sentences, 'sentence')}, {record.dimension} values each"
     console.aloud(f"{out}: {shape}{_left_out(record.blank)}{_cut(record.truncated, opened)}")
 
 
@@ -216,6 +227,7 @@ def demo_command(
     from simcse_bench.data.corpus import read_sentences
     from simcse_bench.files import shown_name
     from simcse_bench.progress import show_progress
+    from simcse_bench.reports.table import counted
     from simcse_bench.search import demo
     from simcse_bench.search.simcse import SimCSE
 
@@ -245,7 +257,8 @@ def demo_command(
                 opened.build_index(sentences)
             opened.progress = None
             console.aloud(
-                f"{len(sentences):,} sentences{_left_out(blank)}{_cut(opened.stats.get('truncated', 0), opened)}"
+                f"{counted(len(sentences), 'sentence')}{_left_out(blank)}"
+                f"{_cut(opened.stats.get('truncated', 0), opened)}"
             )
         server.answers = demo.Answers(opened, shown_name(name))
         if not server.local:
@@ -260,6 +273,7 @@ def demo_command(
 def _open_index(folder: Path, model: str | None, device: str, exact: bool = False, trust_code: bool = False) -> SimCSE:
     """The index's model, as it was used, with the index."""
     from simcse_bench.models.checkpoints import LIBRARY
+    from simcse_bench.models.copies import named_devices
     from simcse_bench.models.open import takes_no_settings
     from simcse_bench.models.prompts import SLOT, PromptOptions
     from simcse_bench.search import index
@@ -274,6 +288,7 @@ def _open_index(folder: Path, model: str | None, device: str, exact: bool = Fals
         settings |= {"revision": about.get("revision") if model is None else None, "trust_code": trust_code}
         if about["pooling"] != LIBRARY:
             settings |= {"pooling": about["pooling"], "head": about["head"]}
+    named_devices(device)  # one that is not here is not the model's fault
     try:
         opened = SimCSE(name, device, **settings, max_length=about["max_length"] or LENGTH)
     except UserError as error:
@@ -285,7 +300,9 @@ def _open_index(folder: Path, model: str | None, device: str, exact: bool = Fals
 
 
 def _left_out(blank: int) -> str:
-    return f"; {blank:,} blank line{'s' * (blank != 1)} left out" if blank else ""
+    from simcse_bench.reports.table import counted
+
+    return f"; {counted(blank, 'blank line')} left out" if blank else ""
 
 
 def _cut(truncated: int, model: SimCSE) -> str:

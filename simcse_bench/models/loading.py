@@ -354,7 +354,7 @@ def torch_device(device: str) -> Any:
             f"--device {device}: one device is expected here. Several GPUs embed in eval, encode, index and "
             "search; they train with torchrun (docs/train.md)."
         )
-    if device.split(":")[0] not in ("cpu", "cuda", "mps"):
+    if device != "cpu" and device.split(":")[0] not in ("cuda", "mps"):  # a processor has no number
         raise UserError(f"--device {device}: not available. Known: auto, cpu, cuda, cuda:1, mps.")
     try:
         chosen = torch.device(device)

@@ -137,6 +137,11 @@ def shown_spread(mean: float | None, deviation: float | None, digits: int = 2) -
     return shown if deviation is None else f"{shown} ± {deviation:.{digits}f}"
 
 
+def counted(count: int, thing: str) -> str:
+    """``1 sentence``, ``2,000 sentences``."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def shown_numbers(form: str, *numbers: float | None) -> str:
     """The numbers in this form; a dash where there is none, or one is missing or NaN."""
     missing = not numbers or any(n is None or n != n for n in numbers)

@@ -37,8 +37,10 @@ def test_an_index_is_made_and_searched(cli, text, tmp_path):
         ]
     done = cli("search", "idx", "the dog eats .", "--threshold", 0.999)
     assert "1.0000   the dog eats ." in done.out
-    done = cli("search", "idx", "the dog eats .", "--threshold", 1.5)
-    assert "no sentence reaches a cosine of 1.5; lower --threshold." in done.out
+    done = cli("search", "idx", "eats", "--threshold", 1)
+    assert "no sentence reaches a cosine of 1.0; lower --threshold." in done.out
+    done = cli("search", "idx", "a", "--device", "cpu:1")
+    assert (done.code, done.err) == (2, "error: --device cpu:1: not available. Known: auto, cpu, cuda, cuda:1, mps.\n")
     moved = tmp_path / "elsewhere"
     model.rename(moved)
     done = cli("search", "idx", "a")
@@ -113,3 +115,26 @@ def test_bad_options_are_refused_before_the_work(cli, text):
         assert "error: " in done.err
         assert "Traceback" not in done.err
     assert not Path("idx").exists()
+
+
+@pytest.mark.parametrize("options, said", [
+    (("--top-k", 0), "--top-k 0: expected at least 1."), (("--top-k", -1), "--top-k -1: expected at least 1."),
+    (("--threshold", "inf"), "--threshold inf: expected a cosine, from -1 to 1."),
+    (("--threshold", "nan"), "--threshold nan: expected a cosine, from -1 to 1."),
+])  # fmt: skip
+def test_what_no_search_can_answer_is_refused_before_the_index_is_opened(cli, options, said):
+    done = cli("search", "nowhere", "a", *options)
+    assert (done.code, done.err) == (2, f"error: {said}\n")
+
+
+def test_a_wrong_file_is_told_before_the_model_is_loaded(cli, monkeypatch):
+    monkeypatch.setattr("simcse_bench.search.simcse.SimCSE.__init__", None)
+    done = cli("encode", "nowhere.txt", "--model", "mini", "--out", "v.npy")
+    assert (done.code, done.err) == (2, "error: nowhere.txt: no such file.\n")
+
+
+def test_one_sentence_is_no_sentences(cli, tmp_path, bert):
+    (tmp_path / "one.txt").write_text("a dog .\n", "utf-8")
+    command = (tmp_path / "one.txt", "--model", bert, "--pooling", "mean", "--progress", "none", "--out")
+    assert "written: idx/, 1 sentence\n" in cli("index", *command, "idx").err
+    assert "v.npy: 1 sentence, 32 values each" in cli("encode", *command, "v.npy").err
