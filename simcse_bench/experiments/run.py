@@ -28,7 +28,7 @@ from simcse_bench.progress import Say, silent, unseen
 from simcse_bench.reports.ablation import DRAWN, ablation_rows, draw_ablation
 from simcse_bench.reports.page import require_own, write_drawn
 from simcse_bench.reports.summary import SUMMARY, Summary
-from simcse_bench.reports.table import Table
+from simcse_bench.reports.table import Table, counted
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import shown_config
 from simcse_bench.training.run import RunOptions
@@ -253,6 +253,7 @@ def forecast_sweep(sweep: Sweep, force: bool, say: Say) -> Table:
     """Arms, what is there already, and what the rest will take, by a few updates of its first trial."""
     from simcse_bench.training.dry_run import estimate, shown_duration
 
+    _require_place(sweep)
     missing = [t for t in sweep.trials if force or read_finished(t) is None]
     rows = []
     for arm in sweep.arms:
@@ -266,7 +267,8 @@ def forecast_sweep(sweep: Sweep, force: bool, say: Say) -> Table:
         facts, seconds = estimate(missing[0].config, sweep.options, say)
         notes += [f"{missing[0].arm}: {k} {v}" for k, v in facts if k in ("data", "steps", "time", "memory", "disk")]
         notes.append(
-            f"{len(missing)} trials like that one, one after the other: {shown_duration(len(missing) * seconds)}."
+            f"{counted(len(missing), 'trial')} like that one, one after the other: "
+            f"{shown_duration(len(missing) * seconds)}."
         )
     title = f"{sweep.ablation.title}, preset {sweep.preset}: {sweep.folder}"
     return Table(title, ["arm", "changes", "seeds", "there"], rows, notes)
@@ -286,8 +288,7 @@ def run_sweep(
         say(note)
     title, dev = read_dev_of(sweep)
     identities = check_inputs(sweep)
-    require_writable(sweep.folder / SUMMARY)
-    require_own(sweep.folder / "index.html")
+    _require_place(sweep)
     with lock_folder(sweep.folder):
         results: list[TrialResult] = []
         try:
@@ -303,6 +304,12 @@ def run_sweep(
             if there:
                 _write(sweep.folder, summary)
     return summary
+
+
+def _require_place(sweep: Sweep) -> None:
+    """UserError where the sweep's folder cannot be written, or holds a page that is not ours."""
+    require_writable(sweep.folder / SUMMARY)
+    require_own(sweep.folder / "index.html")
 
 
 def _write(folder: Path, summary: Summary) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from simcse_bench.evaluation.evaluate import distinct_sentences
 from simcse_bench.progress import Say, unseen
+from simcse_bench.reports.table import counted
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.run import RunOptions
@@ -51,8 +52,8 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     shown += f", {dev:.1f} s a dev score" * bool(_evaluations(job))
     facts = [
         ("start", f"{job.checkpoint.name}, {trained / 1e6:.1f} million weights trained"),
-        ("data", f"{job.corpus.name}: {len(job.data):,} rows of {_columns(job)}, {_counted(job)}"),
-        ("steps", f"{job.steps:,} updates, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
+        ("data", f"{job.corpus.name}: {counted(len(job.data), 'row')} of {_columns(job)}, {_counted(job)}"),
+        ("steps", f"{counted(job.steps, 'update')}, {job.epoch(job.steps):.2f} epochs, batch {config.batch_size}"),
         ("tokens", f"{tokens / 1e6:,.1f} million, {float(lengths.mean()):.1f} a sentence"),
         ("dev scores", _shown_evaluations(job)),
         ("memory", _peak(job, len(seconds))),
@@ -66,11 +67,12 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
 
 
 def _columns(job: Job) -> str:
-    return "two sentences and a score" if job.corpus.scored else f"{job.corpus.columns} column(s)"
+    return "two sentences and a score" if job.corpus.scored else counted(job.corpus.columns, "column")
 
 
 def _counted(job: Job) -> str:
-    return f"{job.data.counts['truncated']:,} sentences truncated, {job.data.counts['empty']:,} empty rows left out"
+    truncated, empty = job.data.counts["truncated"], job.data.counts["empty"]
+    return f"{counted(truncated, 'sentence')} truncated, {counted(empty, 'empty row')} left out"
 
 
 def _evaluations(job: Job) -> int:
@@ -108,7 +110,7 @@ def _peak(job: Job, updates: int) -> str:
         except ImportError:  # Windows
             return "not known on this system"
         size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
-    return f"{size / 1e9:.1f} GB at the peak of {updates} updates"
+    return f"{size / 1e9:.1f} GB at the peak of {counted(updates, 'update')}"
 
 
 def shown_duration(seconds: float) -> str:

@@ -504,6 +504,10 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(ablate):
     assert "hidden_dropout 0.0" in done.out
     assert "min" in done.out
     assert sorted(p for p in Path("results").rglob("*")) == before
+    assert "1 trial like that one" in ablate("dropout", *TWO, "--dry-run").out
+    Path("afile").touch()
+    refused = ablate("dropout", *TWO, "--dry-run", "--out", "afile")
+    assert (refused.code, "cannot write afile/ablations/dropout-mini/summary.json" in refused.err) == (2, True)
 
 
 def test_a_grid_from_the_command_line(ablate):

@@ -340,6 +340,8 @@ def test_the_same_command_again_trains_nothing(train, monkeypatch):
     assert (done.code, done.out) == (0, "runs/x: weights of step 6 of 6, no dev score\n")
     assert "already there" in done.err
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in OUT.rglob("*") if p.is_file()} == files
+    OUT.rename("runs/a b")  # as a shell takes it
+    assert "evaluate with: simcse-bench eval 'runs/a b'\n" in train(out="runs/a b").err
 
 
 def test_a_finished_run_resumed_trains_nothing(train, monkeypatch):
@@ -666,12 +668,13 @@ def test_a_dry_run_tells_the_cost_and_writes_no_run(train):
     assert done.code == 0, done.err
     said = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.out.splitlines() if "  " in line)
     assert said["steps"] == "16 updates, 2.00 epochs, batch 8"
-    assert said["data"].startswith("text.txt: 60 rows of 1 column(s)")
+    assert said["data"].startswith("text.txt: 60 rows of 1 column, ")
     assert said["dev scores"] == "4 on stsb"
     assert "GB" in said["memory"]
     assert "GB" in said["disk"]
     assert re.fullmatch(r"about 1 min on cpu, [\d.]+ s an update, [\d.]+ s a dev score", said["time"])
     assert not OUT.exists()
+    assert re.search(r"steps +1 update, .*GB at the peak of 1 update\n", train("--dry-run", max_steps=1).out, re.DOTALL)
 
 
 def test_a_dry_run_counts_the_dev_scores(bert, text, monkeypatch):
