@@ -143,7 +143,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another --out.") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "Free some space, or choose another place." if full else "Choose another place."
+        raise UserError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

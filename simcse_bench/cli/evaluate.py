@@ -143,6 +143,8 @@ def evaluate_command(
         problems.append("--suite and --task exclude each other; name the suite, or the tasks.")
     if limit is not None and limit < 2:
         problems.append(f"--limit {limit}: a correlation needs at least 2 pairs of each subset.")
+    if batch_tokens is not None and batch_tokens < 1:
+        problems.append(f"--batch-tokens {batch_tokens}: expected at least 1 token.")
     on_mteb = suites.startswith("mteb:")
     if "mteb:" in suites[1:] or (on_mteb and len(suite or ()) > 1):
         problems.append(f"--suite {suites}: tasks of mteb and suites of ours are evaluated one after the other.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -80,4 +81,4 @@ def train_command(
         typer.echo(f"{out}: weights of step {kept['step']} of {record['steps']}, {score}")
         if not quiet:
             done = "already there" if record.get("existing") else f"{record['sentences_per_second']:.0f} sentences/s"
-            typer.echo(f"{done}; evaluate with: simcse-bench eval {out}", err=True)
+            typer.echo(f"{done}; evaluate with: simcse-bench eval {shlex.quote(str(out))}", err=True)

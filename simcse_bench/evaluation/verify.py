@@ -100,8 +100,10 @@ def require_published(name: str, protocol: str) -> PublishedRow:
     if row is None or not row.scores:
         rows = {m: published_row(m, protocol, "all", "spearman", "test", "sts") for m in MODELS}
         known = [m for m, r in rows.items() if r and r.scores]
-        known_here = f" Known under protocol {protocol}:\n" + "\n".join(f"  {m}" for m in known)
-        raise UserError(f"no published numbers for {name!r}{suggestion(name, known)} Give --as NAME.{known_here}")
+        raise UserError(
+            f"no published numbers for {name!r} under protocol {protocol}{suggestion(name, known)} "
+            "Give --as NAME, one of `simcse-bench ls models`."
+        )
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,6 +227,11 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
     if not (decided.folder / "config.json").is_file() and (decided.folder / ADAPTER_FILE).is_file():
         decided = _adapted(decided)
     if not (decided.folder / "config.json").is_file():
+        if _is_unfinished_run(decided.folder):
+            raise UserError(
+                f"{decided.name}: an unfinished run, which has no model yet; "
+                f"`simcse-bench train --resume --out {shlex.quote(str(decided.folder))}` goes on with it."
+            )
         raise UserError(f"{decided.name}: no config.json in {decided.folder}; expected a transformers checkpoint.")
     if weights and not weight_files(decided.folder):
         other = next((p.name for form in ("*.gguf", "*.onnx", "onnx/*.onnx") for p in decided.folder.glob(form)), "")
@@ -242,6 +248,12 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
     if decided.spec.pooling is None and (pooling is None or (pooling == "cls" and head is None)):
         raise _undecided(decided, pooling)
     return decided
+
+
+def _is_unfinished_run(folder: Path) -> bool:
+    path = folder / RUN_RECORD
+    record = read_json(path) if path.is_file() else None
+    return isinstance(record, dict) and record.get("status") == "running"
 
 
 def _override(checkpoint: Checkpoint, pooling: str | None, head: str | None, max_length: int | None) -> Checkpoint:

@@ -71,6 +71,11 @@ def open_vectors(
         )
     if not target.is_file():
         raise UserError(f"{target}: no such file; `simcse-bench encode` writes it.")
+    if not record_path(target).exists():
+        raise UserError(
+            f"{record_path(target)}: no such file; `simcse-bench encode` writes this record beside its vectors; "
+            "those of another origin cannot be scored."
+        )
     record = read_record(
         record_path(target), Encoded, "not the record of a file of vectors. Encode again with --force."
     )

@@ -42,6 +42,7 @@ def test_printed_again_not_recomputed(own, tmp_path, monkeypatch):
     assert "already there, printed again" in again.err
     assert "aggregation 'wmean'" in again.out
     assert own().out == first.out
+    assert "--batch-tokens 0: expected at least 1 token" in own("--batch-tokens", "0").err
 
 
 def test_another_evaluation_in_the_same_file_is_refused(cli, own, tmp_path, tasks_dir):

@@ -208,6 +208,8 @@ def test_vectors_that_do_not_fit_are_refused(cli, vectors, tasks_dir):
     refused(cli("rescore", vectors, "--task", "mini-sts"), "v.npy: no vector for", "`simcse-bench data sentences`")
     refused(cli("rescore", vectors, "--suite", "mini", "--task", "own"), "--suite and --task exclude each other")
     refused(cli("rescore", "none.npy", *own), "none.npy: no such file")
+    shutil.copy(vectors, "alone.npy")
+    refused(cli("rescore", "alone.npy", *own), "alone.npy.json: no such file; `simcse-bench encode` writes this record")
     Path("s.txt").rename("moved.txt")
     refused(cli("rescore", vectors, *own), "give the text that it was made of: --sentences FILE")
     assert cli("rescore", vectors, *own, "--sentences", "moved.txt").code == 0

@@ -151,6 +151,15 @@ def test_damaged_and_missing_files(tmp_path):
     assert "no model.safetensors or pytorch_model.bin" in problem(str(folder), pooling="mean")
     (folder / "config.json").unlink()
     assert "no config.json" in problem(str(folder), pooling="mean")
+    (folder / "train.json").write_text('{"status": "finished"}', "utf-8")
+    assert "no config.json" in problem(str(folder), pooling="mean")
+    unfinished = folder.rename(tmp_path / "my run")
+    (unfinished / "train.json").write_text('{"status": "running"}', "utf-8")
+    said = problem(str(unfinished), pooling="mean")
+    assert said == (
+        f"my run: an unfinished run, which has no model yet; `simcse-bench train --resume --out '{unfinished}'` goes on "
+        "with it."
+    )
 
 
 def test_length_limits(tmp_path, bert):
