@@ -57,7 +57,8 @@ def speed_table(content: Speed) -> Table:
     def seconds(value: float) -> str:
         return f"{value:.4f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
-    dtypes, memory = len({r["dtype"] for r in rows}) > 1, any(r["peak_mb"] for r in rows)
+    dtypes = any(ratio(r, r["dtype"]) != ratio(r, "float32") for r in rows)
+    memory = any(r["peak_mb"] for r in rows)
     runs = any(len(r["seconds"]) > 1 for r in rows)
     cells = [
         [r["what"], r["dtype"], seconds(r["median"]), *[", ".join(map(seconds, r["seconds"]))] * runs,
