@@ -95,7 +95,6 @@ WHOLE = {
     "search/test_damage",
     "evaluation/test_real_data",
     "evaluation/mteb/test_oracle",
-    "models/test_int8",
     "models/test_seed_models",
 }  # of no single module
 

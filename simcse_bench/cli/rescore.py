@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -98,6 +98,7 @@ def rescore_command(
         )  # fmt: skip
         vectors = open_vectors(file, sentences, column, name)
         plans = plans_of(vectors, settings, say)
+        saved: Any = vectors.load()
         for plan in plans:  # a report that is there already is not taken for one of these vectors
-            vectors.load().require(distinct_sentences(plan.data.values()))
+            saved.require(distinct_sentences(plan.data.values()))
     print_evaluations(plans, run_plans(plans, quiet, "none", say), metric, aggregate, format, quiet)

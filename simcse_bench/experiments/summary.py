@@ -68,6 +68,7 @@ def summarise(
             entry["difference"] = _plain(differences[arm]) | {"holm": corrected[arm], "seeds": seeds}
         arms.append(entry)
     first = next(iter(done), None)
+    but_some = _own_settings(sweep, done)
     summary: Any = {
         "schema": 1,
         "name": sweep.ablation.name,
@@ -90,7 +91,7 @@ def summarise(
         "base": {k: v for k, v in first["config"].items() if all(r["config"].get(k) == v for r in done)}
         if first
         else None,
-        **({"own": own} if (own := _own_settings(sweep, done)) else {}),
+        **({"own": but_some} if but_some else {}),
         "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
         "environment": first["run"]["environment"] if first else None,
     }  # fmt: skip

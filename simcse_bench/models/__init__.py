@@ -19,6 +19,7 @@ Open ``open`` first: it goes through the others in their order.
 - ``first_token``  the last layer for [CLS] alone
 - ``fused_bert``   BERT in few calls, batches side by side, for CPUs
 - ``cpu_kernels``  oneDNN linear layers, attention, dropout for CPUs
+- ``int8``         8-bit linear layers for processors that have such products
 - ``baselines``    word vectors, given or random; BERT-whitening
 - ``saving``       a model as a folder that transformers, sentence-transformers and ``eval`` read
 """

@@ -79,7 +79,7 @@ class _Input(NamedTuple):
 
     states: Tensor  # (..., in), kept so that no other tensor takes its place in memory
     largest: Tensor  # (in,), of every channel
-    layers: set[nn.Module]
+    layers: set[nn.Linear]
 
 
 @torch.inference_mode()
@@ -99,7 +99,8 @@ def smoothing(model: nn.Module, run: Callable[[], Any]) -> dict[nn.Linear, Tenso
     def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         states = given[0]
         known = inputs.setdefault(id(states), _Input(states, states.abs().flatten(0, -2).amax(0), set()))
-        known.layers.add(layer)
+        if isinstance(layer, nn.Linear):
+            known.layers.add(layer)
 
     linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m.in_features <= m.out_features]
     hooks = [layer.register_forward_pre_hook(note) for layer in linears]
@@ -108,7 +109,7 @@ def smoothing(model: nn.Module, run: Callable[[], Any]) -> dict[nn.Linear, Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    largest: dict[frozenset[Any], Tensor] = {}
+    largest: dict[frozenset[nn.Linear], Tensor] = {}
     for one in inputs.values():
         layers = frozenset(one.layers)
         largest[layers] = torch.maximum(largest.get(layers, one.largest), one.largest)
