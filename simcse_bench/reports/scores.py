@@ -165,7 +165,6 @@ def leaderboard(
     """
     names = list(dict.fromkeys(n for r in reports for n in (*r.tasks, *r.skipped)))
     titles = {n: r.tasks[n]["title"] for r in reports for n in r.tasks}
-    averaged = [None] if len(names) > 1 else []
 
     def rank(report: Report) -> tuple[float, str, str]:
         average = _entry(report, None, metric, aggregate)
@@ -175,9 +174,12 @@ def leaderboard(
     seen_notes: list[str] = []
     ordered = sorted(reports, key=rank)
     averages = [_entry(r, None, metric, aggregate) for r in ordered]
+    ranked = any(averages)  # scores of different kinds have no average, and nothing to rank by
+    averaged = [None] if len(names) > 1 and ranked else []
     for r, average, alike in zip(ordered, averages, inseparable(averages), strict=True):
-        scores = [_value(_entry(r, n, metric, aggregate)) for n in (*names, *averaged)] + [_interval(average)]
-        scores += [str(len(rows) + 1) if average else MISSING, ", ".join(str(i + 1) for i in alike) or MISSING]
+        scores = [_value(_entry(r, n, metric, aggregate)) for n in (*names, *averaged)]
+        place = str(len(rows) + 1) if average else MISSING
+        scores += [_interval(average), place, ", ".join(str(i + 1) for i in alike) or MISSING] * ranked
         dtype = r.model.get("dtype", MISSING) + (f", first {r.limit}" if r.limit else "")
         seen = contaminated(r, overlaps)
         seen_notes += seen_note(r, seen)
@@ -185,15 +187,16 @@ def leaderboard(
     baseline = published.published_word_vectors(reports[0].protocol, metric, aggregate, reports[0].suite)
     if baseline and not reports[0].limit and any(r.model["name"].startswith("word-vectors:") for r in reports):
         theirs = [baseline.average if n is None else baseline.scores.get(n) for n in (*names, *averaged)]
-        scores = [*map(_number, theirs), *[MISSING] * 3]
+        scores = [*map(_number, theirs), *[MISSING] * 3 * ranked]
         rows.append([f"published: {baseline.row}", f"({baseline.source})", MISSING, *scores])
-    columns = [*(titles.get(n, n) for n in names), *["Avg."] * len(averaged), "95 % interval", "rank", "tied with"]
+    columns = [*(titles.get(n, n) for n in names), *["Avg."] * len(averaged)]
+    columns += ["95 % interval", "rank", "tied with"] * ranked
     note = (
         "Tied with (ranks): averages whose difference the intervals cannot tell from 0, taken as independent. "
         "That is cautious, for the pairs are the same: `simcse-bench compare` sees smaller differences. "
         "Seeds are not considered."
     )
-    notes = ([note] if len(ordered) > 1 else []) + list(dict.fromkeys(seen_notes)) + _caveats(reports)
+    notes = ([note] if len(ordered) > 1 and ranked else []) + list(dict.fromkeys(seen_notes)) + _caveats(reports)
     title = board_title(reports, metric, aggregate) + mark
     return Table(title, ["model", "pooling", "dtype", *columns], rows, notes)
 

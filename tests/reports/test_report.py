@@ -291,6 +291,17 @@ def on_data(report, name, digest, limit=None):
     return dataclasses.replace(report, model=report.model | {"name": name}, key=name, tasks=tasks, limit=limit)
 
 
+def test_a_board_of_different_kinds_has_no_column_of_averages_and_ranks():
+    folder = Path(__file__).parents[2] / "results" / "tasks"
+    reports = [Report.load(path) for path in sorted(folder.glob("*--evalrank-stsb--mrpc-pairs.json"))]
+    board = scores.leaderboard(reports)
+    assert len(board.rows) == len(reports) > 2
+    assert board.header == ["model", "pooling", "dtype", "EvalRank STS-B", "MRPC pairs"]
+    assert not any("Tied with" in note for note in board.notes)
+    alone = scores.leaderboard([dataclasses.replace(r, tasks={"mrpc-pairs": r.tasks["mrpc-pairs"]}) for r in reports])
+    assert alone.header[3:] == ["MRPC pairs"]
+
+
 def test_reports_on_other_data_do_not_share_a_leaderboard(report):
     reports = [
         on_data(report, "a", "f"),
