@@ -98,7 +98,8 @@ def rescore_command(
         )  # fmt: skip
         vectors = open_vectors(file, sentences, column, name)
         plans = plans_of(vectors, settings, say)
-        saved: Any = vectors.load()
-        for plan in plans:  # a report that is there already is not taken for one of these vectors
-            saved.require(distinct_sentences(plan.data.values()))
+        for plan in plans:
+            if plan.existing:  # it may be of other vectors of that model
+                saved: Any = vectors.load()
+                saved.require(distinct_sentences(plan.data.values()))
     print_evaluations(plans, run_plans(plans, quiet, "none", say), metric, aggregate, format, quiet)

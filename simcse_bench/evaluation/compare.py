@@ -107,11 +107,9 @@ def _place(given: str, results: Path, suite: str) -> Path:
     path = Path(given)
     if path.is_dir():
         return report_path(results, suite, shown_name(given))
-    return (
-        report_beside(path)
-        if path.suffix in (".json", ".jsonl")
-        else report_path(results, suite, ALIASES.get(given, given))
-    )
+    if path.suffix in (".json", ".jsonl"):
+        return report_beside(path)
+    return report_path(results, suite, ALIASES.get(given, given))
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Data]:

@@ -92,6 +92,7 @@ def summarise(
         if first
         else None,
         **({"own": but_some} if but_some else {}),
+        **({"of_arms": [*sweep.of_arms]} if sweep.of_arms else {}),
         "seconds": round(sum(r["run"]["seconds"] for r in done), 1),
         "environment": first["run"]["environment"] if first else None,
     }  # fmt: skip

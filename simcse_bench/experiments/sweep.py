@@ -43,6 +43,7 @@ class Sweep:
     options: RunOptions  # of the runs: device and data
     processes: int = 1  # that train one trial together
     notes: Sequence[str] = ()  # for people
+    of_arms: Sequence[str] = ()  # settings of single arms, as they were given
 
     def trial(self, arm: str, seed: int) -> Trial:
         """An arm under a seed."""
@@ -111,7 +112,8 @@ def plan_sweep(
     notes = [f"arm {arm} keeps its own {k}, {own[k]}" for arm, own in arms.items() for k in sorted(changed & set(own))]
     folder = out / "ablations" / f"{ablation.name}-{preset}"
     reference = ablation.reference_of(preset, dataclasses.asdict(base))
-    sweep = Sweep(ablation, preset, base, reference, (), folder, options, notes=notes)
+    single = [f"{arm}:{setting}" for arm, own in of_arms.items() for setting in own]
+    sweep = Sweep(ablation, preset, base, reference, (), folder, options, notes=notes, of_arms=single)
     chosen = [arm for arm in arms if not only or arm in only]
     trials = [sweep.trial(arm, seed) for arm in chosen for seed in range(base.seed, base.seed + seeds)]
     return dataclasses.replace(sweep, trials=trials)

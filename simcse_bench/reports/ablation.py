@@ -271,6 +271,7 @@ def ablation_provenance(summary: Summary) -> dict[str, str]:
         "dev": f"{dev['task']}, {dev['n']} pairs, {dev['fingerprint']}",
         "settings of all arms": ", ".join(f"{k} {v}" for k, v in set_ones.items()),
         **({"settings of all arms but some": _but_some(summary["own"])} if summary.get("own") else {}),
+        **({"settings of single arms": ", ".join(summary["of_arms"])} if summary.get("of_arms") else {}),
         "training time": f"{summary['seconds']:.0f} s on {shown_machine(environment)}",
         "versions": shown_versions(environment),
     }
@@ -281,7 +282,7 @@ def _but_some(own: Mapping[str, Mapping[str, Any]]) -> str:
     shown = []
     for field, values in own.items():
         some = ", ".join(f"{arm}: {value}" for arm, value in values.items() if arm)
-        shown.append(f"{field} {values[''] or 'none'} ({some})")
+        shown.append(f"{field} {'none' if values[''] in ('', None) else values['']} ({some})")
     return "; ".join(shown)
 
 

@@ -89,6 +89,7 @@ def ablation_command(summary: Summary) -> str:
     chosen = {**{k: v for k, v in shared_by.items() if v not in (None, "", [])}, "seed": min(seeds)}
     named = [(f"--{key}", str(chosen.pop(key))) for key in ("model", "train") if key in chosen]
     shared = [*named, *(("--set", _set(*setting)) for setting in chosen.items())]
+    shared += [("--set", setting) for setting in summary.get("of_arms", ())]
     counts = {arm["arm"]: len(arm["seeds"]) for arm in summary["arms"]}
     lines = []
     for count in sorted(set(counts.values()) - {0}):

@@ -14,7 +14,7 @@ from simcse_bench.reports.again import reproduce_command
 from simcse_bench.reports.geometry import Analysis
 from simcse_bench.reports.mteb import MtebReport
 from simcse_bench.reports.overlap import Overlap
-from simcse_bench.reports.report import Provenance, Report
+from simcse_bench.reports.report import NOT_REPORTS, Provenance, Report
 from simcse_bench.reports.reproduction import Reproduced
 from simcse_bench.reports.robustness import Robustness
 from simcse_bench.reports.speed import Speed, read_speed
@@ -103,14 +103,11 @@ def read_folder(folder: Path) -> tuple[Results, list[str]]:
 
 def read_reports(folder: Path, problems: list[str]) -> dict[Path, Report]:
     """The whole reports below a folder."""
-
-    # what else is saved: benchmarks, analyses, ablations, mteb, searches of training text and reproductions
-    others = {"speed", "analysis", robustness.FOLDER, "ablations", mteb.FOLDER, overlap.FOLDER}
     names = {reproduction.REPRODUCTION_RECORD, reproduction.TRAJECTORIES}
     paths = [
         path
         for path in sorted(folder.rglob("*.json"))
-        if path.name not in names and not others & set(path.relative_to(folder).parts[:-1])
+        if path.name not in names and not NOT_REPORTS & set(path.relative_to(folder).parts[:-1])
     ]
     return dict(tried(paths, Report.load, problems))
 

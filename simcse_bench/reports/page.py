@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
-# how every page of ours begins, and the fingerprint of what it is drawn from
 _SOURCES = "What it is drawn from"  # heading of every page's last part
+# how every page of ours begins, and the fingerprint of what it is drawn from
 _OURS = re.compile(rb'<meta name="color-scheme" content="light dark">\s*<meta name="source" content="([0-9a-f]{16})">')
 
 

@@ -252,7 +252,8 @@ def evaluation_key(
     return fingerprint([deciding(model), protocol, fingerprints, limit])
 
 
-NOT_REPORTS = ("speed", "mteb", "overlap", "models")  # folders of a results folder that hold something else
+_TAKEN = {"speed", "mteb", "overlap", "models"}  # folders of a results folder where no report can stand
+NOT_REPORTS = _TAKEN | {"analysis", "robustness", "ablations"}  # and all that hold something else
 
 
 def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
@@ -274,7 +275,7 @@ def report_path(out: Path, suite: str, name: str, variant: str = "") -> Path:
                 f"{what}: {len(part.encode())} bytes, too long for a file name; expected at most {LONGEST}. "
                 "Give a shorter --name, or fewer tasks at once."
             )
-    if file == "leaderboard" or folder in NOT_REPORTS:
+    if file == "leaderboard" or folder in _TAKEN:
         raise UserError(f"{folder}/{file}: this name is taken by the tables; give another one.")
     return out / folder / f"{file}.json"
 

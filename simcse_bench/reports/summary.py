@@ -121,6 +121,7 @@ class Summary(TypedDict):
     base: Mapping[str, Any] | None  # settings of all arms
     # settings of the arms but some: of those, by arm, and of the others, as ""
     own: NotRequired[Mapping[str, Mapping[str, Any]]]
+    of_arms: NotRequired[Sequence[str]]  # arm:field=value, as they were given
     seconds: float
     environment: Environment | None
 

@@ -177,8 +177,10 @@ def test_the_suite_that_all_have_is_found(cli, bert, tasks_dir):
         pairs = path.with_name(f"{path.stem}.pairs.jsonl")
         path.rename(path.with_name(path.name.split("--")[0] + ".json"))
         pairs.rename(pairs.with_name(f"{path.name.split('--')[0]}.pairs.jsonl"))
-    for other in ("models", "overlap", "speed"):  # folders that hold no reports
+    for other in ("ablations", "analysis", "models", "overlap", "speed"):  # folders that hold no reports
         Path("results", other).mkdir()
+        for name in ("cls", "mean"):
+            Path("results", other, f"{name}.json").write_text("{}")
     done = cli("compare", "cls", "mean", "--tasks-dir", tasks_dir)
     assert done.code == 0, done.err
     files = [f"results/tasks/{name}.pairs.jsonl" for name in ("cls", "mean")]

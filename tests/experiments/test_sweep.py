@@ -22,6 +22,7 @@ from simcse_bench.errors import UserError
 from simcse_bench.experiments import run, sweep, trial
 from simcse_bench.experiments.ablations import Ablation
 from simcse_bench.experiments.summary import _own_settings
+from simcse_bench.reports.again import ablation_command
 from simcse_bench.training.folder import shown_config
 from simcse_bench.training.run import RunOptions
 from simcse_bench.training.selection import read_split
@@ -464,18 +465,25 @@ def test_settings_of_all_arms_are_only_those_they_share(ablate):
 
 
 def test_a_setting_that_one_arm_changes_is_taken_by_the_others_and_told(ablate):
-    done = ablate("dropout", "--arm", "0.1", "--arm", "fixed 0.1", "--set", "same_mask=replay", "--set", "seed=1")
+    own = ("--set", "0.1:weight_decay=0.01")
+    done = ablate("dropout", "--arm", "0.1", "--arm", "fixed 0.1", "--set", "same_mask=replay", "--set", "seed=1", *own)
     assert done.code == 0, done.err
     assert "arm fixed 0.1 keeps its own same_mask, copy" in done.err
     assert {name: r["config"]["same_mask"] for name, r in trials().items()} == {
         "0.1--seed1": "replay",
         "fixed-0.1--seed1": "copy",
     }
-    assert found()["own"] == {"same_mask": {"": "replay", "fixed 0.1": "copy"}}
-    assert "settings of all arms but some: same_mask replay (fixed 0.1: copy)" in (FOLDER / "table.md").read_text(
-        "utf-8"
-    )
-    assert "--set same_mask=replay" in (FOLDER / "index.html").read_text("utf-8")
+    assert found()["own"] == {
+        "same_mask": {"": "replay", "fixed 0.1": "copy"},
+        "weight_decay": {"": 0.0, "0.1": 0.01},
+    }
+    assert "but some: same_mask replay (fixed 0.1: copy); weight_decay 0.0 (0.1: 0.01)" in (
+        FOLDER / "table.md"
+    ).read_text("utf-8")
+    assert "settings of single arms: 0.1:weight_decay=0.01" in (FOLDER / "table.md").read_text("utf-8")
+    command = ablation_command(found())
+    assert "--set same_mask=replay" in command
+    assert command.endswith("--set 0.1:weight_decay=0.01")
     dry = ablate("methods", "--arm", "promptbert", "--set", "pooling=mean", "--dry-run")
     assert "arm promptbert keeps its own pooling, mask" in dry.out
 
