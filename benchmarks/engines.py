@@ -2,13 +2,15 @@
 
     python benchmarks/engines.py --model FOLDER --name all-MiniLM-L6-v2 --data-dir DIR
     python benchmarks/engines.py --form base --sentences 400 --data-dir DIR
+    python benchmarks/engines.py --form base --sentences 30000 --device cuda --dtype float32 bfloat16 --data-dir DIR
 
 Distinct sentences of the seven STS tasks, one sample for all. OpenVINO and ONNX Runtime run the model as torch exports
 it, on the batches without padding that we run (what sentence-transformers' own backends would be given is padded);
-sentence-transformers runs as it comes, in batches of 32. The clock runs from the loaded model to the last embedding,
-tokenising included; every run is a process of its own, the engines in turn. "beside another": one other process keeps
-a core busy. ``--form base`` makes a BERT-base of random weights, which serve for speed. Needs the packages openvino,
-onnx and onnxruntime. `simcse-bench report results` draws the table.
+sentence-transformers runs as it comes, in batches of 32, on a GPU in batches of 512, too. The clock runs from the
+loaded model to the last embedding, tokenising included; every run is a process of its own, the engines in turn.
+"beside another": one other process keeps a core busy, which on a GPU is left out. ``--form base`` makes a BERT-base of
+random weights, which serve for speed. Needs the packages openvino, onnx and onnxruntime, on a GPU none of them.
+`simcse-bench report results` draws the table.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ ENGINES = {  # and the types each of them has on a processor
     "sentence-transformers": ("float32", "bfloat16"),
     sides.OURS: ("float32", "bfloat16", "int8"),
 }
+LARGE = f"{sides.THEIRS}, batches of 512"
+ON_GPU = dict.fromkeys((sides.THEIRS, LARGE, sides.OURS), ("float32", "bfloat16", "float16"))
 BESIDE = ", beside another"
 
 
@@ -43,17 +48,19 @@ def main() -> None:
     parser.add_argument("--name", help="of the model in the report")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=3000)
-    parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32, bfloat16, int8")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32, bfloat16, int8; on a GPU float16")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        seconds = one_run(args.one, args.model, args.dtype[0], sample(args.data_dir, args.sentences))
+        sentences = sample(args.data_dir, args.sentences)
+        seconds = one_run(args.one, args.model, args.dtype[0], args.device, sentences)
         print(json.dumps({"seconds": seconds}))
         return
     with tempfile.TemporaryDirectory() as folder:
-        args.model = args.model or bert_base(Path(folder))
+        args.model = args.model or sides.bert_base(Path(folder))
         args.name = args.name or Path(args.model).name
         compare(args)
 
@@ -70,26 +77,13 @@ def sample(data_dir: Path, count: int) -> list[str]:
     return [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:count]]
 
 
-def bert_base(folder: Path) -> str:
-    """A folder with a BERT-base of random weights and the embedded encoder's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    from simcse_bench.bundled import model_folder
-
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder())
-    BertModel(BertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def one_run(engine: str, model: str, dtype: str, sentences: Sequence[str]) -> float:
+def one_run(engine: str, model: str, dtype: str, device: str, sentences: Sequence[str]) -> float:
     """Seconds that an engine takes for the sentences."""
     encode = {
-        sides.OURS: ours, "sentence-transformers": library, "OpenVINO": openvino, "ONNX Runtime": onnxruntime,
-    }[engine](model, dtype)  # fmt: skip
-    encode(sentences[:64])  # what an engine prepares at its first call
+        sides.OURS: ours, sides.THEIRS: library, LARGE: partial(library, batch=512), "OpenVINO": openvino,
+        "ONNX Runtime": onnxruntime,
+    }[engine](model, dtype, device)  # fmt: skip
+    encode(sentences[: 64 if device == "cpu" else 2048])  # what an engine prepares at its first calls
     start = time.perf_counter()
     vectors = encode(sentences)
     seconds = time.perf_counter() - start
@@ -101,22 +95,22 @@ def one_run(engine: str, model: str, dtype: str, sentences: Sequence[str]) -> fl
 Encode = Callable[[Sequence[str]], Any]
 
 
-def ours(model: str, dtype: str) -> Encode:
+def ours(model: str, dtype: str, device: str) -> Encode:
     from simcse_bench.models.checkpoints import resolve
     from simcse_bench.models.loading import load_encoder
 
-    return load_encoder(resolve(model, pooling="mean", head="none"), dtype, "cpu").encode
+    return load_encoder(resolve(model, pooling="mean", head="none"), dtype, device).encode
 
 
-def library(model: str, dtype: str) -> Encode:
+def library(model: str, dtype: str, device: str, batch: int = 32) -> Encode:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    loaded = SentenceTransformer(model, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
-    return lambda sentences: loaded.encode(list(sentences), batch_size=32, show_progress_bar=False)
+    loaded = SentenceTransformer(model, device=device, model_kwargs={"dtype": getattr(torch, dtype)})
+    return lambda sentences: loaded.encode(list(sentences), batch_size=batch, show_progress_bar=False)
 
 
-def openvino(model: str, dtype: str) -> Encode:
+def openvino(model: str, dtype: str, device: str) -> Encode:
     import openvino as ov
 
     core = ov.Core()
@@ -126,7 +120,7 @@ def openvino(model: str, dtype: str) -> Encode:
     return in_our_batches(model, lambda inputs: compiled(inputs)["states"])
 
 
-def onnxruntime(model: str, dtype: str) -> Encode:
+def onnxruntime(model: str, dtype: str, device: str) -> Encode:
     import onnxruntime as ort
     from onnxruntime.quantization import quantize_dynamic
 
@@ -183,41 +177,49 @@ def in_our_batches(model: str, states: Callable[[dict[str, Any]], Any]) -> Encod
 
 def compare(args: argparse.Namespace) -> None:
     """Run all engines in turn, idle and beside another process, and save medians and ratios."""
+    engines, reference = (ENGINES, "OpenVINO") if args.device == "cpu" else (ON_GPU, sides.THEIRS)
     found: dict[tuple[str, str, str], list[float]] = {}
     for run in range(args.runs):
         for dtype in args.dtype:
-            for beside in ("", BESIDE):
-                for engine, types in ENGINES.items():
+            for beside in ("", BESIDE) if args.device == "cpu" else ("",):
+                for engine, types in engines.items():
                     if dtype in types:
                         seconds = timed(engine, dtype, bool(beside), args)
                         found.setdefault((engine, dtype, beside), []).append(seconds)
                         print(f"run {run + 1} {engine}{beside} {dtype}: {seconds:.2f} s", flush=True)
     rows = []
     for (engine, dtype, beside), seconds in found.items():
-        against = found["OpenVINO", "float32" if dtype == "int8" else dtype, beside]
+        against = found[reference, "float32" if dtype == "int8" else dtype, beside]
         counts = {"sentences": args.sentences, "peak_mb": 0, "base": float(np.median(against))}
         rows.append(sides.row(engine + beside, dtype, seconds, 3, **counts))
-    import onnxruntime as ort
-    import openvino as ov
     import sentence_transformers as st
 
-    peers = f"openvino {ov.__version__.split('-')[0]}, onnxruntime {ort.__version__}"
-    name = "BERT-base form, random weights" if args.form else args.name
+    clock = "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians; ratio: to "
+    if args.device == "cpu":
+        import onnxruntime as ort
+        import openvino as ov
+
+        note = (
+            "OpenVINO in the same situation (int8: to its float32), smaller is faster. OpenVINO and ONNX Runtime run "
+            "the exported model on our batches without padding. Beside another: one other process keeps a core busy. "
+            f"openvino {ov.__version__.split('-')[0]}, onnxruntime {ort.__version__}, "
+        )
+    else:
+        note = "sentence-transformers in its own batches of 32, smaller is faster. "
     sides.save(
-        args.out / "speed" / f"engines-{args.form or args.name}-cpu.json",
-        f"One engine beside the other: {name}, {args.sentences} STS sentences",
-        "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians; ratio: to "
-        "OpenVINO in the same situation (int8: to its float32), smaller is faster. OpenVINO and ONNX Runtime run the "
-        "exported model on our batches without padding. Beside another: one other process keeps a core busy. "
-        f"{peers}, sentence-transformers {st.__version__}.",
-        rows, "cpu", reference="OpenVINO",
+        args.out / "speed" / f"engines-{args.form or args.name}-{args.device}.json",
+        f"One engine beside the other: {sides.BASE if args.form else args.name}, {args.sentences} STS sentences",
+        f"{clock}{note}sentence-transformers {st.__version__}.",
+        rows, args.device, reference=reference,
     )  # fmt: skip
 
 
 def timed(engine: str, dtype: str, beside: bool, args: argparse.Namespace) -> float:
     """Seconds of one run in a process of its own."""
-    command = [sys.executable, __file__, "--one", engine, "--dtype", dtype, "--model", args.model,
-               "--data-dir", str(args.data_dir), "--sentences", str(args.sentences)]  # fmt: skip
+    command = [
+        sys.executable, __file__, "--one", engine, "--dtype", dtype, "--model", args.model, "--device", args.device,
+        "--data-dir", str(args.data_dir), "--sentences", str(args.sentences),
+    ]  # fmt: skip
     with sides.beside_another() if beside else nullcontext():
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])

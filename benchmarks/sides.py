@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 OURS, THEIRS = "simcse-bench", "sentence-transformers"
+BASE = "BERT-base form, random weights"
 
 
 def in_turn(script: str, dtype: str, runs: int, options: Sequence[str]) -> dict[str, list[dict[str, float]]]:
@@ -42,6 +43,27 @@ def beside_another() -> Iterator[None]:
     finally:
         busy.kill()
         busy.wait()
+
+
+def bert_base(folder: Path) -> str:
+    """A sentence-transformers folder: BERT-base's form, random weights, the embedded encoder's tokenizer, mean pooling.
+
+    Weights decide nothing about speed.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from simcse_bench.bundled import model_folder
+
+    torch.manual_seed(0)
+    inner = folder / "transformer"
+    BertModel(BertConfig()).save_pretrained(inner)
+    AutoTokenizer.from_pretrained(model_folder()).save_pretrained(inner)
+    words = models.Transformer(str(inner))
+    pooling = models.Pooling(words.get_embedding_dimension(), pooling_mode="mean")
+    SentenceTransformer(modules=[words, pooling], device="cpu").save(str(folder / "bert-base"))
+    return str(folder / "bert-base")
 
 
 def row(side: str, dtype: str, seconds: Sequence[float], digits: int, **more: Any) -> dict[str, Any]:

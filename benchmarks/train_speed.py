@@ -1,12 +1,14 @@
 """Training updates: simcse-bench against sentence-transformers' trainer, same checkpoint, data, batch, length, dtype.
 
     python benchmarks/train_speed.py --model FOLDER --name all-MiniLM-L6-v2 --train FILE
+    python benchmarks/train_speed.py --form base --device cuda --train FILE
 
 Every run is a process of its own, ours and theirs in turn. Both train the folder's own pooling without an MLP with
 AdamW, a linear schedule and clipping at 1.0, batch 64, at most 32 tokens, dropout as in the checkpoint; theirs with
 MultipleNegativesRankingLoss (scale 20). A file of one column is trained against itself, one of three with its hard
 negatives. The clock runs over whole updates, the data loader included; the first ones, which fetch memory and compile
-kernels, are left out. Medians and their ratio go to results/speed/; `simcse-bench report results` draws the table.
+kernels, are left out. ``--form base`` makes a BERT-base of random weights, which serve for speed. Medians and their
+ratio go to results/speed/; `simcse-bench report results` draws the table.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ BATCH, LENGTH, WARM = 64, 32, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a sentence-transformers folder or Hub id, pooling mean or cls")
+    parser.add_argument("--model", help="a sentence-transformers folder or Hub id, pooling mean or cls")
+    parser.add_argument("--form", choices=["base"], help="instead: random weights of this form")
     parser.add_argument("--name", help="name of the model in the report")
     parser.add_argument("--train", required=True, help="training text, one column or three")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -40,7 +43,10 @@ def main() -> None:
         sides.as_the_command()
     if args.one:
         print(json.dumps((ours if args.one == OURS else theirs)(args)))
-    else:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        args.name = args.name or args.model or sides.BASE
+        args.model = args.model or sides.bert_base(Path(folder))
         compare(args)
 
 
@@ -105,7 +111,7 @@ def theirs(args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder, per_device_train_batch_size=BATCH, max_steps=args.updates + WARM, learning_rate=3e-5,
-            bf16=args.dtype[0] == "bfloat16", optim="adamw_torch", use_cpu=args.device == "cpu", save_strategy="no",
+            bf16=args.dtype[0] == "bfloat16", use_cpu=args.device == "cpu", save_strategy="no",
             report_to="none", disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
         SentenceTransformerTrainer(
@@ -135,8 +141,8 @@ def compare(args: argparse.Namespace) -> None:
             rows.append(sides.row(side, dtype, seconds, 3, **more))
     text = Path(args.train)
     sides.save(
-        args.out / "speed" / f"train-{text.stem}-{args.device}.json",
-        f"Training updates: {args.name or args.model}, {text.name}, batch {BATCH}, {LENGTH} tokens, {args.device}",
+        args.out / "speed" / f"train{'-base' * bool(args.form)}-{text.stem}-{args.device}.json",
+        f"Training updates: {args.name}, {text.name}, batch {BATCH}, {LENGTH} tokens, {args.device}",
         f"Seconds of one update of {BATCH} rows, in each run the median of {args.updates}; runs in turn. Both "
         "sides train on the same rows, each in an order of its own.",
         rows,
