@@ -18,12 +18,13 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from simcse_bench import __version__
 from simcse_bench.errors import UserError
 
 ENV_CACHE = "SIMCSE_BENCH_CACHE"
 _LOCK = ".lock"
 _LONGEST_PART = 255  # bytes of a file's name, on every usual file system
-_PACKAGES = ("simcse-bench", "torch", "transformers", "tokenizers", "numpy", "scipy")
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
 class Environment(TypedDict):
@@ -152,7 +153,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """Versions and machine, for the record; of several GPUs ("cuda:0,cuda:1") all names."""
     import torch
 
-    versions = {}
+    versions = {"simcse-bench": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

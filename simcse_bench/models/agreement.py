@@ -56,16 +56,15 @@ class Probe:
         return self.distance(run) <= self.tolerance
 
 
-def probe(name: str, run: Run, tokenizer: Any, max_length: int, dtype: torch.dtype, device: torch.device) -> Probe:
+def probe(name: str, run: Run, tokenizer: Any, max_length: int, dtype: torch.dtype) -> Probe:
     """What ``run``, transformers' own code, gives for the sentences.
 
     Args:
         name: of the model, for messages.
-        run: gets tensors on ``device``.
+        run: see ``run_of``.
         tokenizer: its pad token, or 0 where it has none, fills up.
         max_length: tokens that a sentence is cut to.
         dtype: of the model; decides what still counts as rounding.
-        device: of the model.
 
     Raises:
         UserError: the model does not embed plain text.
@@ -74,13 +73,10 @@ def probe(name: str, run: Run, tokenizer: Any, max_length: int, dtype: torch.dty
     ids = list({len(x): x for x in (x[:max_length] for x in encoded) if x}.values())  # of one length: one is enough
     fill = fill_id(tokenizer)
 
-    def there(inputs: Tensor, mask: Tensor | None) -> Tensor:
-        return run(inputs.to(device), None if mask is None else mask.to(device))
-
     shown = str(dtype).removeprefix("torch.")
     try:
-        alone = _alone(there, ids)
-        apart = _apart(_together(there, ids, fill), alone) if len(ids) > 1 else 0.0
+        alone = _alone(run, ids)
+        apart = _apart(_together(run, ids, fill), alone) if len(ids) > 1 else 0.0
     except Exception as error:
         raise UserError(
             f"{name}: transformers' model of this architecture does not embed plain text in {shown} "
@@ -92,12 +88,14 @@ def probe(name: str, run: Run, tokenizer: Any, max_length: int, dtype: torch.dty
 
 
 def run_of(model: Any) -> Run:
-    """How a model gives token vectors, for ``probe``."""
+    """How a model gives token vectors, of tensors on any device."""
     options = forward_options(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @torch.inference_mode()
     def run(ids: Tensor, mask: Tensor | None) -> Tensor:
-        states: Tensor = model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
+        there = None if mask is None else mask.to(device)
+        states: Tensor = model(input_ids=ids.to(device), attention_mask=there, **options).last_hidden_state
         return states
 
     return run
@@ -113,13 +111,20 @@ def fill_id(tokenizer: Any) -> int:
     return tokenizer.pad_token_id or 0
 
 
-def padded(sentences: Sequence[Ids], fill: int) -> tuple[Tensor, Tensor | None]:
-    """Ids (B, L) filled up to the longest, and the mask (B, L), None where nothing was filled up."""
-    longest = max(map(len, sentences))
+def padded(sentences: Sequence[Ids], fill: int, length: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Ids (B, L) filled up to the longest or ``length``, and the mask (B, L), None where nothing was filled up."""
+    longest = max(length, *map(len, sentences))
     ids = torch.tensor([[*s, *[fill] * (longest - len(s))] for s in sentences])
     if all(len(s) == longest for s in sentences):
         return ids, None
     return ids, torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sentences])
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the processor's on a model's device; a GPU is not waited for."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def _alone(run: Run, ids: Sequence[Ids]) -> list[Tensor]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from simcse_bench.errors import UserError
-from simcse_bench.models.agreement import fill_id, forward_options, padded
+from simcse_bench.models.agreement import fill_id, forward_options, padded, sent
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
 from simcse_bench.models.first_token import first_token_only
 from simcse_bench.models.fused_bert import FusedBert
@@ -180,7 +180,7 @@ class TransformerEncoder:
     def _forward(self, ids: Sequence[Sequence[int]], views: Sequence[View]) -> list[torch.Tensor]:
         """(n, d) of every view, on the model's device, where they may still be under way."""
         host = padded(ids, fill_id(self.tokenizer))
-        input_ids, mask = self._sent(host[0]), None if host[1] is None else self._sent(host[1])
+        input_ids, mask = sent(host[0], self.device), None if host[1] is None else sent(host[1], self.device)
         all_layers = any(needs_all_layers(pooling) for pooling, _ in views)
         first = not self.skip and all(pooling == "cls" for pooling, _ in views)
         if self.fused is not None and mask is None:
@@ -205,12 +205,6 @@ class TransformerEncoder:
                 vectors = nn.functional.normalize(vectors, dim=-1)
             results.append(vectors[:, : self.truncate_dim].float())
         return results
-
-    def _sent(self, values: torch.Tensor) -> torch.Tensor:
-        """A batch on the model's device; a GPU is not waited for."""
-        if self.device.type == "cuda":
-            return values.pin_memory().to(self.device, non_blocking=True)
-        return values.to(self.device)
 
     def _template_vectors(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """(B, h): for every sentence the mask's vector of the template alone, its end at the places it has there."""

@@ -204,7 +204,7 @@ def load_encoder(
     max_length = _max_length(checkpoint, backbone)
     model = backbone.model.eval().to(where)
     parameters = sum(p.numel() for p in model.parameters())  # our layers hold them in other forms
-    expected = probe(checkpoint.name, run_of(model), backbone.tokenizer, max_length, torch_dtype, where)
+    expected = probe(checkpoint.name, run_of(model), backbone.tokenizer, max_length, torch_dtype)
     notes = _code_notes(checkpoint)
     if expected.padding_moves:
         notes.append(

@@ -12,6 +12,7 @@ Open ``run`` first (names -> a model folder), then ``train`` (the loop).
 - ``losses``      the paper's losses as pure functions
 - ``methods/``    SimCSE's successors: what each changes in its step
 - ``gradients``   loss and gradients of one batch, plain or cached
+- ``graphs``      on a GPU: a batch's passes through the encoder in one launch each
 - ``processes``   one process or several: gathering, averaging
 - ``together``    one run trained by several processes of this machine
 - ``selection``   the dev score that selects weights; geometry on the way

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.models import cpu_kernels
-from simcse_bench.models.agreement import fill_id, forward_options, padded, probe, run_of
+from simcse_bench.models.agreement import fill_id, forward_options, padded, probe, run_of, sent
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.encoders import TransformerEncoder, plan_batches, pool
@@ -25,16 +25,18 @@ from simcse_bench.models.loading import Backbone, follows_attention, length_limi
 from simcse_bench.models.prompts import Ids, mask_places
 from simcse_bench.models.weights import mlp_head, tensor_names
 from simcse_bench.training.config import TrainConfig
+from simcse_bench.training.graphs import Graphs
 from simcse_bench.training.losses import IGNORED
 from simcse_bench.training.methods.known import method_class
 from simcse_bench.training.methods.simcse import SimCSE
 
 _HIDDEN = ("hidden_dropout_prob", "dropout", "mlp_dropout")  # names in transformers' configs
 _ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
-# a chunk's shortest sentence has at least this share of its longest one's tokens: above it a processor loses more to
-# small products than it gains by less padding, and a GPU much earlier (benchmarks/train_speed.py)
+# how much shorter than its longest a sentence of a chunk may be, as a share: with less a processor loses more to small
+# products than it gains by less padding (benchmarks/train_speed.py); a GPU wants all in one: 61 ms an update of
+# BERT-base's form on an H100, 88 ms in chunks of 0.6
 _SLACK = {"cpu": 0.4}
-_SLACK_OTHERS = 0.6
+_SLACK_OTHERS = 1.0
 
 
 class SentenceModel(nn.Module):
@@ -80,6 +82,7 @@ class SentenceModel(nn.Module):
                 newer = getattr(each, "activation_checkpointing_enable", None)  # its name in later transformers 5
                 (newer or each.gradient_checkpointing_enable)({"use_reentrant": False})
         self.first_token = False  # the encoders are prepared for ``first_token_only``
+        self.graphs: Graphs | None = None  # on a GPU, where they suit
         self.limit = length_limit(model, self.tokenizer)
         self.options = forward_options(model)
         self.to(device)
@@ -95,13 +98,18 @@ class SentenceModel(nn.Module):
         slack = _SLACK.get(self.device.type, _SLACK_OTHERS) if self.padding else 0.0
         return list(plan_batches([len(s) for s in sentences], self.config.chunk_tokens, slack))
 
-    def embed(self, sentences: Sequence[Ids], encoder: int = 0) -> Tensor:
-        """Vectors (n, d) after the MLP, in the order given, with gradients; one graph over all chunks."""
+    def embed(self, sentences: Sequence[Ids], encoder: int = 0, graphs: Graphs | None = None) -> Tensor:
+        """Vectors (n, d) after the MLP, in the order given, with gradients.
+
+        ``graphs``: where no other pass of this encoder's gets its gradients together with this one's.
+        """
         words = Words(self.encoders[encoder], sentences, self.fill) if self.by_words else None
+        if graphs and words and (vectors := graphs.embed(sentences, encoder, words)) is not None:
+            return vectors
         chunks = self.chunks(sentences)
         vectors = torch.cat([self.embed_chunk([sentences[i] for i in c], encoder, words) for c in chunks])
-        order = torch.tensor([i for c in chunks for i in c], device=self.device)
-        return vectors[order.argsort()]
+        order = torch.tensor([i for c in chunks for i in c]).argsort()
+        return vectors[sent(order, self.device)]
 
     def embed_chunk(self, sentences: Sequence[Ids], encoder: int = 0, words: Words | None = None) -> Tensor:
         """Vectors (n, d) of sentences that are padded to the longest of them."""
@@ -153,7 +161,8 @@ class SentenceModel(nn.Module):
 
     def token_states(self, ids: Tensor, mask: Tensor | None, encoder: int = 0) -> Tensor:
         """Last hidden states (B, L, h) of an encoder as it is trained; see ``agreement``."""
-        return self._run(ids, mask, encoder, None).last_hidden_state  # type: ignore[no-any-return]
+        there = None if mask is None else mask.to(self.device)
+        return self._run(ids, there, encoder, None).last_hidden_state  # type: ignore[no-any-return]
 
     def dropout(self) -> dict[str, float | None]:
         """The dropout probabilities in use: of hidden states and of attention."""
@@ -181,7 +190,7 @@ class SentenceModel(nn.Module):
         self, sentences: Sequence[Ids], encoder: int, words: Words | None
     ) -> tuple[Sequence[Tensor], Tensor | None]:
         ids, mask = padded(sentences, self.fill)
-        mask = None if mask is None else mask.to(self.device)
+        mask = None if mask is None else sent(mask, self.device)
         output = self._run(ids, mask, encoder, words)
         all_layers = needs_all_layers(self.config.pooling)
         return (output.hidden_states if all_layers else (output.last_hidden_state,)), mask
@@ -192,7 +201,7 @@ class SentenceModel(nn.Module):
             words = words or Words(model, ids.tolist(), self.fill)
             given = {"inputs_embeds": words.embed(ids)}
         else:
-            given = {"input_ids": ids.to(self.device)}
+            given = {"input_ids": sent(ids, self.device)}
         all_layers = needs_all_layers(self.config.pooling)
         return model(**given, attention_mask=mask, output_hidden_states=all_layers, **self.options)
 
@@ -203,12 +212,12 @@ class Words:
     def __init__(self, model: Any, sentences: Sequence[Ids], pad: int):
         self.distinct = np.unique(np.fromiter((t for s in sentences for t in (*s, pad)), dtype=np.int64))
         table = model.get_input_embeddings()
-        self.vectors = table(torch.from_numpy(self.distinct).to(table.weight.device))  # (distinct, h)
+        self.vectors = table(sent(torch.from_numpy(self.distinct), table.weight.device))  # (distinct, h)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, h)."""
         rows = torch.from_numpy(np.searchsorted(self.distinct, ids.numpy()))
-        return F.embedding(rows.to(self.vectors.device), self.vectors)
+        return F.embedding(sent(rows, self.vectors.device), self.vectors)
 
 
 def load_model(
@@ -230,7 +239,7 @@ def load_model(
     limit = length_limit(plain, tokenizer)
     if config.max_length > limit:
         raise UserError(f"max_length {config.max_length}: {checkpoint.name} takes at most {limit} tokens.")
-    expected = probe(checkpoint.name, run_of(plain), tokenizer, config.max_length, torch.float32, device)
+    expected = probe(checkpoint.name, run_of(plain), tokenizer, config.max_length, torch.float32)
     # our layers and words looked up once; MPNet, for one, numbers positions otherwise when it is given words
     for number, (fast, by_words) in enumerate(itertools.product((True, False), repeat=2)):
         torch.manual_seed(config.seed)
@@ -252,6 +261,7 @@ def load_model(
                 raise UserError(
                     f"matryoshka {max(config.matryoshka)}: {checkpoint.name}'s vectors have {width} values."
                 )
+            model.graphs = Graphs(model) if Graphs.suit(model) else None
             drawn = model.mlp is not None and not _take_trained_mlp(model.mlp, checkpoint)
             return model.train(), (*["mlp"] * drawn, *["lora"] * bool(config.lora_rank), *backbone.random)
     raise UserError(f"{checkpoint.name}: with gradients its vectors are not those of transformers; not trainable here.")

@@ -15,7 +15,7 @@ from simcse_bench.models.loading import load_backbone, load_encoder
 def loaded(folder):
     backbone = load_backbone(resolve(str(folder), pooling="cls", head="none"), torch.float32)
     model = backbone.model.eval()
-    expected = probe("x", run_of(model), backbone.tokenizer, 32, torch.float32, torch.device("cpu"))
+    expected = probe("x", run_of(model), backbone.tokenizer, 32, torch.float32)
     return model, expected
 
 

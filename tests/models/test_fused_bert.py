@@ -51,7 +51,7 @@ def test_half_precision_stays_within_its_rounding(bert, two_threads):
 def test_hidden_states_of_every_layer_at_every_length(bert, length):
     backbone = load_backbone(resolve(str(bert), pooling="cls", head="none"), torch.float32)
     model = backbone.model.eval()
-    expected = probe("x", run_of(model), backbone.tokenizer, 128, torch.float32, torch.device("cpu"))
+    expected = probe("x", run_of(model), backbone.tokenizer, 128, torch.float32)
     ids = torch.randint(5, 20, (3, length), generator=torch.Generator().manual_seed(length))
     with torch.no_grad():
         own = model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -74,7 +74,7 @@ def test_other_architectures_are_left_to_transformers(kind, known, tmp_path):
 def test_a_layer_that_gives_other_vectors_is_not_taken(bert):
     backbone = load_backbone(resolve(str(bert), pooling="cls", head="none"), torch.float32)
     model = backbone.model.eval()
-    expected = probe("x", run_of(model), backbone.tokenizer, 32, torch.float32, torch.device("cpu"))
+    expected = probe("x", run_of(model), backbone.tokenizer, 32, torch.float32)
     pack_linears(model)
     assert fused_bert(model, expected) is not None
     model.encoder.layer[0].output.LayerNorm.weight.data *= 1.1
