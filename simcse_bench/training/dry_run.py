@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simcse_bench.training.train import Run
 
 MEASURED_STEPS = 3  # of a dry run
+_MEASURED_ON_GPU = 9  # of which some record what the others repeat
 _MEASURED_SENTENCES = 200  # of a dev score
 
 
@@ -34,7 +35,7 @@ def estimate(config: TrainConfig, options: RunOptions, say: Say) -> tuple[list[t
     job = prepare_job(config, join_processes(options.device), options.where, say)
     run = Run(job, RunFolder(options.out), unseen)
     seconds = []
-    for _ in range(min(MEASURED_STEPS, job.steps)):
+    for _ in range(min(_MEASURED_ON_GPU if job.processes.device.type == "cuda" else MEASURED_STEPS, job.steps)):
         start = time.perf_counter()
         run.update()
         run.check()

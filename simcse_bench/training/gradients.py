@@ -64,8 +64,7 @@ def backward(
             for each in passes:
                 if config.same_mask == "replay":
                     _set_random_state(start, model.device)
-                alone = sum(other.encoder == each.encoder for other in passes) == 1
-                graphs = model.graphs if alone and each.dropout and each.rate is None else None
+                graphs = model.graphs if len(passes) == 1 and each.dropout and each.rate is None else None
                 with _dropout(model, each):
                     parts.append(model.embed(each.sentences, each.encoder, graphs))
         loss = batch.loss(torch.cat(parts))

@@ -101,10 +101,10 @@ class SentenceModel(nn.Module):
     def embed(self, sentences: Sequence[Ids], encoder: int = 0, graphs: Graphs | None = None) -> Tensor:
         """Vectors (n, d) after the MLP, in the order given, with gradients.
 
-        ``graphs``: where no other pass of this encoder's gets its gradients together with this one's.
+        ``graphs``: where no other pass gets its gradients together with this one's.
         """
         words = Words(self.encoders[encoder], sentences, self.fill) if self.by_words else None
-        if graphs and words and (vectors := graphs.embed(sentences, encoder, words)) is not None:
+        if graphs and words and (vectors := graphs.embed(sentences, words)) is not None:
             return vectors
         chunks = self.chunks(sentences)
         vectors = torch.cat([self.embed_chunk([sentences[i] for i in c], encoder, words) for c in chunks])

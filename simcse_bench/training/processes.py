@@ -55,7 +55,10 @@ def join_processes(device: str = "auto") -> Processes:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return Processes(0, 1, torch_device(device))
+        alone = torch_device(device)
+        if alone.type == "cuda" and alone.index is not None:
+            torch.cuda.set_device(alone)  # so that what torch does on "the" GPU is done there
+        return Processes(0, 1, alone)
     from accelerate import PartialState
 
     cpu = device == "cpu" or not torch.cuda.is_available()

@@ -233,6 +233,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the best weights (without dev scores the last ones) as a model, then the record."""
         state = self.state
+        self.model.graphs = None  # and their gradients
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
                 self.folder.state(state.best_step)  # a UserError where it was damaged meanwhile
