@@ -93,7 +93,7 @@ def score_transfer(
     }  # fmt: skip
     if any(settings.hidden):
         details |= {"hidden": [c.hidden for c in outcome.chosen], "dropout": [c.dropout for c in outcome.chosen]}
-    if task.name == "mrpc":
+    if data.seconds and len(task.labels) == 2:  # of pairs, as SentEval mrpc.py
         from sklearn.metrics import f1_score
 
         details["test_f1"] = round(100 * float(f1_score(data.labels[-n:], outcome.predicted)), 2)

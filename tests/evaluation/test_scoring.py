@@ -46,10 +46,10 @@ def transfer_tasks(tmp_path):
     (folder / "fixed.yaml").write_text(
         "title: Fixed\nkind: transfer\nprobe: split\nsource: {format: sst, path: 'sst-{subset}'}\n"
         f"{labels}splits: {{train: {{train: 110}}, dev: {{dev: 30}}, test: {{test: 40}}}}\n")  # fmt: skip
-    (folder / "mrpc.yaml").write_text(
+    (folder / "pairs.yaml").write_text(
         "title: Pairs\nkind: transfer\nprobe: kfold\nsource: {format: mrpc, path: 'mrpc-{subset}.txt', header: true}\n"
         f"{labels}splits: {{train: {{train: 130}}, test: {{test: 50}}}}\n")  # fmt: skip
-    (folder / "suites.yaml").write_text("small: [nested, fixed, mrpc]\n")
+    (folder / "suites.yaml").write_text("small: [nested, fixed, pairs]\n")
     return folder
 
 
@@ -84,7 +84,7 @@ def test_end_to_end(run, tmp_path):
     assert nested["probe"]["name"] == "exact"
     assert len(nested["probe"]["folds"]) == len(nested["probe"]["l2"]) == 2
     assert np.mean(nested["probe"]["folds"]) == pytest.approx(accuracy["value"], abs=0.01)
-    assert "test_f1" in report["tasks"]["mrpc"]["probe"]
+    assert "test_f1" in report["tasks"]["pairs"]["probe"]
     assert report["tasks"]["fixed"]["probe"]["test_examples"] == 40
     values = [t["scores"]["accuracy"]["all"]["value"] for t in report["tasks"].values()]
     assert report["average"]["accuracy"]["all"]["value"] == pytest.approx(np.mean(values), abs=1e-6)
@@ -206,8 +206,8 @@ def test_bad_input(run, transfer_tasks, tmp_path):
 
 def test_the_key_follows_the_probe_and_the_splits_of_a_task(run, transfer_tasks):
     assert run().code == 0
-    task = (transfer_tasks / "mrpc.yaml").read_text()
-    (transfer_tasks / "mrpc.yaml").write_text(
+    task = (transfer_tasks / "pairs.yaml").read_text()
+    (transfer_tasks / "pairs.yaml").write_text(
         task.replace("probe: kfold", "probe: split").replace("splits: {train", "splits: {dev: {test: 50}, train")
     )
     changed = run()
