@@ -174,9 +174,9 @@ def test_eval_without_data_takes_the_embedded_suite_and_says_so(cli):
 
 def test_the_title_goes_by_the_task_not_by_the_suites_name(cli, bert, senteval, tmp_path):
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "suites.yaml").write_text("minimal: [stsb]\n")
+    (tmp_path / "own" / "suites.yaml").write_text("minis: [stsb]\n")
     for args, marked in (
-        (("--suite", "minimal", "--tasks-dir", tmp_path / "own"), False),
+        (("--suite", "minis", "--tasks-dir", tmp_path / "own"), False),
         (("--task", "mini-sts"), True),
     ):
         done = cli("eval", "--model", bert, "--pooling", "cls", "--head", "none", "--data-dir", senteval, "--device",

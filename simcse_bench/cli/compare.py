@@ -303,7 +303,7 @@ def _analyze_robustness(
 
     with show_progress("auto" if sys.stderr.isatty() else "none") as show:
         rows = analyze_robustness(
-            models, console.split_names([task] if task else ()), suite, splits or ("test",),
+            models, console.split_names(None if task is None else [task], "--task"), suite, splits or ("test",),
             RATE if rate is None else rate, SEED if seed is None else seed, out, where, force, show, **options,
         )  # fmt: skip
     saved, problems = read_all_robustness(out / FOLDER)

@@ -309,9 +309,16 @@ def one_model(word: str | None, option: str | None) -> str:
     return model
 
 
-def split_names(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of a repeatable option, each word of which may hold several separated by commas."""
-    return tuple(name.strip() for word in given or () for name in word.split(",") if name.strip())
+def split_names(given: Sequence[str] | None, option: str) -> tuple[str, ...]:
+    """The names of a repeatable option, each word of which may hold several separated by commas.
+
+    Raises:
+        UserError: it was given, and names nothing.
+    """
+    names = tuple(name.strip() for word in given or () for name in word.split(",") if name.strip())
+    if given and not names:
+        raise UserError(f"{option} {','.join(given)!r}: names nothing; leave it out for the default.")
+    return names
 
 
 def named_view(pooling: str | None, head: str | None, pooler: str | None) -> tuple[str | None, str | None]:

@@ -134,7 +134,7 @@ def evaluate_command(
     from simcse_bench.data.task import AGGREGATES, METRICS
 
     named = console.one_model(model, model_option)
-    suites = ",".join(suite or ())
+    suites = ",".join(suite or ()) if console.split_names(suite, "--suite") else ""
     problems = console.choice_problems(
         aggregation=(aggregate, AGGREGATES), metric=(metric, METRICS), format=(format, console.PRINT_FORMATS),
         progress=(progress, console.PROGRESS),
@@ -155,8 +155,8 @@ def evaluate_command(
     from simcse_bench.evaluation.run import EvaluationSettings
 
     settings = EvaluationSettings(
-        suite=suites, tasks=console.split_names(task), protocol=protocol, split=split, limit=limit, probe=probe,
-        resamples=resamples, bootstrap_seed=bootstrap_seed,
+        suite=suites, tasks=console.split_names(task, "--task"), protocol=protocol, split=split, limit=limit,
+        probe=probe, resamples=resamples, bootstrap_seed=bootstrap_seed,
         where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
         exclude=exclude_overlap,
     )  # fmt: skip

@@ -232,10 +232,10 @@ def data_sentences(
     """
     from simcse_bench.evaluation.run import EvaluationSettings, sentences_of, write_sentences
 
-    names = console.split_names(task)
+    names = console.split_names(task, "--task")
     if suite and names:
         raise UserError("--suite and --task exclude each other; name the suite, or the tasks.")
-    suites = ",".join(suite or ()) or ("" if names else "sts")
+    suites = ",".join(console.split_names(suite, "--suite")) or ("" if names else "sts")
     where = console.where_from(data_dir, tasks_dir, data_revision)
     settings = EvaluationSettings(suite=suites, tasks=names, protocol=protocol, split=split, where=where)
     count = write_sentences(out, sentences_of(settings), force)
@@ -263,8 +263,8 @@ def data_check(
     from simcse_bench.data.pairs import data_root
     from simcse_bench.data.registry import load_suite, load_task, task_names
 
-    chosen = [load_task(name, tasks_dir) for name in console.split_names(task)]
-    chosen += [one for name in console.split_names(suite) for one in load_suite(name, tasks_dir)]
+    chosen = [load_task(name, tasks_dir) for name in console.split_names(task, "--task")]
+    chosen += [one for name in console.split_names(suite, "--suite") for one in load_suite(name, tasks_dir)]
     tasks = chosen or [load_task(name, tasks_dir) for name in task_names(tasks_dir)]
     root = data_root(tasks, console.where_from(data_dir, tasks_dir, data_revision))
     table, problems = lists.check_data(tasks, root.path if root else None, fetch=bool(chosen))
@@ -320,17 +320,17 @@ def data_overlap(
         raise UserError("--suite and --task exclude each other; name the suite, or the tasks.")
     if min_words < 1:
         raise UserError(f"--min-words {min_words}: expected at least 1.")
-    names, suites = console.split_names(task), console.split_names(suite) or ("sts",)
+    names, suites = console.split_names(task, "--task"), console.split_names(suite, "--suite") or ("sts",)
     tasks = [load_task(n, tasks_dir) for n in names] or [t for s in suites for t in load_suite(s, tasks_dir)]
     rules = named_protocol(protocol)
     rules = replace(rules, split=split, task_splits={}) if split else rules
-    corpus = open_corpus(train, console.split_names(column), option="--column a,b")
+    corpus = open_corpus(train, console.split_names(column, "--column"), option="--column a,b")
     label = "+".join(names or suites)
     variant = f"--{protocol}" * (protocol != "simcse") + f"--{split}" * (split not in (None, "test"))
     path = overlap_path(out, corpus.name, label, variant)
     overlap, known = find_overlaps(
         corpus, tasks, rules, console.where_from(data_dir, tasks_dir, data_revision), label,
-        console.split_names(kind) or tuple(KINDS), min_words, path, force, silent if quiet else console.aloud,
+        console.split_names(kind, "--kind") or tuple(KINDS), min_words, path, force, silent if quiet else console.aloud,
     )  # fmt: skip
     console.print_table(overlap_table(overlap))
     if not quiet:

@@ -92,9 +92,10 @@ def rescore_command(
         from simcse_bench.search.vectors import open_vectors
 
         settings = EvaluationSettings(
-            suite=",".join(suite or ()), tasks=console.split_names(task), protocol=protocol, split=split, limit=limit,
-            probe=probe, resamples=resamples, bootstrap_seed=bootstrap_seed,
-            where=console.where_from(data_dir, tasks_dir, data_revision), out=out, force=force,
+            suite=",".join(console.split_names(suite, "--suite")), tasks=console.split_names(task, "--task"),
+            protocol=protocol, split=split, limit=limit, probe=probe, resamples=resamples,
+            bootstrap_seed=bootstrap_seed, where=console.where_from(data_dir, tasks_dir, data_revision), out=out,
+            force=force,
         )  # fmt: skip
         vectors = open_vectors(file, sentences, column, name)
         plans = plans_of(vectors, settings, say)

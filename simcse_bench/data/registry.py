@@ -26,7 +26,12 @@ def task_names(tasks_dir: str | Path | None = None) -> list[str]:
 
 def load_suites(tasks_dir: str | Path | None = None) -> dict[str, list[str]]:
     """Suite name -> task names; a user's folder may add suites of its own in ``suites.yaml``."""
-    return {name: members for folder in reversed(_folders(tasks_dir)) for name, members in _suites(folder).items()}
+    builtin = _suites(builtin_tasks_dir())
+    suites = {name: members for folder in reversed(_folders(tasks_dir)) for name, members in _suites(folder).items()}
+    taken = [name for name, members in builtin.items() if suites[name] != members]
+    if taken:
+        raise UserError(*(f"{tasks_dir}/suites.yaml: suite {name!r} {_TAKEN}" for name in taken))
+    return suites
 
 
 def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
@@ -41,8 +46,11 @@ def load_suite(name: str, tasks_dir: str | Path | None = None) -> list[Task]:
 def load_task(name: str, tasks_dir: str | Path | None = None) -> Task:
     """Read the task of this name, in any spelling of ``same_name``, or of this alias.
 
-    The user's folder comes before the built-in tasks, a file's exact name before both. ``TASK/SUBSET`` is one subset
-    of an STS task: a language, for one.
+    A file's exact name comes before other spellings of it, the user's folder before the built-in tasks. ``TASK/SUBSET``
+    is one subset of an STS task: a language, for one.
+
+    Raises:
+        UserError: no such task; one of the user's under the name of a built-in one, whose numbers it would pass for.
     """
     stem, _, subset = name.partition("/")
     path = _task_file(stem, tasks_dir)
@@ -123,12 +131,25 @@ def _task_files(tasks_dir: str | Path | None) -> list[Path]:
     return [p for folder in _folders(tasks_dir) for p in sorted(folder.glob("*.yaml")) if p.stem != "suites"]
 
 
+_TAKEN = "comes with simcse-bench, whose published numbers are beside its scores. Give yours another name."
+
+
+def _refuse_taken(tasks_dir: Path) -> None:
+    """UserError for task files that are another task under a built-in one's name."""
+    builtin = {path.stem: path for path in builtin_tasks_dir().glob("*.yaml")}
+    taken = [path for path in sorted(tasks_dir.glob("*.yaml")) if path.stem in builtin and path.stem != "suites"]
+    other = [path for path in taken if read_yaml(path) != read_yaml(builtin[path.stem])]
+    if other:
+        raise UserError(*(f"{path}: task {path.stem!r} {_TAKEN}" for path in other))
+
+
 def _folders(tasks_dir: str | Path | None) -> list[Path]:
     """Where task files lie: the user's folder first, then the built-in ones."""
     if not tasks_dir:
         return [builtin_tasks_dir()]
     if not Path(tasks_dir).is_dir():
         raise UserError(f"--tasks-dir {tasks_dir} is not a folder; give one that holds task files such as mytask.yaml.")
+    _refuse_taken(Path(tasks_dir))
     return [Path(tasks_dir), builtin_tasks_dir()]
 
 

@@ -77,9 +77,14 @@ def find_overlaps(
             known = read_overlap(save)
             if known.key == key:
                 return known, True
+            there = {"text": known.train["fingerprint"], "tasks": ", ".join(known.tasks),
+                     "kinds": ", ".join(known.kinds), "least words": known.least}  # fmt: skip
+            here = {"text": corpus.fingerprint, "tasks": ", ".join(whole), "kinds": ", ".join(asked),
+                    "least words": least}  # fmt: skip
+            other = [f"its {what} {there[what]}, here {here[what]}" for what in here if there[what] != here[what]]
             raise UserError(
-                f"{save} holds another search (its text {known.train['fingerprint']}, here {corpus.fingerprint}; its "
-                f"kinds {', '.join(known.kinds)}). Use --force to replace it, or another --out."
+                f"{save} holds another search ({'; '.join(other) or 'of other data'}). "
+                "Use --force to replace it, or another --out."
             )
     texts_of_all = (text for data in variants for rows in data.values() for row in _rows(rows) for text in row)
     index = SentenceIndex(texts_of_all, least if "near" in asked else 0)
@@ -153,10 +158,12 @@ def _search(
     closest: dict[int, tuple[Match, int, str]] = {}  # with the first row and text where it is so close
     times: defaultdict[int, int] = defaultdict(int)
     row = searched = 0
+    blank = True
     rank = {kind: i for i, kind in enumerate(kinds)}
     for row, fields in enumerate(corpus.rows(), 1):
         for text in fields[: corpus.columns]:
             searched += 1
+            blank = blank and not text.strip()
             for match in index.find(text):
                 if match.kind not in rank:
                     continue
@@ -166,6 +173,8 @@ def _search(
                     closest[match.sentence] = match, row, text.strip()[:_SHOWN]
         if row % _TOLD == 0:
             say(f"{row:,} rows, {len(closest):,} sentences found")
+    if blank:
+        raise UserError(f"{corpus.name}: nothing but blanks in its {row:,} rows; there is no text to search.")
     found: dict[int, Found] = {
         number: {
             "sentence": texts[number],

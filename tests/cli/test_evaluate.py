@@ -151,6 +151,8 @@ def test_quiet_and_progress(own):
         (["--limit", "1"], "--limit 1: a correlation needs at least 2 pairs"),
         (["--split", "devv"], "has no devv split"),
         (["--suite", "sts", "--task", "stsb"], "--suite and --task exclude each other"),
+        (["--suite", ""], "--suite '': names nothing"),
+        (["--task", ","], "--task ',': names nothing"),
         (["--device", "cuda:9"], "--device cuda:9: not available"),
         (["--device", "gpu"], "--device gpu: not available"),
         (["--batch-tokens", "0"], "--batch-tokens 0: expected at least 1"),

@@ -135,9 +135,9 @@ def test_two_sentences_in_one_field(tmp_path, monkeypatch):
     rows = [{"Text": 'He said "a".\nb, c', "Score": 1.0}, {"Text": "d\ne", "Score": 0.25}]
     (hub / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     content["source"] |= {"dataset": str(hub)}
-    (tmp_path / "str22.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
-    task = load_task("str22", tmp_path)
+    task = load_task("own", tmp_path)
     data = read_task_pairs(task, "test", "raw", tmp_path / "data")
     assert (data.left, data.right, data.gold.tolist()) == (('He said "a".', "d"), ("b, c", "e"), [1.0, 0.25])
     assert read_task_pairs(task, "test", "raw", None).fingerprint() == data.fingerprint()
@@ -158,8 +158,8 @@ def test_cxc_joins_ratings_with_captions(tmp_path):
     captions = folder / "dataset_coco.json"
     captions.write_text(json.dumps({"images": [{"sentences": sentences}]}), encoding="utf-8")
     content = yaml.safe_load((load_task("cxc").folder / "cxc.yaml").read_text(encoding="utf-8"))
-    (tmp_path / "cxc.yaml").write_text(yaml.safe_dump(content | {"splits": {"test": {"test": 1}}}), encoding="utf-8")
-    task = load_task("cxc", tmp_path)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content | {"splits": {"test": {"test": 1}}}), encoding="utf-8")
+    task = load_task("own", tmp_path)
     data = read_task_pairs(task, "test", "raw", None)
     assert (data.left, data.right, data.gold.tolist()) == (("A kite, flying.",), ("People on a beach.",), [1.56])
     (folder / "sts_test.csv").write_text(ratings.replace("sentid:9", "sentid:8"), encoding="utf-8")

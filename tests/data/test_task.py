@@ -97,6 +97,24 @@ def test_a_users_folder_adds_tasks_and_suites(tasks_dir):
     assert "own" not in task_names()
 
 
+def test_a_built_in_name_is_taken_but_for_a_copy(tasks_dir):
+    """Published numbers stand beside its scores, and reports say no more of a task than its name."""
+    built_in = load_task("stsb").folder / "stsb.yaml"
+    (tasks_dir / "stsb.yaml").write_bytes(built_in.read_bytes())
+    assert load_task("stsb", tasks_dir).name == "stsb"
+    (tasks_dir / "stsb.yaml").write_text((tasks_dir / "own.yaml").read_text())
+    for read in (lambda: load_task("own", tasks_dir), lambda: load_suites(tasks_dir), lambda: task_names(tasks_dir)):
+        with pytest.raises(UserError, match=r"stsb\.yaml: task 'stsb' comes with simcse-bench, .* Give yours another"):
+            read()
+    (tasks_dir / "stsb.yaml").unlink()
+    suites = tasks_dir / "suites.yaml"
+    suites.write_text("mine: [own]\nsts: [own]\n")
+    with pytest.raises(UserError, match=r"suites\.yaml: suite 'sts' comes with simcse-bench"):
+        load_suites(tasks_dir)
+    suites.write_text(f"mine: [own]\nsts: {load_suites()['sts']}\n")
+    assert load_suites(tasks_dir)["mine"] == ["own"]
+
+
 def test_all_problems_of_a_task_file_at_once(tmp_path):
     (tmp_path / "bad.yaml").write_text(
         "kind: stx\nsource: {format: tsw, path: x}\nsplit: {test: {a: 1}}\ngold: 5\n", encoding="utf-8"

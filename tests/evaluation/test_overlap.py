@@ -147,10 +147,14 @@ def test_bad_input(cli, own, tasks_dir, tmp_path, bert):
     path = tmp_path / "results" / "overlap" / "text.txt--own.json"
     model = ("eval", "--model", bert, "--pooling", "cls", "--head", "none", *where)
     text.write_text("other text\n", encoding="utf-8")
+    blank = tmp_path / "blank.txt"
+    blank.write_text(" \n\t\n", encoding="utf-8")
     numbers = tmp_path / "numbers.jsonl"
     numbers.write_text('{"a": 1}\n', encoding="utf-8")
     for args, message in (
-        (search, "holds another search"),
+        (search, "holds another search (its text "),
+        ((*search, "--kind", ","), "--kind ',': names nothing"),
+        ((*search[:2], "--train", blank, "--task", "own", *where), "nothing but blanks in its 2 rows"),
         ((*search[:2], "--train", tmp_path / "no.txt", "--task", "own", *where), "no such file"),
         ((*search, "--suite", "sts"), "exclude each other"),
         ((*search, "--kind", "exakt"), "did you mean 'exact'"),

@@ -125,14 +125,14 @@ def test_extended_sts_on_small_data_of_the_same_form(name, subset, from_hub, mon
     content["source"] |= {"dataset": str(hub), "revision": None}
     del content["source"]["revision"]
     content["splits"] = {"test": {subset or "test": 40}}
-    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (tmp_path / f"small-{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     if not from_hub:
         copy = tmp_path / "data" / content["source"]["path"].format(subset=subset or "test", split="test")
         copy.parent.mkdir(parents=True)
         text = "".join(f"{g}\t{a}\t{b}\n" for g, a, b in zip(*rows.values(), strict=True))
         copy.write_text(text, encoding="utf-8")
         (hub / "rows.jsonl").unlink()
-    named = f"{name}/{subset}" if subset else name
+    named = f"small-{name}/{subset}" if subset else f"small-{name}"
     where = DataSource(None if from_hub else tmp_path / "data")
     report = evaluate(Random(), [load_task(named, tmp_path)], EvalProtocol("mteb", text="raw", resamples=10), where)
     ours = report.tasks[named]["scores"]
