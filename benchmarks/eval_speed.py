@@ -1,12 +1,11 @@
 """Embedding the seven STS tasks: simcse-bench against sentence-transformers, same model, data and dtype.
 
     python benchmarks/eval_speed.py --model FOLDER --name all-MiniLM-L6-v2 --data-dir DIR
-    python benchmarks/eval_speed.py --form base --device cuda --data-dir DIR
 
 Every run is a process of its own, ours and theirs in turn; the clock runs from the loaded model to the last
 embedding, tokenising included. sentence-transformers encodes as its evaluators and mteb do: two `encode` calls per
-task, one for each side of the pairs, batches of 32. ``--form base`` makes a BERT-base of random weights, which serve
-for speed. Medians and their ratio go to results/speed/; `simcse-bench report results` draws the table.
+task, one for each side of the pairs, batches of 32. Medians and their ratio go to results/speed/eval.json;
+`simcse-bench report results` draws the table.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import argparse
 import json
 import resource
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import sides
@@ -26,8 +23,7 @@ from sides import OURS
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a sentence-transformers folder or Hub id")
-    parser.add_argument("--form", choices=["base"], help="instead: random weights of this form")
+    parser.add_argument("--model", required=True, help="a sentence-transformers folder or Hub id")
     parser.add_argument("--name", help="name of the model in the report")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--device", default="cpu")
@@ -38,10 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one_run(args)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        args.name = args.name or args.model or sides.BASE
-        args.model = args.model or sides.bert_base(Path(folder))
+    else:
         compare(args)
 
 
@@ -61,7 +54,6 @@ def one_run(args: argparse.Namespace) -> dict[str, float]:
         from simcse_bench.models.loading import load_encoder
 
         encoder = load_encoder(resolve(args.model), dtype, args.device)
-        warm(encoder.encode, args.device)
         before, start = peak_mb(), time.perf_counter()
         sentences = distinct_sentences(pairs.values())
         encoder.encode(sentences)
@@ -70,7 +62,6 @@ def one_run(args: argparse.Namespace) -> dict[str, float]:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(args.model, device=args.device, model_kwargs={"dtype": getattr(torch, dtype)})
-        warm(lambda some: model.encode(some, batch_size=32, show_progress_bar=False), args.device)
         before, start = peak_mb(), time.perf_counter()
         for p in pairs.values():
             for side in (p.left, p.right):
@@ -79,12 +70,6 @@ def one_run(args: argparse.Namespace) -> dict[str, float]:
     if args.device.startswith("cuda"):
         torch.cuda.synchronize()
     return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb() - before, "sentences": count}
-
-
-def warm(encode: Callable[[list[str]], object], device: str) -> None:
-    """A GPU loads its kernels at their first call."""
-    if device.startswith("cuda"):
-        encode([f"{'word ' * n}." for n in range(1, 65)])
 
 
 def peak_mb() -> float:
@@ -102,8 +87,8 @@ def compare(args: argparse.Namespace) -> None:
             more = {"sentences": found[0]["sentences"], "peak_mb": round(max(r["peak_mb"] for r in found))}
             rows.append(sides.row(side, dtype, [r["seconds"] for r in found], 2, **more))
     sides.save(
-        args.out / "speed" / f"eval{'-base' * bool(args.form)}-{args.device.replace(':', '')}.json",
-        f"Embedding STS12-16, STS-B and SICK-R (test): {args.name}, {args.device}",
+        args.out / "speed" / f"eval-{args.device.replace(':', '')}.json",
+        f"Embedding STS12-16, STS-B and SICK-R (test): {args.name or args.model}, {args.device}",
         "Clock: from the loaded model to the last embedding, tokenising included; runs in turn, medians. "
         "Peak memory is above the loaded model.",
         rows,

@@ -102,6 +102,8 @@ def test_a_built_in_name_is_taken_but_for_a_copy(tasks_dir):
     built_in = load_task("stsb").folder / "stsb.yaml"
     (tasks_dir / "stsb.yaml").write_bytes(built_in.read_bytes())
     assert load_task("stsb", tasks_dir).name == "stsb"
+    (tasks_dir / "stsb.yaml").write_bytes(b"# a comment\n" + built_in.read_bytes())
+    assert load_task("stsb", tasks_dir).name == "stsb"
     (tasks_dir / "stsb.yaml").write_text((tasks_dir / "own.yaml").read_text())
     for read in (lambda: load_task("own", tasks_dir), lambda: load_suites(tasks_dir), lambda: task_names(tasks_dir)):
         with pytest.raises(UserError, match=r"stsb\.yaml: task 'stsb' comes with simcse-bench, .* Give yours another"):

@@ -17,7 +17,6 @@ from simcse_bench.progress import unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.gradients import backward
-from simcse_bench.training.graphs import Graphs
 from simcse_bench.training.job import prepare_job
 from simcse_bench.training.methods.known import METHODS
 from simcse_bench.training.model import load_model
@@ -121,7 +120,9 @@ def test_what_cannot_be_recorded_is_called(bert, monkeypatch, dtype):
     found = step_on(model, rows)
     assert (model.graphs._made, model.graphs._failed) == ({}, True)
     same(found, step_on(without_graphs(model_on("cuda", bert, dtype=dtype)), rows), 1e-4)
-    same(step_on(model_on("cuda", bert), rows), step_on(model_on("cuda", bert), rows), 1e-4)  # the next one is
+    following = model_on("cuda", bert, dtype=dtype)  # the next model in this process
+    step_on(following, rows)
+    assert len(following.graphs._made) == 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"mlm_weight": 0.1}, {"same_mask": "replay"}, {"pooling": "mean"}])
@@ -245,9 +246,3 @@ def test_gathering_over_nccl(tmp_path):
         torch.testing.assert_close(x.grad, 2 * x)
     finally:
         dist.destroy_process_group()
-
-
-def test_graphs_suit_only_what_repeats(bert):
-    assert not Graphs.suit(model_on("cuda", bert, accumulation=2))
-    assert not Graphs.suit(model_on("cuda", bert, cached_gradients=True))
-    assert not Graphs.suit(model_on("cpu", bert))
