@@ -116,7 +116,7 @@ def test_several_suites_are_evaluated_one_after_the_other(cli, tmp_path):
         (("--suite", "sts,transfr"), "unknown suite 'transfr'; did you mean 'transfer'?"),
         (("--suite", "sts,mteb:STS12"), "one after the other"),
         (("--suite", "mteb:STS12", "--suite", "sts"), "one after the other"),
-        (("--suite", ","), "names no suite"),
+        (("--suite", ","), "names nothing; leave it out for the default"),
         (("--suite", "mini", "--probe", "fast"), "STS tasks have no classifier"),
     ):
         run = cli("eval", "mini", *wrong)
