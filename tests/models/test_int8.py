@@ -51,6 +51,19 @@ def test_a_layer_equals_the_rounded_numbers_multiplied_plainly(gelu):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("in_one_pass", [True, False])
+def test_every_number_is_rounded_to_the_nearest(in_one_pass, monkeypatch):
+    if in_one_pass and not int8._rounds_in_one_pass():
+        pytest.skip("this torch has no rounding in one pass")
+    monkeypatch.setattr(int8, "_rounds_in_one_pass", lambda: in_one_pass)
+    x = torch.randn(3, 5, 700, generator=torch.Generator().manual_seed(0))[:, ::2]  # not contiguous
+    values, scale, zero = Int8Linear(linear([[1.0, 1.0]], [0.0])).prepared(x)
+    assert (values.dtype, values.shape) == (torch.uint8, x.shape)
+    assert scale == pytest.approx(float(x.max() - x.min()) / 254)
+    assert float(((values.double() - zero) * scale - x.double()).abs().max()) <= scale * 0.501
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("x", [0.0, 3.5, -2.0])
 def test_constant_inputs(x):
     torch.manual_seed(0)
