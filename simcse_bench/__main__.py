@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -71,12 +72,14 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Entry point: a UserError is printed without a traceback and exits with 2; what cannot be printed, with 1."""
+    gc.set_threshold(100_000, 20, 20)  # importing torch and transformers makes half a million objects, all to stay
     console.yield_shared_cores()
     print_problem = console.prepare_streams()
     code = 1
     try:
         code = _run()
     finally:
+        gc.freeze()  # or all of them are gone through again before the process ends, which takes a second
         problem = print_problem()
         if problem:
             typer.echo(f"error: {problem}", err=True)
