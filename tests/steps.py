@@ -71,7 +71,8 @@ def same(found, expected, tolerance):
     assert len(found[1]) > 20
     for name, grad in expected[1].items():
         largest = max(1.0, float(grad.abs().max()))
-        assert float((found[1][name] - grad).abs().max()) <= tolerance * largest, name
+        off = float((found[1][name] - grad).abs().max()) / largest
+        assert off <= tolerance, f"{name}: off by {off:.1e}"
 
 
 def largest_difference(one, other):

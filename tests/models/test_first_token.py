@@ -32,7 +32,7 @@ def test_the_first_tokens_states_are_those_of_the_whole_layer(bert, attention):
     with first_token_only():
         first = model(input_ids=ids, attention_mask=mask).last_hidden_state
     assert first.shape == (3, 1, whole.shape[-1])
-    torch.testing.assert_close(first[:, 0], whole[:, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(first[:, 0], whole[:, 0], atol=2e-6, rtol=0)
     again = model(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(again, whole)
 

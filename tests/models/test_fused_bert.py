@@ -58,10 +58,10 @@ def test_hidden_states_of_every_layer_at_every_length(bert, length):
         pack_linears(model)
         fused = fused_bert(model, expected)
         for mine, theirs in zip(fused(ids, all_layers=True), own, strict=True):
-            torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
+            torch.testing.assert_close(mine, theirs, atol=4e-6, rtol=0)
         for first in (False, True):
             (last,) = fused(ids, first)
-            torch.testing.assert_close(last, own[-1][:, :1] if first else own[-1], atol=2e-6, rtol=0)
+            torch.testing.assert_close(last, own[-1][:, :1] if first else own[-1], atol=4e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind, known", [("roberta", True), ("electra", True), ("camembert", True), ("mpnet", False),

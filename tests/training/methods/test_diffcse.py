@@ -142,7 +142,7 @@ def test_settings_matter(lm, small, change):
 def test_the_chunk_size_changes_nothing(lm):
     rows = batch(8, 1)
     small, large = (diffcse(lm, 0.0, chunk_tokens=n, replaced_weight=1.0) for n in (33, 8192))
-    same(step(large, rows), step(small, rows), 2e-5)
+    same(step(large, rows), step(small, rows), 5e-5)
 
 
 def test_dropout_is_on_in_encoder_and_discriminator_and_not_in_the_generator(lm):

@@ -139,7 +139,7 @@ def test_loss_and_gradients_equal_the_formula_on_transformers_own_model(bert):
     loss.backward()
     grads = {f"encoders.0.{k}": p.grad for k, p in plain.named_parameters() if p.grad is not None}
     grads |= {f"method.projector.{k}": p.grad for k, p in own.items()}
-    same(step(model, rows), (loss, {k: g.float() for k, g in grads.items()}), 1e-4)  # rounding through three norms
+    same(step(model, rows), (loss, {k: g.float() for k, g in grads.items()}), 3e-4)  # rounding through three norms
 
 
 def test_cached_gradients_equal_plain_ones_with_dropout_on(bert):
