@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from simcse_bench.evaluation.statistics import Difference, difference, differenc
 from simcse_bench.files import shown_name
 from simcse_bench.models.catalog import ALIASES
 from simcse_bench.models.checkpoints import resolve
-from simcse_bench.reports.pair_records import load_pairs, report_beside
+from simcse_bench.reports.pair_records import load_values, report_beside
 from simcse_bench.reports.report import NOT_REPORTS, Report, readable_name, report_path
 from simcse_bench.reports.table import Table, shown_numbers
 
@@ -55,6 +55,7 @@ class Side:
     similarities: Mapping[str, Sequence[float]]
     name: str  # of the report: one model may have several
     path: Path = Path()
+    sentences: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)  # of the pairs, where kept
 
 
 def read_sides(given: Sequence[str], results: Path, suite: str | None = None) -> list[Side]:
@@ -99,7 +100,8 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
                 f"{path} is of another model than {given} ({', '.join(changed)} differ). Evaluate {given} with a "
                 "--name of its own and give that, or give a report's file."
             )
-    return Side(report, load_pairs(path, report), readable_name(report.model["name"], path.stem), path)
+    values, sentences = load_values(path, report)
+    return Side(report, values, readable_name(report.model["name"], path.stem), path, sentences)
 
 
 def _place(given: str, results: Path, suite: str) -> Path:
@@ -144,6 +146,15 @@ def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, 
             for s in sides
             if len(s.similarities[name]) != len(rows)
         ]
+        pairs = rows.pairs if isinstance(rows, Paraphrases) else rows
+        if isinstance(pairs, Pairs):
+            there = list(zip(pairs.left, pairs.right, strict=True))
+            problems += [
+                f"{s.path}: the sentences beside it of {name} are others than the data's, or in another order. "
+                "Evaluate again with --force."
+                for s in sides
+                if len(s.sentences.get(name, ())) == len(there) and s.sentences[name] != there
+            ]
     if problems:
         raise UserError(*problems)
     return data

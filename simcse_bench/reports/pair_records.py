@@ -137,10 +137,20 @@ def load_pairs(path: Path, report: Report) -> dict[str, Sequence[float]]:
     Raises:
         UserError: they are not there, or belong to another evaluation; lines missing or doubled.
     """
+    return load_values(path, report)[0]
+
+
+def load_values(path: Path, report: Report) -> tuple[dict[str, Sequence[float]], dict[str, list[tuple[str, str]]]]:
+    """What ``load_pairs`` gives, and by task the sentences of its pairs, which version 1 did not keep.
+
+    Raises:
+        UserError: they are not there, or belong to another evaluation; lines missing or doubled.
+    """
     first, valued, records = _read(path, report)
     values: dict[str, Sequence[float]] = {row["task"]: row["similarities"] for row in first}
     values |= {row["task"]: row["values"] for row in valued}
-    return values | {task: [row["cosine"] for row in rows] for task, rows in records.items()}
+    values |= {task: [row["cosine"] for row in rows] for task, rows in records.items()}
+    return values, {task: [(row["left"], row["right"]) for row in rows] for task, rows in records.items()}
 
 
 def load_worst(path: Path, report: Report) -> dict[str, Sequence[WorstPair]]:

@@ -85,6 +85,20 @@ def test_damaged_or_foreign_pairs_are_told(cli, reports, senteval, content):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("change", ["order", "sentence"])
+def test_cosines_beside_other_sentences_are_told(cli, reports, senteval, change):
+    beside = Path("results/sts/one.pairs.jsonl")
+    head, first, second, *rest = beside.read_text().splitlines()
+    if change == "order":
+        first, second = second, first
+    else:
+        first = json.dumps(json.loads(first) | {"left": "another sentence"})
+    beside.write_text("\n".join([head, first, second, *rest]))
+    done = cli("compare", "one", "two", "--data-dir", senteval)
+    assert done.code == 2
+    assert "one.json: the sentences beside it of sts12 are others than the data's, or in another order" in done.err
+
+
 def test_reports_on_other_data_do_not_mix(cli, reports, bert, senteval):
     done = cli("eval", "--model", bert, "--pooling", "cls", "--head", "none", "--data-dir", senteval, "--device", "cpu",
                "--limit", "30", "--name", "three", "-q")  # fmt: skip
