@@ -172,12 +172,14 @@ def row(name: str) -> list[str]:
         outcomes = [evaluated(folder, dtype) for dtype in DTYPES]
         step = trained(folder)
     hows = list(dict.fromkeys(how for outcome, how in [outcomes[0], step] if outcome != "refused"))
-    reasons = dict.fromkeys(
-        re.sub(r" in (float32|bfloat16|float16)(?= |:)|^model: |\.? Use --dtype.*|\.$", "", how)
-        for outcome, how in [*outcomes, step]
-        if outcome != "agrees"
-    )
-    return [name, *(outcome for outcome, _ in outcomes), step[0], "; ".join(dict.fromkeys([*hows, *reasons]))]
+    reasons: dict[str, list[str]] = {}  # and where each applies
+    for where, (outcome, how) in zip([*DTYPES, "training"], [*outcomes, step], strict=True):
+        if outcome != "agrees":
+            reason = re.sub(r" in (float32|bfloat16|float16)(?= |:)|^model: |\.? Use --dtype.*|\.$", "", how)
+            reasons.setdefault(reason, []).append(where)
+    everywhere = len(DTYPES) + 1
+    why = [said if len(where) == everywhere else f"{', '.join(where)}: {said}" for said, where in reasons.items()]
+    return [name, *(outcome for outcome, _ in outcomes), step[0], "; ".join([*hows, *why])]
 
 
 HEAD = """# Architectures

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = 120
-PATIENCE = 90  # seconds
+PATIENCE = 180  # seconds, on a busy machine
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
