@@ -59,7 +59,7 @@ class Side:
 
 
 def read_sides(given: Sequence[str], results: Path, suite: str | None = None) -> list[Side]:
-    """Reports to compare; see ``read_side``. Without a suite, the first folder of reports that has all of them, or sts.
+    """Reports to compare; see ``read_side``. Without a suite, the first folder that has most of them, or sts.
 
     Raises:
         UserError: what ``read_side`` raises; two of them that are one report.
@@ -67,7 +67,7 @@ def read_sides(given: Sequence[str], results: Path, suite: str | None = None) ->
     if suite is None:
         there = {path.name for path in results.glob("*") if path.is_dir()}
         folders = ["sts", *sorted(there.difference(NOT_REPORTS))]
-        suite = next((f for f in folders if all(_place(one, results, f).is_file() for one in given)), "sts")
+        suite = max(folders, key=lambda f: sum(_place(one, results, f).is_file() for one in given))
     suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
     places = [side.path.resolve() for side in sides]

@@ -199,4 +199,5 @@ def test_the_suite_that_all_have_is_found(cli, bert, tasks_dir):
     assert done.code == 0, done.err
     files = [f"results/tasks/{name}.pairs.jsonl" for name in ("cls", "mean")]
     assert cli("compare", *files, "--tasks-dir", tasks_dir).out.splitlines()[1:] == done.out.splitlines()[1:]
-    assert "results/sts/cls.json: no such report" in cli("compare", "cls", "nobody").err
+    assert "results/tasks/nobody.json: no such report" in cli("compare", "cls", "nobody").err
+    assert "results/sts/nobody.json: no such report" in cli("compare", "nobody", "none").err
