@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=3000)
     parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32, bfloat16, int8; on a GPU float16")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--machine", default="", help="a word for this machine, where others' figures are kept: AMD")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -206,9 +207,11 @@ def compare(args: argparse.Namespace) -> None:
         )
     else:
         note = "sentence-transformers in its own batches of 32, smaller is faster. "
+    machine = f"-{args.machine}" * bool(args.machine)
     sides.save(
-        args.out / "speed" / f"engines-{args.form or args.name}-{args.device}.json",
-        f"One engine beside the other: {sides.BASE if args.form else args.name}, {args.sentences} STS sentences",
+        args.out / "speed" / f"engines-{args.form or args.name}-{args.device}{machine.lower()}.json",
+        f"One engine beside the other: {sides.BASE if args.form else args.name}, {args.sentences} STS sentences"
+        + f", {args.machine}" * bool(args.machine),
         f"{clock}{note}sentence-transformers {st.__version__}.",
         rows, args.device, reference=reference,
     )  # fmt: skip

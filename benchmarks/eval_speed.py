@@ -4,7 +4,7 @@
 
 Every run is a process of its own, ours and theirs in turn; the clock runs from the loaded model to the last
 embedding, tokenising included. sentence-transformers encodes as its evaluators and mteb do: two `encode` calls per
-task, one for each side of the pairs, batches of 32. Medians and their ratio go to results/speed/eval.json;
+task, one for each side of the pairs, batches of 32. Medians and their ratio go to results/speed/;
 `simcse-bench report results` draws the table.
 """
 

@@ -3,6 +3,7 @@
 import configparser
 import doctest
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -16,12 +17,14 @@ import yaml
 
 import simcse_bench
 from simcse_bench.__main__ import app
+from simcse_bench.cli import console
 from simcse_bench.data.registry import load_suites
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.ablations import Ablation
 from simcse_bench.experiments.sweep import grid_ablation, named_ablation, plan_sweep
 from simcse_bench.export.run import EXPORT_FORMATS
 from simcse_bench.papers.simcse_2021 import Finding
+from simcse_bench.reports.report import Report
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.recipes import recipe, with_settings
 from simcse_bench.training.run import RunOptions
@@ -267,3 +270,41 @@ def test_the_dockerfile_copies_what_the_wheel_is_made_of_and_runs_the_command_as
     copied = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     assert copied == {"simcse_bench", "tasks", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"}
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_what_the_readme_shows_of_an_evaluation_is_what_is_printed(capsys):
+    report = Report.load(ROOT / "results" / "sts" / "sentence-transformers__all-MiniLM-L6-v2--mteb.json")
+    console.print_reports([report], "spearman", "all", "table")
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    (shown,) = (text for _, text in _BLOCK.findall(PAGES[0].read_text(encoding="utf-8")) if "STS12" in text)
+    lines = [line.rstrip() for line in shown.splitlines()[1:] if line.strip()]
+    assert len(lines) == 8
+    assert [line for line in lines if line not in printed] == []
+
+
+def test_the_readmes_table_of_speed_is_that_of_the_figures():
+    def times(name):
+        rows = json.loads((ROOT / "results" / "speed" / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+        return {(row["what"], row["dtype"]): row["median"] for row in rows}
+
+    engines = ("sentence-transformers", "OpenVINO", "ONNX Runtime")
+    wanted = [("eval-cpu", None, engines[0], "")]
+    for model, beside in (("all-MiniLM-L6-v2", ""), ("all-MiniLM-L6-v2", ", beside another"), ("base", "")):
+        files = [f"engines-{model}-cpu-{machine}" for machine in ("amd", "intel")]
+        wanted += [(*files, engine, beside) for engine in engines]
+    text = PAGES[0].read_text(encoding="utf-8").partition("## Speed")[2].partition("Sources:")[0]
+    shown = [[cell.strip() for cell in line.strip("| ").split("|")][-4:] for line in text.splitlines() if "|" in line][
+        2:
+    ]
+    assert len(shown) == len(wanted) + 2  # and the trainer's
+    for (amd, intel, peer, beside), (said, *cells) in zip(wanted, shown, strict=False):
+        assert said == peer
+        for name, dtype, cell in zip((amd, amd, intel), ("float32", "bfloat16", "float32"), cells, strict=True):
+            found = times(name) if name else {}
+            theirs, ours = found.get((peer + beside, dtype)), found.get(("simcse-bench" + beside, dtype))
+            assert cell == (f"{theirs / ours:.{len(cell) - 2}f}" if theirs else "–")
+    for name, (said, *cells) in zip(("train-wikipedia-cpu", "train-nli_triplets-cpu"), shown[-2:], strict=True):
+        assert said == "sentence-transformers' trainer"
+        found = times(name)
+        for dtype, cell in zip(("float32", "bfloat16"), cells, strict=False):
+            assert cell == f"{found['sentence-transformers', dtype] / found['simcse-bench', dtype]:.1f}"

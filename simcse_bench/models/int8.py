@@ -28,9 +28,10 @@ def _rounds_in_one_pass() -> bool:
     """Whether torch has the function that rounds to 8 bits in one pass: it means to drop it, which it says once."""
     with warnings.catch_warnings(action="ignore"):
         try:
-            return bool(torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8).dtype is torch.quint8)
+            torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
         except (AttributeError, RuntimeError):
             return False
+    return True
 
 
 def _rounded(x: Tensor, scale: float, zero: int) -> Tensor:
