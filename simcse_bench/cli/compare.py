@@ -95,7 +95,7 @@ def _print_family(results: Path, suite: str, metric: str, aggregate: str, format
 def compare_command(
     reports: Annotated[list[str], typer.Argument(help="Two or more: names of evaluated models, or report files.")],
     suite: Annotated[
-        str | None, console.what(help="Suite whose reports are meant by names (default: the first that has all).")
+        str | None, console.what(help="Suite whose reports are meant by names (default: one that has all).")
     ] = None,
     results: Annotated[Path, console.where(help="Folder of the reports.")] = Path("results"),
     tasks_dir: console.TasksDir = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class Side:
 
 
 def read_sides(given: Sequence[str], results: Path, suite: str | None = None) -> list[Side]:
-    """Reports to compare; see ``read_side``. Without a suite, the first folder that has most of them, or sts.
+    """Reports to compare; see ``read_side``. Without a suite, the folder that has most of them, or sts.
 
     Raises:
         UserError: what ``read_side`` raises; two of them that are one report.
@@ -67,7 +68,12 @@ def read_sides(given: Sequence[str], results: Path, suite: str | None = None) ->
     if suite is None:
         there = {path.name for path in results.glob("*") if path.is_dir()}
         folders = ["sts", *sorted(there.difference(NOT_REPORTS))]
-        suite = max(folders, key=lambda f: sum(_place(one, results, f).is_file() for one in given))
+
+        def found(folder: str) -> tuple[int, int]:  # how many have a report there, and one of their very name
+            exact = [_place(one, results, folder).is_file() for one in given]
+            return sum(bool(_places(one, results, folder)) for one in given), sum(exact)
+
+        suite = max(folders, key=found)
     suite = known_name(suite, load_suites()) or suite
     sides = [read_side(one, results, suite) for one in given]
     places = [side.path.resolve() for side in sides]
@@ -84,13 +90,20 @@ def read_sides(given: Sequence[str], results: Path, suite: str | None = None) ->
 def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     """A report by its path, or by a model's name or folder below ``<results>/<suite>``.
 
+    The only one of a model is meant by its name whatever it was evaluated on and with.
+
     Raises:
-        UserError: no such report, one without the cosines of its pairs, one of another model than the folder's.
+        UserError: no such report, several of the model, one without the cosines of its pairs, one of another model
+            than the folder's.
     """
-    path = _place(given, results, suite)
+    places = _places(given, results, suite)
     folder = Path(given).is_dir()
-    if not path.is_file():
+    if not places:
+        path = _place(given, results, suite)
         raise UserError(f"{path}: no such report; run `simcse-bench eval {given}` first, or give a report's file.")
+    if len(places) > 1:
+        raise UserError(f"{given} has several reports: {', '.join(map(str, places))}; give the file of one.")
+    path = places[0]
     report = Report.load(path)
     if folder:
         there, here = report.model.get("files") or {}, resolve(given, None, "cls", "none").provenance()["files"]
@@ -104,14 +117,26 @@ def read_side(given: str, results: Path, suite: str = "sts") -> Side:
     return Side(report, values, readable_name(report.model["name"], path.stem), path, sentences)
 
 
+def _places(given: str, results: Path, suite: str) -> list[Path]:
+    """The report of that very name, or else those whose names also hold tasks and settings."""
+    path = _place(given, results, suite)
+    if path.is_file() or _names_a_file(given):
+        return [path] if path.is_file() else []
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}--*.json"))
+
+
 def _place(given: str, results: Path, suite: str) -> Path:
     """The file of a report, named itself, by its model or by its model's folder."""
     path = Path(given)
     if path.is_dir():
         return report_path(results, suite, shown_name(given))
-    if path.suffix in (".json", ".jsonl"):
+    if _names_a_file(given):
         return report_beside(path)
     return report_path(results, suite, ALIASES.get(given, given))
+
+
+def _names_a_file(given: str) -> bool:
+    return Path(given).suffix in (".json", ".jsonl") and not Path(given).is_dir()
 
 
 def read_data(sides: Sequence[Side], where: DataSource = ANYWHERE) -> dict[str, Data]:

@@ -187,6 +187,15 @@ def test_the_suite_that_all_have_is_found(cli, bert, tasks_dir):
         done = cli("eval", "--model", bert, "--pooling", pooling, "--head", "none", "--task", "own", "--tasks-dir", tasks_dir,
                    "--name", pooling, "--device", "cpu", "-q")  # fmt: skip
         assert done.code == 0, done.err
+    by_name = cli(
+        "compare", "cls", "mean", "--tasks-dir", tasks_dir
+    )  # their only reports, tasks and settings in the name
+    assert by_name.code == 0, by_name.err
+    twice = Path(shutil.copy("results/tasks/cls--own--cls-none.json", "results/tasks/cls--own--x.json"))
+    several = cli("compare", "cls", "mean", "--tasks-dir", tasks_dir)
+    assert several.code == 2
+    assert f"cls has several reports: results/tasks/cls--own--cls-none.json, {twice}; give the file" in several.err
+    twice.unlink()
     for path in [*Path("results/tasks").glob("*.json")]:
         pairs = path.with_name(f"{path.stem}.pairs.jsonl")
         path.rename(path.with_name(path.name.split("--")[0] + ".json"))
