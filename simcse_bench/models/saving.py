@@ -57,6 +57,11 @@ class Parts:
         return "none" if self.dense is None else "mlp"
 
     @property
+    def fits(self) -> bool:
+        """Whether the kept pooler has the shape of BERT's."""
+        return bool(self.pooler.in_features == self.encoder.config.hidden_size)
+
+    @property
     def simcse_head(self) -> bool:
         """Whether the head (if any) is SimCSE's: dense and tanh, as wide as the encoder."""
         if self.dense is None:
@@ -69,8 +74,11 @@ def write_parts(parts: Parts, folder: Path) -> None:
     """Files for transformers, sentence-transformers and ``simcse-bench eval`` in an empty folder."""
     encoder = parts.encoder
     state = {k: _plain(v) for k, v in (parts.state or encoder.state_dict()).items()}
-    if parts.pooler is not None:  # where BERT keeps its pooler: what simcse_to_huggingface.py does
-        state |= {"pooler.dense.weight": _plain(parts.pooler.weight), "pooler.dense.bias": _plain(parts.pooler.bias)}
+    if parts.pooler is not None and (parts.fits or parts.dense is not None):
+        # where BERT keeps its pooler: what simcse_to_huggingface.py does. Poolings side by side are too wide for that
+        # place: a layer used at test is then named as in an official training checkpoint, another is left out
+        place = "pooler" if parts.fits else "mlp"
+        state |= {f"{place}.dense.{name}": _plain(getattr(parts.pooler, name)) for name in ("weight", "bias")}
     write_config(encoder, folder)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     parts.tokenizer.save_pretrained(folder)

@@ -48,7 +48,6 @@ AUGMENTATIONS = {
     "mlm": "rate of the tokens masked and filled in by a masked language model",
 }
 _CHOICES: Mapping[str, Sequence[str] | Mapping[str, str]] = {
-    "pooling": POOLINGS,
     "mlp": MLPS,
     "similarity": SIMILARITIES,
     "same_mask": SAME_MASKS,
@@ -115,7 +114,7 @@ class TrainConfig:
     lora_targets: tuple[str, ...] = _set((), "names of the layers, such as q_proj,v_proj; none: all linear layers")
     gradient_checkpointing: bool = _set(False, "layers computed again in the backward pass: less memory")
 
-    pooling: str = _set("cls", "see `ls poolings`; Table 6")
+    pooling: str = _set("cls", "see `ls poolings`; Table 6; cls+mean: both, one after the other")
     mlp: str = _set("train_only", "dense + tanh on the pooled vector: train_only, always or none; Table 6")
     objective: str = _set("self", "positive of a one-column row: self, next_sentence, next_3_sentences; Table 2")
     encoders: int = _set(1, "2: anchors and positives have an encoder each (Table 2); the anchors' is saved")
@@ -188,6 +187,8 @@ class TrainConfig:
             for name, known in _CHOICES.items()
             if getattr(self, name) not in known
         ]
+        parts = str(self.pooling).split("+")
+        problems += [str(unknown("pooling", part, POOLINGS)) for part in parts if part not in POOLINGS]
         problems += [
             f"{name} {getattr(self, name)!r:.60}: expected {wanted}."
             for name, (wanted, valid) in _RANGES.items()
@@ -206,7 +207,7 @@ class TrainConfig:
             problems.append("mlm_weight: with two encoders there is no one encoder to train with it; set encoders 1.")
         if self.template and self.template.count(SLOT) != 1:
             problems.append(f"template {self.template!r:.60}: expected {SLOT} in it, once, where the sentence goes.")
-        if self.pooling == "mask" and not self.template:
+        if "mask" in parts and not self.template:
             problems.append("pooling mask: needs a template with the mask token in it.")
         if self.lora_rank and self.mlm_weight:
             problems.append("mlm_weight: not with lora_rank; the language model's head would stay as it is.")

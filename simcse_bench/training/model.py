@@ -303,7 +303,7 @@ def _take_trained_mlp(mlp: nn.Module, checkpoint: Checkpoint) -> bool:
     trained = mlp_head(checkpoint.name, checkpoint.folder)
     if trained[0].weight.shape != mlp[0].weight.shape:  # type: ignore[index]
         shape = "x".join(map(str, trained[0].weight.shape))
-        raise UserError(f"{checkpoint.name}: its mlp.dense is {shape}; expected one as wide as the encoder.")
+        raise UserError(f"{checkpoint.name}: its mlp.dense is {shape}; expected one as wide as the pooled vectors.")
     mlp.load_state_dict(trained.state_dict())
     return True
 

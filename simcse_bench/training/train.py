@@ -32,9 +32,9 @@ def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> d
 
     Gives the files' names and fingerprints.
 
-    ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP), sentence-transformers from
-    version 2 on loads it with the embeddings of ``simcse-bench eval``. ``embedded``: it was trained from the mini
-    encoder, which stands in the title of its reports.
+    ``AutoModel`` loads it (``pooler_output`` is the MLP's output, where there is an MLP, of one pooling),
+    sentence-transformers from version 2 on loads it with the embeddings of ``simcse-bench eval``. ``embedded``: it was
+    trained from the mini encoder, which stands in the title of its reports.
 
     Raises:
         UserError: a full disk or a folder that cannot be written.

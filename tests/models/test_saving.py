@@ -44,6 +44,8 @@ def plain(folder, texts):
 
 
 def by_hand(output, pooling):
+    if "+" in pooling:
+        return torch.cat([by_hand(output, part) for part in pooling.split("+")])
     h = output.hidden_states
     if pooling == "cls":
         return h[-1][0, 0]
@@ -66,7 +68,7 @@ def sentence_transformer(folder):
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-@pytest.mark.parametrize("pooling", PLAIN_POOLINGS)
+@pytest.mark.parametrize("pooling", [*PLAIN_POOLINGS, "cls+mean"])
 @pytest.mark.parametrize("mlp", MLPS)
 def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pooling, mlp):
     model = trained(bert, pooling=pooling, mlp=mlp)

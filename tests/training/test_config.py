@@ -94,6 +94,12 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
     (found,) = problems("pooling=meen")
     assert found.startswith("unknown pooling 'meen'; did you mean 'mean'?")
     assert "first_last" in found
+    assert problems("pooling=cls+meen") == problems("pooling=meen")
+
+
+def test_poolings_can_stand_side_by_side():
+    assert with_settings(recipe("unsup-bert-base"), ["pooling=cls+mean"]).pooling == "cls+mean"
+    assert "needs a template" in problems("pooling=cls+mask")[0]
 
 
 def test_values_that_cannot_be_read_are_all_named():

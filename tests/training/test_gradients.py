@@ -398,7 +398,7 @@ def test_a_trained_mlp_of_the_official_code_is_gone_on_with(bert, tmp_path):
 
 def test_a_trained_mlp_of_another_width_is_refused(bert, tmp_path):
     official_checkpoint(tmp_path / "official", bert, width=16)
-    with pytest.raises(UserError, match=r"its mlp\.dense is 16x16; expected one as wide as the encoder"):
+    with pytest.raises(UserError, match=r"its mlp\.dense is 16x16; expected one as wide as the pooled vectors"):
         sentence_model(tmp_path / "official")
 
 
