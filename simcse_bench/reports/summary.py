@@ -138,6 +138,7 @@ def read_summary(path: Path) -> Summary:
     problems = [
         f"{k}: {'missing' if finished else 'of no trial'}" for k, v in of_trials.items() if (v is None) == finished
     ]
+    problems += [f"own.{k}: none of the other arms" for k, v in summary.get("own", {}).items() if "" not in v]
     for arm in summary["arms"]:
         scores = {k: arm[k] for k in ("dev", "test", "alignment", "uniformity")}
         counts = {k: len(v["values"]) for k, v in scores.items() if v} | ({} if arm["dev"] else {"dev": 0})
