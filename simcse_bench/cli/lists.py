@@ -155,7 +155,8 @@ def _without_copy(task: Task, split: str, text: str, root: Path | None) -> str:
 
 def list_recipes() -> Table:
     """Recipes: what each changes of the trainer's defaults."""
-    columns = ("model", "train", "batch_size", "learning_rate", "epochs", "max_steps", "mlp", "dtype")
+    columns = ("model", "train", "batch_size", "learning_rate", "epochs", "max_steps", "temperature", "pooling", "mlp",
+               "dtype")  # fmt: skip
     rows = []
     for name in RECIPES:
         config = recipe(name)
