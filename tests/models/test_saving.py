@@ -72,7 +72,8 @@ def sentence_transformer(folder):
 @pytest.mark.parametrize("mlp", MLPS)
 def test_an_exported_model_gives_the_embeddings_of_training(bert, tmp_path, pooling, mlp):
     model = trained(bert, pooling=pooling, mlp=mlp)
-    tolerance = 3e-5 if pooling == "mean_sqrt_len" else 1e-5  # its values are larger
+    # larger values; sums of twice as many
+    tolerance = 3e-5 if pooling in ("mean_sqrt_len", "cls+mean") else 1e-5
     expected = model.encoder().encode(TEXTS)
     assert not np.allclose(expected, trained(bert, pooling=pooling, mlp=mlp, seed=5).encoder().encode(TEXTS), atol=1e-3)
     train.write_model(model, tmp_path / "out")
