@@ -88,14 +88,6 @@ def test_a_model_without_published_numbers_is_told(cli, bert, senteval):
     assert "did you mean 'princeton-nlp/sup-simcse-bert-base-uncased'" in done.err
 
 
-@pytest.mark.data
-def test_minilm_has_its_published_numbers(cli, minilm, real_data):
-    done = cli("verify", "--model", minilm, "--as", "all-MiniLM-L6-v2", "--protocol", "mteb", "--data-dir", real_data,
-               "--device", "cpu")  # fmt: skip
-    assert done.code == 0, done.out + done.err
-    assert "differs" not in done.out
-
-
 def test_a_template_is_part_of_what_is_verified(cli, bert, senteval, published_as):
     published_as("mean")
     own = ("--pooling", "mean", "--head", "none", "--out")

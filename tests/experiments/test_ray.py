@@ -18,7 +18,7 @@ from simcse_bench.errors import UserError
 from simcse_bench.training import together
 
 PATIENCE = 120  # seconds
-KILLS = 10
+KILLS = 6
 
 FOLDER = Path("results/ablations/dropout-mini")
 
