@@ -112,6 +112,18 @@ def _run() -> int:
             raise
         typer.echo(f"error: {error.filename}: too long a name for a file. Choose a shorter one.", err=True)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        from simcse_bench.models.encoders import out_of_memory  # torch, where memory runs out, is there
+
+        if not out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
+        told = f" ({printable(said)})" if said else ""
+        typer.echo(
+            f"error: out of memory{told}. End what else takes memory, or use another --device or a smaller model.",
+            err=True,
+        )
+        return 2
     except SystemExit as stop:  # typer's own end; it makes one of Ctrl-C, too
         if stop.code == _INTERRUPTED:
             return _interrupted()

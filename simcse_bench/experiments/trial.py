@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired
 
+import torch
 from typing_extensions import TypedDict
 
 from simcse_bench.errors import UserError
 from simcse_bench.experiments.sweep import Sweep, Trial
 from simcse_bench.files import Environment, sha256
-from simcse_bench.models.encoders import out_of_memory
+from simcse_bench.models.encoders import free_memory, out_of_memory
 from simcse_bench.progress import silent
 from simcse_bench.reports.report import Provenance
 from simcse_bench.schema import read_record
@@ -142,6 +143,9 @@ def run_trial(sweep: Sweep, trial: Trial, force: bool, show: Show) -> TrialResul
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
         return failed_trial(sweep, trial, *(error.problems if isinstance(error, UserError) else ["out of memory."]))
+    finally:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            free_memory()  # recorded graphs and their model refer to each other; the next trial needs it
     return result  # type: ignore[no-any-return]
 
 

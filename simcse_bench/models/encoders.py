@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ Array = NDArray[np.float32]
 IndexArray = NDArray[np.int64]
 Vectors = Sequence[Array | torch.Tensor]  # (n, d) each
 View = tuple[str, str]  # pooling, head
+# how oneDNN, cuBLAS and CUDA's own calls say that there is no memory left
+_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _SMALLEST = 256  # tokens of a batch that is still as fast
 _SECOND_LAYERS = {"first_last": 1, "embedding_last": 0, "top2": -2}  # averaged with the last one
 
@@ -193,7 +196,7 @@ class TransformerEncoder:
             layers = output.hidden_states if all_layers else (output.last_hidden_state,)
         at = None
         if any("mask" in pooling_parts(pooling) for pooling, _ in views):
-            at = torch.tensor(mask_places(self.tokenizer, ids), device=self.device)
+            at = sent(torch.tensor(mask_places(self.tokenizer, ids)), self.device)
         pooled = {pooling: pool(layers, mask, pooling, self.skip, at) for pooling, _ in views}
         if self.prompt.debiased:
             pooled = {p: v - self._template_vectors(ids) if p == "mask" else v for p, v in pooled.items()}
@@ -305,9 +308,7 @@ def embed_in_batches(
             budget //= 2
             stats["halvings"] += 1
             todo = todo[~finished[todo]]
-        gc.collect()
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        free_memory()
     return out
 
 
@@ -340,6 +341,16 @@ def _one_behind(embedded: Iterator[tuple[IndexArray, Vectors]]) -> Iterator[tupl
         yield waiting
 
 
+def free_memory() -> None:
+    """Give back that of objects which refer to each other, and what torch keeps of a GPU's for later."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # after a recording of a graph that broke off torch refuses it
+            torch.cuda.empty_cache()
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or a processor."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)

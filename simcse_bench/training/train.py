@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from simcse_bench.errors import Stopped, UserError
 from simcse_bench.files import environment, now, sha256
 from simcse_bench.models import cpu_kernels
+from simcse_bench.models.encoders import free_memory, out_of_memory
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
 from simcse_bench.progress import Say, Show, silent, unseen
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.job import Job
+from simcse_bench.training.methods.simcse import BatchRows
 from simcse_bench.training.model import SentenceModel, load_model, merged_state
 from simcse_bench.training.processes import Processes, average_gradients
 
@@ -80,6 +83,14 @@ def train_job(
         Stopped: after Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     run = Run(job, RunFolder(out), show)
+    try:
+        return _run(run, resume, save_every, lone_score, say)
+    finally:
+        run.model.graphs = None  # they hold the weights, too
+
+
+def _run(run: Run, resume: bool, save_every: int, lone_score: bool, say: Say) -> dict[str, Any]:
+    job = run.job
     if resume and run.folder.checkpoints():
         run.restore(say)
     elif job.processes.main:
@@ -124,7 +135,7 @@ class Run:
         # it knows its scale only once it has scaled something; the gradients are scaled in gradients.py
         self.scaler.scale(torch.ones((), device=job.processes.device))
         self.state = State.first(job.key(), job.processes.count)
-        self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # step, loss, norm: not yet fetched or logged
+        self.pending: list[tuple[int, Tensor, Tensor]] = []  # step, loss, norm: not yet fetched or logged
         self.started, self.counted = time.perf_counter(), (0, 0)
 
     def restore(self, say: Say = silent) -> None:
@@ -153,19 +164,28 @@ class Run:
         self.started = time.perf_counter()
 
     def update(self) -> None:
-        """One update of the weights: the losses of its batches, clipping, AdamW."""
+        """One update of the weights: the losses of its batches, clipping, AdamW.
+
+        Raises:
+            UserError: memory ran out.
+        """
+        try:
+            self._update()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise self._too_large() from error
+
+    def _update(self) -> None:
         job, config, step = self.job, self.job.config, self.state.step
         self.model.method.done = step / job.steps
         for part, number in enumerate(job.batches_of(step)):
             rows = job.rows(number)
             seed = _seed(config.seed, step, part, job.processes.rank)
-            torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
             scale = float(self.scaler.get_scale()) / config.accumulation
             common = _seed(config.seed, step, part) % 2**63
             texts = job.texts(number) if self.model.method.texts else ()
-            loss = backward(
-                self.model, rows, job.processes, seed % 2**63, scale, common, texts, job.scores(number)
-            )  # fmt: skip
+            loss = self._gradients(seed, rows, scale, common, texts, job.scores(number))
             views = config.views(len(rows[0]))
             self.state.sentences += views * len(rows) * len(rows[0])
             self.state.tokens += views * sum(len(s) for row in rows for s in row)
@@ -176,6 +196,28 @@ class Run:
         self.pending.append((self.state.step, loss, norm))
         if self.model.device.type == "cpu":
             self.check()
+
+    def _gradients(self, seed: int, rows: BatchRows, *more: Any) -> Tensor:
+        """``backward`` of a batch; once more without recorded graphs where memory ran out beside them."""
+
+        def once() -> Tensor:
+            torch.manual_seed(seed)  # every update has random numbers of its own: a resumed run draws the same ones
+            return backward(self.model, rows, self.job.processes, seed % 2**63, *more)
+
+        try:
+            return once()
+        except (MemoryError, RuntimeError) as error:
+            if self.model.graphs is None or self.job.processes.count > 1 or not out_of_memory(error):
+                raise
+        self._drop_graphs()
+        self.optimizer.zero_grad()
+        return once()
+
+    def _drop_graphs(self) -> None:
+        """Free the recorded graphs and the gradients they hold, which refer to each other."""
+        if self.model.graphs is not None:
+            self.model.graphs = None
+            free_memory()
 
     def check(self) -> list[tuple[float, float]]:
         """Losses and norms since the last entry of the log; a UserError where one is not finite."""
@@ -233,7 +275,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the best weights (without dev scores the last ones) as a model, then the record."""
         state = self.state
-        self.model.graphs = None  # and their gradients
+        self._drop_graphs()
         if self.job.processes.main:
             if state.best is not None and state.best_step != state.step:
                 self.folder.state(state.best_step)  # a UserError where it was damaged meanwhile
@@ -271,6 +313,18 @@ class Run:
         if self.job.processes.main:
             self.folder.append_log(entry)
             self.show({**entry, "total": self.job.steps})
+
+    def _too_large(self) -> UserError:
+        config = self.job.config
+        ways = [] if config.cached_gradients else ["cached_gradients=true (the same gradients, chunk by chunk)"]
+        ways += ["a smaller chunk_tokens"] if config.cached_gradients else []
+        ways += [] if config.gradient_checkpointing else ["gradient_checkpointing=true"]
+        ways += [] if config.dtype == "bfloat16" else ["dtype=bfloat16"]
+        ways += [f"max_length below {config.max_length}", f"batch_size below {config.batch_size} (another training)"]
+        return UserError(
+            f"step {self.state.step + 1}: out of memory on {self.job.processes.device}. What takes less, by --set: "
+            f"{'; '.join(ways)}."
+        )
 
     def _diverged(self, step: int, loss: float, norm: float) -> UserError:
         config = self.job.config
@@ -354,7 +408,7 @@ def apply_update(
     step: int,
     rate: float,
     processes: Processes,
-) -> torch.Tensor:
+) -> Tensor:
     """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping.
 
     ``step``: updates before this one, those included that float16's scaler has skipped.

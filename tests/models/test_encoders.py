@@ -84,7 +84,9 @@ def test_an_empty_sentence_is_encoded_as_such(bert):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+                                   RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+                                   RuntimeError("CUDA error: out of memory")])  # fmt: skip
 def test_out_of_memory_halves_the_budget_and_goes_on(bert, monkeypatch, error):
     monkeypatch.setattr("gc.collect", int)  # a second each beside the objects of a thousand tests
     texts = sentences(60)
@@ -103,6 +105,19 @@ def test_out_of_memory_halves_the_budget_and_goes_on(bert, monkeypatch, error):
     monkeypatch.setattr(encoder, "_forward", lambda ids, views: (_ for _ in ()).throw(error))
     with pytest.raises(UserError, match="out of memory on cpu with one sentence"):
         encoder.encode(texts)
+
+
+def test_a_model_that_does_not_fit_is_told_in_a_line(cli, bert, senteval, monkeypatch):
+    def small(*given, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr("simcse_bench.models.loading.load_encoder", small)
+    done = cli("eval", "--model", bert, "--pooler", "avg", "--data-dir", senteval, "--device", "cpu")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == (
+        "error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.). End what else takes memory, or use "
+        "another --device or a smaller model."
+    )
 
 
 def test_other_errors_are_not_taken_for_memory(bert, monkeypatch):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from steps import sentence_model
 from tiny import sentences, tiny_bert, write_tokenizer
 
+from simcse_bench.errors import UserError
 from simcse_bench.training import dry_run, run, selection
 from simcse_bench.training import train as training
 from simcse_bench.training.config import TrainConfig
@@ -787,6 +788,62 @@ def test_a_tracker_gets_the_settings_and_every_entry(train, monkeypatch):
     assert done.code == 0, done.err
     numbers = ["epoch", "grad_norm", "learning_rate", "loss", "sentences_per_second", "tokens_per_second"]
     assert seen == [("name", "x"), ("seed", 42), (6, numbers), (6, ["dev"]), ("finish", "")]
+
+
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_batch_that_does_not_fit_is_told_with_what_takes_less(train, monkeypatch):
+    def small(*given):
+        raise NO_MEMORY
+
+    monkeypatch.setattr(training, "backward", small)
+    done = train("--device", "cpu", dtype="bfloat16")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == (
+        "error: step 1: out of memory on cpu. What takes less, by --set: cached_gradients=true (the same gradients, "
+        "chunk by chunk); gradient_checkpointing=true; max_length below 32; batch_size below 8 (another training)."
+    )
+
+
+def test_where_recorded_graphs_leave_no_memory_the_batch_is_done_without_them(train, monkeypatch):
+    assert train().code == 0
+    before, made, plain = weights(), [], training.backward
+
+    class Recorded(training.Run):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.model.graphs = "recorded"
+            made.append(self.model)
+
+    def beside_graphs(model, *given):
+        loss = plain(model, *given) if model.graphs is None else None
+        if loss is None:  # with half of the gradients there
+            next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+            model.graphs = "recorded"
+            raise NO_MEMORY
+        return loss
+
+    monkeypatch.setattr(training, "Run", Recorded)
+    monkeypatch.setattr(training, "backward", beside_graphs)
+    done = train("--force")
+    assert done.code == 0, done.err
+    assert made[0].graphs is None
+    assert weights() == before
+
+
+def test_a_run_that_ends_in_an_error_lets_its_graphs_go(train, monkeypatch):
+    made = []
+
+    class Recorded(training.Run):
+        def update(self):
+            made.append(self.model)
+            self.model.graphs = "recorded"
+            raise UserError("no more.")
+
+    monkeypatch.setattr(training, "Run", Recorded)
+    assert train().code == 2
+    assert made[0].graphs is None
 
 
 def test_a_diverged_run_names_the_step_and_exports_nothing(train):
