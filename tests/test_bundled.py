@@ -234,7 +234,7 @@ def test_the_dev_task_auto_is_the_real_one_where_its_data_is(cli, senteval, monk
 
 @pytest.mark.parametrize("native, dtype", [(True, "bfloat16"), (False, "float32")])
 def test_the_dtype_auto_is_bfloat16_where_the_machine_multiplies_in_it(monkeypatch, native, dtype):
-    monkeypatch.setattr(cpu_kernels, "multiplies_in_bfloat16", lambda: native)
+    monkeypatch.setattr(cpu_kernels, "multiplies_in_bfloat16", lambda device: native)
     config = recipe("mini-unsup")
     assert (config.dtype, config.settled().dtype) == ("auto", dtype)
     assert with_settings(config, ["dtype=float16"]).settled().dtype == "float16"

@@ -118,7 +118,7 @@ def analyse_model(model: Model, name: str, splits: Sequence[str], pairs: Pairs) 
     near = pairs.gold > ALIGNED
     spectrum = singular_values(vectors)
     described: Any = dict(model.provenance)
-    machine: Any = environment(str(getattr(encoder, "device", "cpu")))
+    machine: Any = environment(str(described.get("device", "cpu")))
     return {
         "schema": 1,
         "model": described,

@@ -164,7 +164,7 @@ def initial_weights(sizes: Sequence[int], seed: int) -> tuple[list[Tensor], torc
     And what is drawn from then on; no other state is touched.
     """
     with _SEED_LOCK, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the processor's alone
         layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
         after = torch.Generator()
         after.set_state(torch.get_rng_state())

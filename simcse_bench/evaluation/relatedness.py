@@ -80,7 +80,7 @@ def _probabilities(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def _predict(x: torch.Tensor, weights: torch.Tensor) -> Floats:
     """Expected score (n,)."""
     with torch.no_grad():
-        probabilities: Floats = _probabilities(x, weights).double().cpu().numpy()
+        probabilities: Floats = _probabilities(x, weights).cpu().double().numpy()
     return probabilities @ np.arange(1.0, CLASSES + 1)
 
 

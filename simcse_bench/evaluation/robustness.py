@@ -174,7 +174,7 @@ def measure_robustness(
             raise UserError(*(f"task {part.task.name!r}: {problem}" for problem in error.problems)) from error
         cosines.append(own)
     described: Any = dict(model.provenance)
-    machine: Any = environment(str(getattr(encoder, "device", "cpu")))
+    machine: Any = environment(str(described.get("device", "cpu")))
     return {
         "schema": 1,
         "model": described,

@@ -16,6 +16,7 @@ from simcse_bench.experiments.run import Executor, run_one_by_one
 from simcse_bench.experiments.steps import Reproduction, report_of, seeds_of, steps
 from simcse_bench.experiments.summary import judge
 from simcse_bench.files import environment, now, require_writable, write_json
+from simcse_bench.models.loading import torch_device
 from simcse_bench.papers.simcse_2021 import PAPERS
 from simcse_bench.progress import Say
 from simcse_bench.reports.page import require_own, write_drawn
@@ -108,7 +109,8 @@ def forecast_reproduction(r: Reproduction, say: Say) -> Table:
         seconds = 0.0
         if step.missing and step.recipe:
             if step.recipe not in each:
-                each[step.recipe] = estimate(recipe(step.recipe, (), r.options.where), r.options, say)[1]
+                config = recipe(step.recipe, (), r.options.where, r.options.device)
+                each[step.recipe] = estimate(config, r.options, say)[1]
             seconds = step.missing * each[step.recipe]
         whole += seconds
         rows.append([step.what, f"{step.missing} of {step.of}", shown_duration(seconds) if seconds else MISSING])
@@ -124,7 +126,7 @@ def _begin(r: Reproduction) -> Reproduced:
     require_writable(path)
     require_own(r.folder / "index.html")
     before: Mapping[str, Any] = read_reproduction(path) if path.exists() else {}
-    machine: Any = environment(r.options.device)
+    machine: Any = environment(str(torch_device(r.options.device)))
     return {
         "schema": 1,
         "paper": r.paper.name,

@@ -103,7 +103,7 @@ def _run_folder(r: Reproduction, line: Line, seed: int) -> Path:
 def _training(r: Reproduction, line: Line, how: str) -> Step:
     from simcse_bench.training.folder import RunFolder
 
-    base = recipe(line.recipes[r.preset], (), r.options.where)
+    base = recipe(line.recipes[r.preset], (), r.options.where, r.options.device)
     todo = []
     for seed in seeds_of(r, line):
         record = RunFolder(_run_folder(r, line, seed)).record()
@@ -181,7 +181,8 @@ def _trajectories(r: Reproduction, part: Part, how: str) -> Step:
         for name, (ablation, arm) in r.paper.trajectories.items():
             known = named_ablation(ablation)
             changes = dict(known.arms_of(r.preset)[arm]) | {"track_geometry": TRACK_EVERY}
-            config = dataclasses.replace(recipe(known.recipes[r.preset], (), r.options.where), **changes).check()
+            base = recipe(known.recipes[r.preset], (), r.options.where, r.options.device)
+            config = dataclasses.replace(base, **changes).check()
             with show_training(how) as show:
                 train(config, dataclasses.replace(r.options, out=folders[name], resume=True), show, silent)
             points[name] = geometry.read_trajectory(folders[name])

@@ -99,7 +99,7 @@ def plan_sweep(
     recipe_config = recipe(ablation.recipes[preset])
     arms = ablation.arms_of(preset)
     settings, of_arms = _apart(settings, arms)
-    base = recipe(ablation.recipes[preset], settings, options.where)
+    base = recipe(ablation.recipes[preset], settings, options.where, options.device)
     changed = {k for k, v in dataclasses.asdict(base).items() if v != getattr(recipe_config, k)} - {"eval_task"}
     if taken := sorted(changed & varied_fields(arms)):
         raise UserError(f"--set {taken[0]}: the arms of {ablation.name} change it themselves.")

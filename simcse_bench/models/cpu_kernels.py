@@ -41,9 +41,9 @@ def supported(dtype: torch.dtype) -> bool:
     return check is not None and bool(getattr(torch.ops.mkldnn, check)())
 
 
-def multiplies_in_bfloat16() -> bool:
-    """Whether the GPU, or without one the processor, has bfloat16 products of its own."""
-    if torch.cuda.is_available():
+def multiplies_in_bfloat16(device: str = "auto") -> bool:
+    """Whether a ``--device`` has bfloat16 products of its own; auto: the GPU's where there is one."""
+    if device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return processor_multiplies_in_bfloat16()
 

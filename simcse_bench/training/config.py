@@ -162,14 +162,14 @@ class TrainConfig:
         """First 16 hex digits of the SHA-256 over the decisive fields."""
         return fingerprint(self.decisive())
 
-    def settled(self, where: DataSource = ANYWHERE) -> TrainConfig:
-        """``eval_task`` by its own name, and each "auto" (its own, ``dtype``'s) replaced by what it means here."""
+    def settled(self, where: DataSource = ANYWHERE, device: str = "auto") -> TrainConfig:
+        """``eval_task`` by its own name, and each "auto" (its own, ``dtype``'s) replaced by what it means there."""
         asked = ("stsb" if is_configured(where) else bundled.TASK) if self.eval_task == "auto" else self.eval_task
         dtype = self.dtype
         if dtype == "auto":
             from simcse_bench.models.cpu_kernels import multiplies_in_bfloat16
 
-            dtype = "bfloat16" if multiplies_in_bfloat16() else "float32"
+            dtype = "bfloat16" if multiplies_in_bfloat16(device) else "float32"
         return dataclasses.replace(
             self,
             eval_task=task_name(asked, where.tasks_dir),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simcse_bench.models.agreement import sent
 from simcse_bench.models.prompts import Ids
 from simcse_bench.training.losses import IGNORED, mask_tokens
 from simcse_bench.training.methods.simcse import BatchRows, Gather, Pass
@@ -51,7 +53,7 @@ def backward(
         return gather(part, config.gather, processes)
 
     if scores is not None:
-        method.scores = everywhere(torch.from_numpy(scores).to(model.device)[:, None])[:, 0]
+        method.scores = everywhere(sent(torch.from_numpy(scores), model.device)[:, None])[:, 0]
     method.begin(model, rows, texts, everywhere)
     passes = method.passes(rows, np.random.default_rng(seed))
     batch = _Batch(model, rows, everywhere, common, seed)
@@ -144,8 +146,8 @@ def _cached(batch: _Batch, passes: Sequence[Pass], scale: float) -> Tensor:
                 with _dropout(model, part):
                     parts.append(model.embed_chunk(part.sentences, part.encoder))
             offset += len(each.sentences)
-    order = torch.tensor([i for _, rows, _ in chunks for i in rows], device=device)
-    vectors = torch.cat(parts)[order.argsort()].requires_grad_()
+    order = torch.tensor([i for _, rows, _ in chunks for i in rows])
+    vectors = torch.cat(parts)[sent(order.argsort(), device)].requires_grad_()
     loss = batch.loss(vectors)
     torch.autograd.backward(scale * loss)
     for part, rows, state in chunks:
@@ -205,13 +207,22 @@ def _autocast(model: SentenceModel) -> torch.autocast:
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, ...]:
-    """What dropout draws from: the processor's generator, and the GPU's where there is one."""
-    return (
-        (torch.get_rng_state(), torch.cuda.get_rng_state(device)) if device.type == "cuda" else (torch.get_rng_state(),)
-    )
+    """What dropout draws from: the processor's generator, and that of the model's device where it has its own."""
+    own = _generators(device)
+    return torch.get_rng_state(), *([own.get_rng_state(*_place(device))] if own else [])
 
 
 def _set_random_state(state: tuple[Tensor, ...], device: torch.device) -> None:
     torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)
+    own = _generators(device)
+    if own:
+        own.set_rng_state(state[1], *_place(device))
+
+
+def _generators(device: torch.device) -> Any:
+    """The module of a device's random states: ``torch.cuda``, ``torch.mps``; None for the processor."""
+    return None if device.type == "cpu" else getattr(torch, device.type)
+
+
+def _place(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is one

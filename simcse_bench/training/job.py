@@ -180,7 +180,7 @@ def prepare_job(
     Raises:
         UserError: settings, model, training text or dev data that cannot be used.
     """
-    config = config.check().settled(where)
+    config = config.check().settled(where, processes.device.type)
     if config.batch_size < 2 * processes.count:
         raise UserError(
             f"batch_size {config.batch_size}: with {processes.count} processes expected at least 2 for each."

@@ -117,7 +117,7 @@ class SentenceModel(nn.Module):
             layers, mask = self._hidden_states(sentences, encoder, words)
         at = None
         if "mask" in pooling_parts(self.config.pooling):
-            at = torch.tensor(mask_places(self.tokenizer, sentences), device=self.device)
+            at = sent(torch.tensor(mask_places(self.tokenizer, sentences)), self.device)
         vectors = pool(layers, mask, self.config.pooling, at=at)
         vectors = self.method.pooled(self, vectors, sentences, encoder)
         return vectors if self.mlp is None else self.mlp(vectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from simcse_bench.errors import UserError, unknown
 from simcse_bench.models.loading import torch_device
 from simcse_bench.training.config import GATHERS
+
+_PATIENCE = timedelta(hours=12)  # the others wait while the first one tokenises a corpus, or fills masks in it
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def join_processes(device: str = "auto") -> Processes:
     """This process, after meeting the others where a launcher started several.
 
     Raises:
-        UserError: a device that is not there.
+        UserError: a device that is not there, more processes than GPUs.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -64,7 +67,13 @@ def join_processes(device: str = "auto") -> Processes:
     cpu = device == "cpu" or not torch.cuda.is_available()
     if not cpu and device not in ("auto", "cuda"):
         raise UserError(f"--device {device}: with {count} processes each takes its own GPU; use auto or cpu.")
-    state = PartialState(cpu=cpu, **({"backend": "gloo"} if cpu else {}))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not cpu and here > torch.cuda.device_count():
+        raise UserError(
+            f"{here} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; each process "
+            "takes one. Start as many as there are GPUs, or use --device cpu."
+        )
+    state = PartialState(cpu=cpu, timeout=_PATIENCE, **({"backend": "gloo"} if cpu else {}))
     return Processes(state.process_index, state.num_processes, torch.device("cpu") if cpu else state.device)
 
 

@@ -66,18 +66,20 @@ OTHER_NAMES = {
 }  # fmt: skip
 
 
-def recipe(name: str | None, settings: Sequence[str] = (), where: DataSource | None = None) -> TrainConfig:
+def recipe(
+    name: str | None, settings: Sequence[str] = (), where: DataSource | None = None, device: str = "auto"
+) -> TrainConfig:
     """A named recipe (Table A.1's eight, and small ones), with every ``field=value`` applied, checked.
 
     Args:
         name: a key of ``RECIPES``; None: the defaults.
         settings: see ``with_settings``.
-        where: the data that is there, which settles every "auto", see ``TrainConfig.settled``.
+        where, device: the data that is there and the device, which settle every "auto", see ``TrainConfig.settled``.
     """
     if name is not None and name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     config = with_settings(TrainConfig(**RECIPES[name] if name else {}), settings)
-    return config if where is None else config.settled(where)
+    return config if where is None else config.settled(where, device)
 
 
 def with_settings(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:

@@ -52,7 +52,7 @@ def settle_config(name: str | None, settings: Sequence[str], options: RunOptions
     if started is not None and name is None:
         config = with_settings(started, settings)
     else:
-        config = recipe(name, settings, options.where)
+        config = recipe(name, settings, options.where, options.device)
     changed = [] if started is None else _changes(dataclasses.asdict(started), dataclasses.asdict(config))
     if changed:
         raise UserError(

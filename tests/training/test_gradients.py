@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 from simcse_bench.errors import UserError
 from simcse_bench.models import checkpoints
 from simcse_bench.models.catalog import PLAIN_POOLINGS
+from simcse_bench.training import gradients
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.gradients import backward, masked_copies
 from simcse_bench.training.model import load_model
@@ -159,6 +160,20 @@ def test_cached_gradients_equal_plain_ones_with_dropout_on(bert, columns, settin
     first = step(plain, rows)
     same(step(cached, rows), first, 1e-6)
     assert largest_difference(step(plain, rows, seed=8), first) > 1e-3  # dropout was on
+
+
+def test_a_devices_own_generator_is_part_of_the_random_state(monkeypatch):
+    """Apple's GPU has one; what dropout draws there is drawn again in the second pass."""
+    own = torch.Generator().manual_seed(5)
+    monkeypatch.setattr(torch.mps, "get_rng_state", own.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", own.set_state)
+    device = torch.device("mps")
+    before = gradients._random_state(device)
+    first = torch.rand(3), torch.rand(3, generator=own)
+    gradients._set_random_state(before, device)
+    assert torch.equal(first[0], torch.rand(3))
+    assert torch.equal(first[1], torch.rand(3, generator=own))
+    assert len(gradients._random_state(CPU)) == 1
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from simcse_bench.models.agreement import sent
 from simcse_bench.models.encoders import Encoder, TransformerEncoder
 from simcse_bench.models.open import open_model
 from simcse_bench.training.config import TrainConfig, prompt_of
@@ -77,7 +78,7 @@ class DCLR(SimCSE):
     def begin(self, model: SentenceModel, rows: BatchRows, texts: Sequence[str], gather: Gather) -> None:
         """The complement's view of the sentences."""
         if self.complement is not None:
-            vectors = gather(torch.from_numpy(self.complement.encode(texts)).to(model.device))
+            vectors = gather(sent(torch.from_numpy(self.complement.encode(texts)), model.device))
             self.alike = similarity(vectors, vectors, "cosine", 1.0)
 
     def loss(self, parts: Sequence[Tensor], random: torch.Generator) -> Tensor:
@@ -85,7 +86,7 @@ class DCLR(SimCSE):
         settings, temperature = self.settings, self.config.temperature
         one, two = parts
         logits = similarity(one, two, "cosine", temperature)
-        noise = torch.randn(round(settings.noise * len(one)), one.shape[1], generator=random).to(one.device)
+        noise = sent(torch.randn(round(settings.noise * len(one)), one.shape[1], generator=random), one.device)
         if len(noise):
             noise = risen(noise, one, logits, temperature, settings.ascent_steps, settings.ascent_rate)
         if self.complement is not None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from simcse_bench.errors import UserError, first_line
 from simcse_bench.models import checkpoints
-from simcse_bench.models.agreement import forward_options, padded
+from simcse_bench.models.agreement import forward_options, padded, sent
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.loading import length_limit, load_backbone
 from simcse_bench.training.config import TrainConfig
@@ -95,8 +95,8 @@ class DiffCSE(SimCSE):
         for chunk in model.chunks(sentences):
             ids, mask = padded([sentences[i] for i in chunk], model.fill)
             given, _ = padded([masked[i] for i in chunk], model.fill)
-            ids, given = ids.to(model.device), given.to(model.device)
-            real = torch.ones_like(ids) if mask is None else mask.to(model.device)
+            ids, given = sent(ids, model.device), sent(given, model.device)
+            real = torch.ones_like(ids) if mask is None else sent(mask, model.device)
             written = self.written(ids, given, real)
             logits = self.discriminator(written, real, vectors[chunk])  # (B, L, 2)
             losses = F.cross_entropy(logits.float().transpose(1, 2), (written != ids).long(), reduction="none")

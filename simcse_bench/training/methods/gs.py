@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from simcse_bench.models.agreement import sent
 from simcse_bench.training.losses import find_own, similarity
 from simcse_bench.training.methods.simcse import Settings, SimCSE, setting
 
@@ -37,7 +38,7 @@ class GaussianSmoothing(SimCSE):
         logits = torch.cat([similarity(anchors, other, "cosine", self.config.temperature) for other in parts[1:]], 1)
         count = round(self.settings.noise * len(anchors))
         if count and self.settings.noise_weight:
-            noise = torch.randn(count, anchors.shape[1], generator=random).to(anchors.device)
+            noise = sent(torch.randn(count, anchors.shape[1], generator=random), anchors.device)
             extra = similarity(anchors, noise, "cosine", self.config.temperature)
             logits = torch.cat([logits, extra + math.log(self.settings.noise_weight)], 1)
         return find_own(logits)

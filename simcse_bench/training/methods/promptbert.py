@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from simcse_bench.errors import UserError
+from simcse_bench.models.agreement import sent
 from simcse_bench.models.encoders import first_position, template_positions
 from simcse_bench.models.prompts import SLOT, Ids, Prompt, mask_places, template_ids, tokenize
 from simcse_bench.training.config import TrainConfig
@@ -91,15 +92,15 @@ class PromptBERT(SimCSE):
     def pooled(self, model: SentenceModel, vectors: Tensor, sentences: Sequence[Ids], encoder: int) -> Tensor:
         """Less the template's own vector."""
         lengths = sorted({len(ids) for ids in sentences})
-        own = torch.tensor([lengths.index(len(ids)) for ids in sentences], device=vectors.device)
-        return vectors - self._template_vectors(model, encoder, lengths)[own]
+        own = torch.tensor([lengths.index(len(ids)) for ids in sentences])
+        return vectors - self._template_vectors(model, encoder, lengths)[sent(own, vectors.device)]
 
     def _template_vectors(self, model: SentenceModel, encoder: int, lengths: Sequence[int]) -> Tensor:
         """(k, h): at the mask of the template alone, as around sentences of k lengths, the template included."""
         template, encode = self.templates[encoder], model.encoders[encoder]
         places = template_positions(len(template.ids), template.before, lengths, first_position(encode))
         ids = torch.tensor([template.ids]).repeat(len(lengths), 1)
-        given = {"input_ids": ids.to(model.device), "position_ids": places.to(model.device)}
+        given = {"input_ids": sent(ids, model.device), "position_ids": sent(places, model.device)}
         states: Tensor = encode(**given, **model.options).last_hidden_state
         return states[:, template.mask].float()
 
