@@ -240,6 +240,15 @@ def test_the_dtype_auto_is_bfloat16_where_the_machine_multiplies_in_it(monkeypat
     assert with_settings(config, ["dtype=float16"]).settled().dtype == "float16"
 
 
+def test_the_dtype_auto_is_that_of_the_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(cpu_kernels, "processor_multiplies_in_bfloat16", lambda: False)
+    where = DataSource()
+    found = {device: recipe("mini-unsup", (), where, device).dtype for device in ("auto", "cuda:1", "cpu")}
+    assert found == {"auto": "bfloat16", "cuda:1": "bfloat16", "cpu": "float32"}
+
+
 def test_resume_finds_the_run_of_an_automatic_dev_task(cli):
     args = ("train", "--recipe", "mini-unsup", "--out", "runs/x", "--set", "max_steps=2", "--set", "batch_size=8",
             "--device", "cpu")  # fmt: skip

@@ -70,8 +70,8 @@ def join_processes(device: str = "auto") -> Processes:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not cpu and here > torch.cuda.device_count():
         raise UserError(
-            f"{here} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; each process "
-            "takes one. Start as many as there are GPUs, or use --device cpu."
+            f"{here} processes were started on this machine, and {torch.cuda.device_count()} of its GPUs can be seen; each "
+            "process takes one. Start as many as there are GPUs, or use --device cpu."
         )
     state = PartialState(cpu=cpu, timeout=_PATIENCE, **({"backend": "gloo"} if cpu else {}))
     return Processes(state.process_index, state.num_processes, torch.device("cpu") if cpu else state.device)

@@ -11,6 +11,9 @@ import torch
 from processes import checkpoints, finished, record, steps, wait_for
 from safetensors.torch import load_file
 
+from simcse_bench.errors import UserError
+from simcse_bench.training.processes import join_processes
+
 
 @pytest.fixture
 def together(start):
@@ -29,6 +32,15 @@ def together(start):
         return [process for process, _ in reversed(processes)]
 
     return run
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 processes were started on this machine, and 1 of its GPUs can be seen"):
+        join_processes()
 
 
 SMALL = {"max_steps": 8, "batch_size": 16, "dropout": 0.0, "learning_rate": 1e-3}
