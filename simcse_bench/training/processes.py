@@ -67,10 +67,10 @@ def join_processes(device: str = "auto") -> Processes:
     cpu = device == "cpu" or not torch.cuda.is_available()
     if not cpu and device not in ("auto", "cuda"):
         raise UserError(f"--device {device}: with {count} processes each takes its own GPU; use auto or cpu.")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not cpu and here > torch.cuda.device_count():
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if not cpu and here > gpus:
         raise UserError(
-            f"{here} processes were started on this machine, and {torch.cuda.device_count()} of its GPUs can be seen; each "
+            f"{here} processes were started on this machine, and {gpus} of its GPUs can be seen; each "
             "process takes one. Start as many as there are GPUs, or use --device cpu."
         )
     state = PartialState(cpu=cpu, timeout=_PATIENCE, **({"backend": "gloo"} if cpu else {}))
