@@ -10,7 +10,7 @@ from pathlib import Path
 import simcse_bench
 
 # lowest first: a module may import from its own room and from those before it
-ORDER = ["errors", "files", "schema", "bundled", "hub", "progress", "cluster", "data", "models", "papers", "reports", "evaluation", "training",
+ORDER = ["errors", "files", "schema", "bundled", "hub", "progress", "threads", "cluster", "data", "models", "papers", "reports", "evaluation", "training",
          "search", "export", "experiments", "doctor", "cli", "__main__"]  # fmt: skip
 APART = ("search", "export", "experiments")  # these do not know each other
 PACKAGE = Path(simcse_bench.__file__).parent
@@ -44,7 +44,7 @@ def room(module):
 
 def test_every_module_has_a_room():
     assert {room(module) for module in MODULES} == set(ORDER)
-    assert len([m for m in MODULES if not m.startswith("training.methods.")]) <= 145  # a method is a module
+    assert len([m for m in MODULES if not m.startswith("training.methods.")]) <= 150  # a method is a module
 
 
 def test_imports_point_one_way():

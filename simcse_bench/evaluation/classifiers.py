@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from simcse_bench.evaluation.networks import HiddenLayer, Logistic, Network
+from simcse_bench.models.cpu_kernels import a_core_each, torch_threads
 
 Ints = NDArray[np.int64]
 CACHE = 2 << 20  # bytes of a chunk's mini-batch
@@ -104,10 +104,8 @@ def train_all(
 
     if features.device.type == "cpu":
         # a chunk's steps are too small to share: each core works on a chunk of its own
-        cores = torch.get_num_threads()
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with a_core_each(torch_threads.usual()) as pool:
             list(pool.map(work, jobs))
-        torch.set_num_threads(cores)
     else:
         for job in jobs:
             work(job)

@@ -9,18 +9,21 @@ number, a quarter of a 64-bit random number costs 1 (``benchmarks/train_speed.py
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import nn
 
 from simcse_bench.files import processor
+from simcse_bench.threads import ProductThreads
 
 MAX_SHORT = 64  # tokens; above it torch's fused attention is as fast
 _GELUS = {"GELUActivation": "none", "GELUTanh": "tanh", "NewGELUActivation": "tanh"}
@@ -28,6 +31,20 @@ _GELUS = {"GELUActivation": "none", "GELUTanh": "tanh", "NewGELUActivation": "ta
 # sentences took half a gigabyte. It reads this at its first product; what the user has set stays.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+
+
+torch_threads = ProductThreads(torch.get_num_threads, torch.set_num_threads)
+
+
+@contextlib.contextmanager
+def a_core_each(count: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, in each of which torch's products take one core."""
+    with torch_threads.restored():
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield pool
+        finally:  # after an error or Ctrl-C too, without what has not begun
+            pool.shutdown(cancel_futures=True)
 
 
 def supported(dtype: torch.dtype) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from torch import nn
 from simcse_bench.errors import UserError
 from simcse_bench.models.agreement import fill_id, forward_options, padded, sent
 from simcse_bench.models.catalog import needs_all_layers, pooling_parts
+from simcse_bench.models.cpu_kernels import a_core_each, torch_threads
 from simcse_bench.models.first_token import first_token_only
 from simcse_bench.models.fused_bert import FusedBert
 from simcse_bench.models.prompts import NO_PROMPT, Prompt, mask_places, prefix_length, template_ids, tokenize
@@ -169,7 +169,7 @@ class TransformerEncoder:
             str(self.device),
             self.progress,
             # a thread per core where the model keeps no state between or during its calls
-            1 if self.fused is None or self.prompt.debiased else torch.get_num_threads(),
+            1 if self.fused is None or self.prompt.debiased else torch_threads.usual(),
         ) or [np.zeros((0, 0), dtype=np.float32) for _ in views]
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
@@ -320,14 +320,8 @@ def _side_by_side(
         yield from ((rows, embed(rows)) for rows in batches)
         return
     planned = list(batches)
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
-    torch.set_num_threads(1)
-    try:
+    with a_core_each(threads) as pool:
         yield from zip(planned, pool.map(embed, planned), strict=True)
-    finally:  # after an error or Ctrl-C too, without the batches that have not begun
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
 
 
 def _one_behind(embedded: Iterator[tuple[IndexArray, Vectors]]) -> Iterator[tuple[IndexArray, Vectors]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simcse_bench.threads import ProductThreads
 
 Array = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -104,7 +106,15 @@ class Exact:
 def _libraries() -> Any:
     import threadpoolctl
 
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def _set_threads(counts: Sequence[int]) -> None:
+    for library, count in zip(_libraries(), counts, strict=True):
+        library.set_num_threads(count)
+
+
+_numpy_threads = ProductThreads(lambda: [library.num_threads for library in _libraries()], _set_threads)
 
 
 @contextlib.contextmanager
@@ -113,10 +123,9 @@ def _a_core_each() -> Iterator[int]:
 
     Threads that share one product wait for each other at its end, which takes long where other processes hold cores.
     """
-    libraries = _libraries()
-    threads = max((library["num_threads"] for library in libraries.info()), default=1)
-    with libraries.limit(limits=1):
-        yield threads
+    with _numpy_threads.restored() as usual:
+        _set_threads([1] * len(usual))
+        yield max(usual, default=1)
 
 
 class _Best:
