@@ -153,15 +153,24 @@ def _write_modules(parts: Parts, folder: Path) -> None:
         write_json(folder / "config_sentence_transformers.json", whole, 2)
 
 
+_LAST = ("config.json", "export.json")
+
+
 @contextlib.contextmanager
 def fill_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill; what it holds at the end is moved into ``folder``, on an error nothing is."""
+    """A new folder to fill; what it holds at the end is moved into ``folder``, after an error in it nothing is.
+
+    The files that say what the others are go first and come last: a folder that a kill left with files of two models
+    has no config.json, so that nothing loads it.
+    """
     new = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
         yield new
-        for path in sorted(new.iterdir()):
+        for name in _LAST:
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted(new.iterdir(), key=lambda path: (path.name in _LAST, path.name)):
             target = folder / path.name
             if target.is_dir():
                 shutil.rmtree(target)

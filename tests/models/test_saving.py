@@ -1,9 +1,11 @@
 import json
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from kill_points import kill_points
 from safetensors.torch import load_file
 from tiny import SPECIAL, WORDS, sentences, write_tokenizer
 from transformers import AutoModel, AutoTokenizer
@@ -242,3 +244,30 @@ def test_the_config_names_the_architecture_and_no_folder_of_this_machine(bert, t
     assert config["model_type"] == "bert"
     for path in (tmp_path / "out").rglob("*.json"):
         assert str(bert.parent) not in path.read_text(), path
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_folder_killed_while_it_is_filled_is_one_of_the_two_or_no_model(tmp_path, earlier):
+    names = ("config.json", "export.json", "model.safetensors", "vocab.txt", "1_Pooling/config.json")
+    folder = tmp_path / "model"
+
+    def fill(content):
+        with saving.fill_folder(folder) as new:
+            for name in names:
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_text(content)
+
+    def prepare():
+        shutil.rmtree(folder, ignore_errors=True)
+        if earlier:
+            fill("old")
+
+    points = 0
+    for point in kill_points(lambda: fill("new"), prepare):
+        points += 1
+        found = {name: (folder / name).read_text() for name in names if (folder / name).exists()}
+        if {"config.json", "export.json"} & found.keys():
+            assert len(set(found.values())) == 1, point
+        fill("again")
+        assert {(folder / name).read_text() for name in names} == {"again"}, point
+    assert points > 20
