@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from simcse_bench.errors import Unavailable, UserError, first_line
 
 _CONFIG_FILES = ("*.json", "*.txt", "*.model", "bpe.codes")  # configs, vocabularies, sentence-transformers modules
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "*/model.safetensors", "adapter_model.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "*/pytorch_model.bin", "adapter_model.bin")
-_SAFE = ("model.safetensors", "model.safetensors.index.json")  # where transformers looks for weights first
+# where transformers and peft look for weights first
+_SAFE = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _DECIDING = ("config.json", "*/config.json", "modules.json", "*sentence_bert_config.json", "simcse_bench.json",
-             "config_sentence_transformers.json", "tokenizer_config.json")  # fmt: skip
+             "config_sentence_transformers.json", "tokenizer_config.json", "adapter_config.json")  # fmt: skip
 
 
 def download_model(name: str, revision: str | None) -> Path:
@@ -90,18 +92,42 @@ def dataset_file(repo: str, filename: str, revision: str) -> Path:
 @contextmanager
 def quiet_hub() -> Iterator[None]:
     """Keep huggingface_hub from logging: its retries and fallbacks are told by our errors, if they fail."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub import utils
 
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
-    if not sys.stderr.isatty():  # in a terminal, a download of 440 MB shows its bar
-        disable_progress_bars()
+    verbosity = utils.logging.get_verbosity()
+    utils.logging.set_verbosity_error()
+    try:
+        with _bars_in_a_terminal(utils):
+            yield
+    finally:
+        utils.logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Keep datasets from logging, and its bars to a terminal."""
+    import datasets
+
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()
+    try:
+        with _bars_in_a_terminal(datasets.utils):
+            yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _bars_in_a_terminal(library: Any) -> Iterator[None]:
+    """A library's bars are for a terminal, where a download of 440 MB shows one; what the user has set stays."""
+    silenced = not (sys.stderr.isatty() or library.are_progress_bars_disabled())
+    if silenced:
+        library.disable_progress_bars()
     try:
         yield
     finally:
-        hub_logging.set_verbosity(verbosity)
-        enable_progress_bars()
+        if silenced:
+            library.enable_progress_bars()
 
 
 @contextmanager
@@ -128,9 +154,15 @@ def hub_errors(what: str, advice: str = "") -> Iterator[None]:
     except errors.HFValidationError:
         raise UserError(f"{what}: neither a folder nor a possible Hub id (owner/name).") from None
     except (errors.HTTPError, errors.RevisionResolutionError, OSError) as error:
-        offline = constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE
-        reason = "HF_HUB_OFFLINE is set" if offline else _root_cause(error)
+        reason = "HF_HUB_OFFLINE is set" if is_offline() else _root_cause(error)
         raise Unavailable(f"{what} is not in the Hub cache and could not be downloaded: {reason}. {advice}") from None
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set, which huggingface_hub reads when it is imported."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE)
 
 
 def _root_cause(error: BaseException) -> str:

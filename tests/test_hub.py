@@ -1,5 +1,6 @@
 """`simcse-bench eval --model princeton-nlp/...` against a Hub on loopback; once in a process of its own, cold and warm."""
 
+import importlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import torch
 from hub_server import COMMIT, NOWHERE, Hub, ask, serving
 from safetensors.torch import load_file
 from tiny import tiny_bert
+
+from simcse_bench.hub import quiet_datasets, quiet_hub, wanted_files
 
 MODEL = "princeton-nlp/sup-simcse-bert-base-uncased"
 DATA = "princeton-nlp/datasets-for-simcse"
@@ -84,6 +87,43 @@ def test_cold_then_warm_with_the_server_gone(hub, process, tmp_path):
     fresh = process(NOWHERE, *EVAL, HF_HUB_OFFLINE="1")
     assert fresh.returncode == 0, fresh.stderr
     assert json.loads(saved.read_text())["tasks"] == report["tasks"]
+
+
+def test_a_dry_run_of_an_adapter_downloads_no_base_model(hub, simcse_bench, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": MODEL}))
+    (adapter / "adapter_model.safetensors").write_bytes(b"never read")
+    with serving(hub) as endpoint:
+        done = simcse_bench(endpoint, "eval", "--model", adapter, "--pooler", "avg", "--suite", "mini", "--dry-run")
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "would be downloaded from the Hub" in text
+    assert "pytorch_model.bin (" in text
+    assert not any("pytorch_model" in r for r in hub.requests)
+    assert not (tmp_path / "hf" / "hub").exists()
+
+
+def test_an_adapters_safetensors_are_taken_before_its_pickle():
+    files = ["README.md", "adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]
+    assert wanted_files(files) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert wanted_files(files[:3]) == ["adapter_config.json", "adapter_model.bin"]
+
+
+@pytest.mark.parametrize("quiet, library", [(quiet_hub, "huggingface_hub.utils"), (quiet_datasets, "datasets.utils")])
+def test_bars_that_a_user_disabled_stay_so(quiet, library):
+    bars = importlib.import_module(library)
+    assert not bars.are_progress_bars_disabled()
+    with quiet():
+        assert bars.are_progress_bars_disabled()
+    assert not bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
+    try:
+        with quiet():
+            assert bars.are_progress_bars_disabled()
+        assert bars.are_progress_bars_disabled()
+    finally:
+        bars.enable_progress_bars()
 
 
 @pytest.mark.slow

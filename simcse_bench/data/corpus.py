@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,8 +273,6 @@ def _hub_corpus(
 ) -> Corpus:
     import datasets
 
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
     what = f"Hub dataset {train!r}, split {split!r}" + (f", revision {revision!r}" if revision else "")
     with _dataset_errors(what):
         builder = datasets.load_dataset_builder(name, config, revision=revision)
@@ -314,7 +311,7 @@ def _dataset_errors(what: str) -> Iterator[None]:
     """What datasets raises, as a UserError; failures to reach the Hub are left to hub_errors."""
     import datasets
 
-    with hub.hub_errors(what, advice="Without the Hub, give a file."):
+    with hub.hub_errors(what, advice="Without the Hub, give a file."), hub.quiet_datasets():
         try:
             yield
         except (ValueError, datasets.exceptions.DatasetsError) as error:

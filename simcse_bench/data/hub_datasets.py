@@ -10,6 +10,7 @@ from typing import Any
 from simcse_bench.data.senteval import ENV_DATA
 from simcse_bench.data.task import Source
 from simcse_bench.errors import Unavailable, UserError, first_line
+from simcse_bench.hub import quiet_datasets
 
 PairRow = tuple[str, Any, str, str]  # where (file:line), gold as found, left, right; or the sentences of a triplet
 COPY = Source("tsv")  # the form of a copy: score, tab, sentence, tab, sentence; a pair a line, no header
@@ -59,12 +60,12 @@ def hub_rows(source: Source, split: str, subset: str) -> Iterator[PairRow | str]
     """
     import datasets
 
-    datasets.disable_progress_bars()
     by_config = source.config == "{subset}"
     part, config = (split, subset) if by_config else (subset, source.config)
     what = f"{shown_dataset(replace(source, config=config))}, split {part!r}"
     try:
-        table = datasets.load_dataset(source.dataset, config, split=part, revision=source.revision)
+        with quiet_datasets():
+            table = datasets.load_dataset(source.dataset, config, split=part, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
         reason = first_line(error).rstrip(".")
         kind = Unavailable if isinstance(error, ConnectionError) else UserError

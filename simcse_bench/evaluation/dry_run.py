@@ -14,10 +14,11 @@ from simcse_bench.data.pairs import needs_root, parts
 from simcse_bench.data.rows import file_paths, in_archive
 from simcse_bench.data.senteval import ARCHIVE, REPO, DataRoot, find_root, given_root, is_configured
 from simcse_bench.data.task import EvalProtocol, Task
-from simcse_bench.errors import Unavailable, UserError
+from simcse_bench.errors import Unavailable
 from simcse_bench.evaluation.run import EvaluationSettings, default_suite, destination, each_suite
 from simcse_bench.files import read_json
 from simcse_bench.models import baselines, checkpoints
+from simcse_bench.models.baselines import whitening_provenance
 from simcse_bench.models.catalog import HEADS, POOLINGS, known_model
 from simcse_bench.models.checkpoints import Checkpoint
 from simcse_bench.models.mteb_model import PREFIX, registry_entry
@@ -55,8 +56,7 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
     Raises:
         UserError: whatever the evaluation itself would refuse before it loads anything.
     """
-    if asked.whiten is not None and not asked.whiten.is_file():
-        raise UserError(f"--whiten {asked.whiten}: no such file; expected text, a sentence a line.")
+    whitening = {} if asked.whiten is None else whitening_provenance(asked.whiten)
     with tempfile.TemporaryDirectory() as scratch:
         provenance, rows = _model(asked, Path(scratch))
     provenance |= {"name": asked.name or provenance["name"]}
@@ -64,7 +64,7 @@ def describe_evaluation(asked: Asked, settings: EvaluationSettings) -> list[Tabl
         stored = "how its weights are stored" if dtype != "float32" else "the default"
         rows.append(["dtype", dtype, stored if asked.dtype == "auto" else "--dtype"])
     if asked.whiten is not None:
-        provenance["whiten"] = {asked.whiten.name: ""}
+        provenance |= whitening
         rows.append(["whitening", f"fitted on {asked.whiten}", "--whiten"])
     suite_from = "--suite" if settings.suite else "--task"
     if not settings.suite and not settings.tasks:
@@ -109,7 +109,8 @@ def _files(checkpoint: Checkpoint, scratch: Path) -> list[str]:
         return [f"{name} ({_size(path.stat().st_size)})" for name, path in checkpoint.files().items()]
     if checkpoint.folder == Path():
         return []
-    return [f"{name} ({_size(size)})" for name, size in hub.file_sizes(checkpoint.name, checkpoint.revision).items()]
+    model, revision = (checkpoint.base, None) if checkpoint.base else (checkpoint.name, checkpoint.revision)
+    return [f"{name} ({_size(size)})" for name, size in hub.file_sizes(model, revision).items()]
 
 
 def _rows(checkpoint: Checkpoint, files: Sequence[str], problem: str, given: int | None) -> list[list[str]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from simcse_bench.errors import UserError
-from simcse_bench.hub import quiet_hub
+from simcse_bench.hub import is_offline, quiet_hub
 
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write (Hub: Settings, Access Tokens)."
 _ALWAYS = {".gitattributes"}  # what the Hub puts into a new repository
@@ -19,7 +19,7 @@ def check_repo(repo: str, private: bool, update: bool) -> None:
     Raises:
         UserError: no possible id, offline, no token or a bad one, a repository that exists (without ``update``).
     """
-    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
     from huggingface_hub.utils import validate_repo_id
 
@@ -29,7 +29,7 @@ def check_repo(repo: str, private: bool, update: bool) -> None:
         raise UserError(f"--push-to-hub {repo!r}: not a possible Hub id; expected owner/name.") from error
     if "/" not in repo:
         raise UserError(f"--push-to-hub {repo!r}: expected owner/name, for example my-name/{repo}.")
-    if constants.is_offline_mode():
+    if is_offline():
         raise UserError(f"--push-to-hub {repo}: HF_HUB_OFFLINE is set; unset it, or export without --push-to-hub.")
     if get_token() is None:
         raise UserError(f"--push-to-hub {repo}: no token. {_LOGIN}")

@@ -176,9 +176,8 @@ def resolve(
         spec = MODELS.get(hub_id) or ModelSpec(hub_id, None)
         folder = _download(hub_id, revision or spec.revision, scratch)
         checkpoint = Checkpoint(hub_id, folder, spec, "", revision=folder.name)
-    looked_at = scratch is not None and checkpoint.folder.is_relative_to(scratch)
     checkpoint = replace(checkpoint, trust_code=trust_code)
-    decided = _decide(checkpoint, pooling, head, weights=not looked_at)
+    decided = _decide(checkpoint, pooling, head, scratch)
     known, default = (decided.modules.prompts, decided.modules.default_prompt) if decided.modules else ({}, None)
     chosen = choose_prompt(name, prompt, known, default, decided.prompt)
     decided = _override(replace(decided, prompt=chosen), pooling, head, max_length)
@@ -211,7 +210,7 @@ def _download(hub_id: str, revision: str | None, scratch: Path | None) -> Path:
         raise type(error)(*(p.rstrip() + near for p in error.problems)) from None
 
 
-def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weights: bool) -> Checkpoint:
+def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, scratch: Path | None) -> Checkpoint:
     """Fill in pooling, head, length, and say where they come from; where nothing tells, the options have to."""
     decided = checkpoint
     if (checkpoint.folder / SETTINGS_FILE).is_file():
@@ -225,7 +224,7 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
                 raise UserError(f"--pooling {pooling}: {decided.name} is no transformers model ({decided.library}).")
             decided = replace(decided, folder=decided.modules.transformer, dense=None)
     if not (decided.folder / "config.json").is_file() and (decided.folder / ADAPTER_FILE).is_file():
-        decided = _adapted(decided)
+        decided = _adapted(decided, scratch)
     if not (decided.folder / "config.json").is_file():
         if _is_unfinished_run(decided.folder):
             raise UserError(
@@ -233,7 +232,8 @@ def _decide(checkpoint: Checkpoint, pooling: str | None, head: str | None, weigh
                 f"`simcse-bench train --resume --out {shlex.quote(str(decided.folder))}` goes on with it."
             )
         raise UserError(f"{decided.name}: no config.json in {decided.folder}; expected a transformers checkpoint.")
-    if weights and not weight_files(decided.folder):
+    looked_at = scratch is not None and decided.folder.is_relative_to(scratch)
+    if not looked_at and not weight_files(decided.folder):
         other = next((p.name for form in ("*.gguf", "*.onnx", "onnx/*.onnx") for p in decided.folder.glob(form)), "")
         advice = f" {other} is not read; give the original model's folder." if other else ""
         raise UserError(f"{decided.name}: no model.safetensors or pytorch_model.bin in {decided.folder}.{advice}")
@@ -324,7 +324,7 @@ def _follow_modules(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def _adapted(checkpoint: Checkpoint) -> Checkpoint:
+def _adapted(checkpoint: Checkpoint, scratch: Path | None) -> Checkpoint:
     """The base model of an adapter (LoRA), which is merged into it when it is loaded."""
     path = checkpoint.folder / ADAPTER_FILE
     content = read_json(path)
@@ -333,7 +333,7 @@ def _adapted(checkpoint: Checkpoint) -> Checkpoint:
         raise UserError(f"{path}: no base_model_name_or_path in it; expected the settings of an adapter of peft.")
     near = checkpoint.folder / base
     try:
-        folder = Path(base) if Path(base).is_dir() else near if near.is_dir() else hub.download_model(base, None)
+        folder = Path(base) if Path(base).is_dir() else near if near.is_dir() else _download(base, None, scratch)
     except UserError as error:
         missing = f"{checkpoint.name}: an adapter whose base model is missing: "
         raise type(error)(*(missing + problem for problem in error.problems)) from error

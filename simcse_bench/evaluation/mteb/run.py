@@ -7,18 +7,17 @@ import logging
 import math
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 from simcse_bench.evaluation.mteb.adapter import MtebModel, ShowPass
 from simcse_bench.evaluation.mteb.selection import Selection, select_mteb
 from simcse_bench.files import ENV_CACHE, cache_dir, environment, fingerprint, now, require_writable, write_text
-from simcse_bench.hub import hub_errors
+from simcse_bench.hub import hub_errors, quiet_datasets
 from simcse_bench.models.mteb_model import import_mteb
 from simcse_bench.models.open import Model
 from simcse_bench.progress import Say, silent
@@ -164,7 +163,7 @@ def _load(task: Any) -> None:
     except UserError as error:
         raise _NoDataError(what, " ".join(error.problems).strip()) from error
     except _UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise _NoDataError(what, f"mteb cannot read it: {reason}.") from error
 
 
@@ -244,22 +243,16 @@ def _export(folder: Path, results: dict[str, Any], meta: Any) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without mteb's and datasets' notes; bars of downloads in a terminal only."""
-    import datasets
 
     logger = logging.getLogger("mteb")
-    level, verbosity = logger.level, datasets.logging.get_verbosity()
+    level = logger.level
     logger.setLevel(logging.ERROR)
-    datasets.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with quiet_datasets(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
-        datasets.logging.set_verbosity(verbosity)
-        datasets.enable_progress_bars()
 
 
 class TaskCache:
