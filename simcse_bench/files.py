@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -130,6 +131,21 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def _mode(path: Path) -> int:
+    """The mode of the file that is replaced, or what the user's mask leaves of a new one's."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return 0o666 & ~_mask()
+
+
+@functools.cache
+def _mask() -> int:
+    mask = os.umask(0o077)  # it can be read by setting it only
+    os.umask(mask)
+    return mask
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file through a temporary one that is renamed; UserError where the place cannot be written."""
     try:
@@ -138,7 +154,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            Path(temporary).chmod(0o644)
+            Path(temporary).chmod(_mode(path))
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
