@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 
 RETRIES = 3  # of work whose worker was lost
 _PASSED_ON = ("SIMCSE_BENCH_DATA", "SIMCSE_BENCH_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")  # no secrets
@@ -65,7 +65,7 @@ class Workers:
                 raise error.cause from None
             raise  # a fault of ours: with its traceback
         except self.ray.exceptions.RayError as error:
-            last = str(error).strip().splitlines()[0]
+            last = first_line(error)
             return Lost(f"its worker was lost {RETRIES + 1} times; the last time: {last}")
 
     def in_order(self, work: Callable[..., Any], plan: Any, items: Iterable[Any]) -> Iterator[Any]:
@@ -109,7 +109,7 @@ def connected(cluster: RayCluster, cpus: float, gpus: float) -> Iterator[Workers
             logging_level="ERROR", **own,
         )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--ray-address {cluster.address}: no Ray cluster answers there ({reason}).") from error
     try:
         yield _workers(ray, cluster, cpus, gpus)

@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error says, cut to its first line; its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -90,7 +90,7 @@ def read_task_pairs(task: Task, split: str, variant: str, root: Path | None) -> 
         UserError: all problems of the files at once, each with file and line.
     """
     if task.kind not in ("sts", "paraphrase"):
-        raise UserError(f"task {task.name!r} is a {task.kind} task; pairs are read from STS tasks.")
+        raise UserError(f"task {task.name!r} is a {task.kind} task; pairs are read from STS and paraphrase tasks.")
 
     def pair(source: Source, clean: Clean, row: tuple[Any, str, str]) -> tuple[float, str, str]:
         gold = gold_score(row[0], task.gold, GOLD_DECIMALS if source.format == "hub" else None)

@@ -90,7 +90,7 @@ class Task:
     probe: str = ""
     folder: Path = Path()  # where the YAML file lies: a user's own data paths are relative to it
     aliases: tuple[str, ...] = ()  # what else it is called: SentEval's and mteb's names of the same data
-    unique: tuple[str, ...] = ()  # splits without the pairs that stand twice in them or in another split, see pairs
+    unique: tuple[str, ...] = ()  # splits without the pairs that stand twice in them or in another split, see rows
     center: bool = False  # ranking: the mean of all the task's vectors is subtracted before the cosine
 
     @property

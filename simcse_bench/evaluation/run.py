@@ -32,7 +32,7 @@ from simcse_bench.progress import Progress, Say, silent
 from simcse_bench.reports.report import Report, evaluation_key, model_variant, report_path
 from simcse_bench.reports.scores import write_report_tables
 
-RESAMPLES = (100, 10_000)  # an interval needs a few beyond its ends; 10,000 of SICK-R take 2 GB
+RESAMPLES_RANGE = (100, 10_000)  # an interval needs a few beyond its ends; 10,000 of SICK-R take 2 GB
 
 
 Scored = tuple[Report, Mapping[str, Floats]]
@@ -244,7 +244,7 @@ def with_bootstrap(protocol: EvalProtocol, resamples: int | None, seed: int | No
     Raises:
         UserError: too few resamples for an interval, more than fit in memory, a seed below 0.
     """
-    low, high = RESAMPLES
+    low, high = RESAMPLES_RANGE
     if resamples is not None and not low <= resamples <= high:
         raise UserError(
             f"--resamples {resamples}: expected {low} to {high:,}; the protocol's are {protocol.resamples}."

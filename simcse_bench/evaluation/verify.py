@@ -11,6 +11,7 @@ from simcse_bench.evaluation.evaluate import Embedded, distinct_sentences
 from simcse_bench.evaluation.metrics import correlation
 from simcse_bench.evaluation.run import EvaluationPlan, EvaluationSettings, plan_evaluation, run_evaluation
 from simcse_bench.models.catalog import HEADS, MODELS, PLAIN_POOLINGS, known_model
+from simcse_bench.models.identity import shown_settings
 from simcse_bench.models.open import open_model
 from simcse_bench.models.prompts import NO_WISH, PromptOptions
 from simcse_bench.papers.published import PublishedRow, published_row
@@ -133,8 +134,7 @@ def verification_table(verification: Verification) -> Table:
         apart = None if theirs is None else round(entry["value"], 2) - theirs
         rows.append([task["title"], f"{entry['value']:.2f}", interval, shown_numbers("{:.2f}", theirs),
                      shown_numbers("{:+.2f}", apart), verification.verdicts.get(name, MISSING)])  # fmt: skip
-    how = f"pooling {report.model.get('pooling')}, head {report.model.get('head')}"
-    title = f"{report.model['name']} ({how}) against {row.row}, {row.source}"
+    title = f"{report.model['name']} ({shown_settings(report.model)}) against {row.row}, {row.source}"
     note = f"OK: at most {OK} points apart; close: at most {CLOSE}. Protocol {report.protocol['name']}."
     return Table(title, ["", "score", "95 %", "published", "difference", "verdict"], rows, [note])
 

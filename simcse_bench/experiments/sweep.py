@@ -80,7 +80,7 @@ def plan_sweep(
     """The trials of an ablation.
 
     Args:
-        ablation: from ``named`` or ``varied``.
+        ablation: from ``named_ablation`` or ``grid_ablation``.
         preset: a key of ``ablation.recipes``.
         seeds: so many, from the recipe's own seed on.
         settings: ``field=value`` changes of the base recipe, for all arms; ``arm:field=value`` for one.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from simcse_bench.errors import UserError
+from simcse_bench.errors import UserError, first_line
 from simcse_bench.export.parity import quiet
 from simcse_bench.models.encoders import pool
 from simcse_bench.models.saving import Parts, write_config
@@ -52,7 +52,7 @@ def write_onnx(parts: Parts, folder: Path) -> None:
                 dynamo=True, external_data=size > _ONE_FILE, verbose=False,
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"--to onnx: torch cannot translate {type(parts.encoder).__name__}: {reason} Use another --to."
         ) from error

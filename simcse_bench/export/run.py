@@ -114,7 +114,7 @@ class Export:
     dimension: int = 0
     max_length: int = 0
     pooler: bool = False  # AutoModel's pooler_output is the sentence embedding
-    parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see parity.compare
+    parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see parity.measure_parity
 
 
 def find_model(

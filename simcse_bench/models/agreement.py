@@ -47,7 +47,9 @@ class Probe:
             distances = [_apart(_alone(run, self.ids), self.alone)]
             if not self.padding_moves:
                 distances.append(_apart(_together(run, self.ids, self.fill), self.alone))
-        except Exception:
+        except Exception as error:  # of many kinds: other layers than it expects
+            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+                raise
             return float("inf")
         return max(distances)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse_bench.data.rows import read_lines
 from simcse_bench.errors import UserError
 from simcse_bench.files import sha256, shown_name
 
@@ -135,10 +136,9 @@ class Whitened:
     def __init__(self, encoder: Encoder, text: Path):
         """``text``: one sentence a line; mean and covariance are fitted on its embeddings."""
         try:
-            lines = text.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--whiten {text}: not a readable UTF-8 file ({error}).") from error
-        sentences = [line.strip() for line in lines if line.strip()]
+            sentences = [line.strip() for line in read_lines(text, "utf-8") if line.strip()]
+        except UserError as error:
+            raise UserError(*(f"--whiten {problem}" for problem in error.problems)) from error
         self.encoder = encoder
         self.mean, self.kernel = fit_whitening(encoder.encode(sentences), str(text))
         self.provenance: dict[str, Any] = dict(getattr(encoder, "provenance", {}))

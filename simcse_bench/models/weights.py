@@ -1,4 +1,4 @@
-"""Files of a checkpoint: weights read without pickle, heads built from them, fingerprints."""
+"""Files of a checkpoint: weights read without running what a pickle says, heads built from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From saved JSON to tables, plots and pages; nothing here computes a score.
+"""From saved JSON to tables, plots and pages; no sentence is scored here, at most a mean over seeds is taken.
 
 Open ``report`` first: what a saved evaluation holds.
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from simcse_bench import bundled
 from simcse_bench.errors import UserError
 from simcse_bench.files import Environment, fingerprint
-from simcse_bench.models.identity import marked_name
+from simcse_bench.models.identity import marked_name, shown_settings
 from simcse_bench.reports import plots
 from simcse_bench.reports.page import Section, page, section, write_drawn
 from simcse_bench.reports.report import Provenance, readable_name
@@ -212,7 +212,7 @@ def geometry_rows(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
 def geometry_provenance(analyses: Sequence[Analysis]) -> dict[str, str]:
     """What decided the numbers, model by model."""
     return {
-        m["model"]["name"]: f"pooling {m['model'].get('pooling')}, head {m['model'].get('head')}; "
+        m["model"]["name"]: f"{shown_settings(m['model'])}; "
         f"{_data(m)}, {m['data']['pairs']} pairs, {m['data']['aligned_pairs']} of them above 4, "
         f"{m['data']['sentences']} sentences, {m['data']['fingerprint']}; "
         f"{m['environment']['processor']}, {m['created']}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse_bench.errors import UserError, unknown
+from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.search.nearest import MARGIN, Array, Exact, Nearest, Positions, Store, rank
 
 APPROXIMATE = ("hnsw", "ivf")
@@ -225,7 +225,7 @@ def write_faiss(index: Any, path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
-        raise OSError(str(error).splitlines()[0]) from error
+        raise OSError(first_line(error)) from error
 
 
 def read_faiss(path: Path) -> Any:

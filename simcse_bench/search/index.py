@@ -92,7 +92,7 @@ class ApproximateRecord(TypedDict):
 
     kind: Literal["hnsw", "ivf"]
     effort: int  # cells that are looked through, or candidates in the graph
-    recall: float  # of the k nearest of so many of its own vectors, see ``nearest.measure_recall``
+    recall: float  # of the k nearest of so many of its own vectors, see ``faiss.measure_recall``
     k: int
     queries: int
 

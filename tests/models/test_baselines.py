@@ -76,7 +76,7 @@ def test_whitening_needs_text(tmp_path):
     (tmp_path / "one.txt").write_text("only\n")
     with pytest.raises(UserError, match="1 sentences; a covariance needs at least 2"):
         Whitened(Fixed(), tmp_path / "one.txt")
-    with pytest.raises(UserError, match="not a readable UTF-8 file"):
+    with pytest.raises(UserError, match=r"--whiten .*none.txt: no such file"):
         Whitened(Fixed(), tmp_path / "none.txt")
     with pytest.raises(UserError, match="all its embeddings are the same"):
         fit_whitening(np.ones((5, 3), dtype=np.float32))
@@ -97,3 +97,16 @@ def test_random_words_know_equal_words_and_nothing_else(cli, senteval):
     for wrong in ("random-words:1", "random-words:x", "random-words:"):
         done = cli("eval", "--model", wrong, "--task", "stsb", "--data-dir", senteval, "-q")
         assert (done.code, "expected random-words, or random-words:N" in done.err) == (2, True)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text_to_whiten(tmp_path):
+    seen = []
+
+    class Noting(Fixed):
+        def encode(self, sentences):
+            seen.append(list(sentences))
+            return super().encode(sentences)
+
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbfone dog\r\nA cat.\r\n")
+    Whitened(Noting(), tmp_path / "text.txt")
+    assert seen == [["one dog", "A cat."]]
