@@ -28,6 +28,7 @@ from simcse_bench.errors import UserError, first_line, suggestion, unknown
 from simcse_bench.files import fingerprint, sha256, shown_name
 
 NAMED = {"wiki1m": "wiki1m_for_simcse.txt", "nli": "nli_for_simcse.csv"}  # files of REPO
+_SPLIT = "train"  # of a dataset on the Hub
 MAX_COLUMNS = 34  # sentence, positive, hard negatives
 _NEGATIVE = re.compile("hard|neg", re.IGNORECASE)  # how their columns' names begin
 SCORES = ("score", "label", "similarity", "gold")  # names of a column of scores, in any case
@@ -65,8 +66,6 @@ def open_corpus(
     train: str,
     columns: Sequence[str] = (),
     max_rows: int = 0,
-    split: str = "train",
-    revision: str | None = None,
     scored: bool | None = None,
     option: str = "--set columns=a,b",
     single: bool = False,
@@ -75,12 +74,12 @@ def open_corpus(
 
     Args:
         train: a file (see ``TEXT_FORMATS``; ``.gz`` behind the suffix is unpacked on the way, Parquet excepted), a
-            name of ``NAMED`` or ``bundled.TEXTS``, or a dataset on the Hub: ``owner/name`` or ``owner/name:config``.
+            name of ``NAMED`` or ``bundled.TEXTS``, or the split "train" of a dataset on the Hub: ``owner/name`` or
+            ``owner/name:config``. ``@revision`` behind what is on the Hub: a branch, tag or commit of it.
         columns: names in the order sentence, positive, hard negatives. Without, all columns of a file by position
             like SimCSE train.py, and all text columns of a Parquet file or a dataset; more than three of them only
             where their names say that they are hard negatives.
         max_rows: the first rows only; 0 takes all. A dataset on the Hub is then streamed, never downloaded whole.
-        split, revision: of a dataset on the Hub.
         scored: the rows are two sentences and a score: the last of the ``columns``, else the one called as in
             ``SCORES``, wherever it stands. False: such a column is refused; None: it is one as any other.
         option: how the user of the command chooses columns, for errors.
@@ -94,30 +93,27 @@ def open_corpus(
     if max_rows < 0:
         raise UserError(f"max_rows {max_rows}: expected a number of rows, or 0 for all.")
     if os.path.isfile(train):  # noqa: PTH113 (Path raises for long names)
-        if revision is not None or split != "train":
-            given = f"revision {revision!r}" if revision is not None else f"split {split!r}"
-            raise UserError(f"{given}: {train} is a file; splits and revisions belong to a dataset on the Hub.")
         return _file_corpus(Path(train), wanted, max_rows, shown_name(train), "file")
     names = [*NAMED, *bundled.TEXTS]
-    if train in names and split != "train":
-        raise UserError(f"split {split!r}: {train} has the split 'train' only.")
     if train in bundled.TEXTS:
         return _file_corpus(bundled.text_file(train), wanted, max_rows, train, "embedded")
-    if train in NAMED:
-        path = hub.dataset_file(REPO, NAMED[train], revision or "main")
+    whole, _, revision = train.partition("@")
+    if whole in NAMED:
+        path = hub.dataset_file(REPO, NAMED[whole], revision or "main")
         origin = f"Hub dataset {REPO} at revision {path.parent.name}"  # the folder's name is the commit hash
         return _file_corpus(path, wanted, max_rows, train, origin)
     if os.path.isdir(train):  # noqa: PTH112
         raise UserError(f"{train}: is a folder, expected a file ({', '.join(TEXT_FORMATS)}).")
-    name, _, config = train.partition(":")
+    name, _, config = whole.partition(":")
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or suffix_of(train) in TEXT_FORMATS:
         raise UserError(f"{train}: no such file.")
     if name.count("/") != 1:
         raise UserError(
             f"unknown training data {train!r}{suggestion(train, names)} Expected a file ({', '.join(TEXT_FORMATS)}), "
-            f"a dataset on the Hub (owner/name or owner/name:config), or one of: {', '.join(names)}."
+            "a dataset on the Hub (owner/name, owner/name:config, with @revision or without), or one of: "
+            f"{', '.join(names)}."
         )
-    return _hub_corpus(train, name, config or None, wanted, max_rows, split, revision)
+    return _hub_corpus(train, name, config or None, revision or None, wanted, max_rows)
 
 
 def open_sentences(source: str, column: str | None = None) -> Corpus:
@@ -266,14 +262,13 @@ def _hub_corpus(
     train: str,
     name: str,
     config: str | None,
+    revision: str | None,
     wanted: _Wanted,
     max_rows: int,
-    split: str,
-    revision: str | None,
 ) -> Corpus:
     import datasets
 
-    what = f"Hub dataset {train!r}, split {split!r}" + (f", revision {revision!r}" if revision else "")
+    what = f"Hub dataset {train!r}, split {_SPLIT!r}"
     with _dataset_errors(what):
         builder = datasets.load_dataset_builder(name, config, revision=revision)
         # without the Hub, datasets gives whatever it has in its cache, of any revision
@@ -281,10 +276,10 @@ def _hub_corpus(
         if cached and revision not in (None, builder.hash):
             raise UserError(f"{what}: the Hub cannot be reached, and the cache holds revision {builder.hash}.")
         if max_rows:
-            table = builder.as_streaming_dataset(split=split).take(max_rows)
+            table = builder.as_streaming_dataset(split=_SPLIT).take(max_rows)
         else:
             builder.download_and_prepare()
-            table = builder.as_dataset(split=split)
+            table = builder.as_dataset(split=_SPLIT)
         # a streamed CSV tells its types by its first row only
         features: Mapping[str, Any] = table.features or next(iter(table), {})
     texts = [
@@ -301,7 +296,7 @@ def _hub_corpus(
                 yield texts_of(f"{what}, row {number}", fields, chosen, scored, wanted.option)
 
     # datasets' hash is the commit
-    identity = [[name, builder.config.name, split, builder.hash, *chosen], max_rows]
+    identity = [[name, builder.config.name, _SPLIT, builder.hash, *chosen], max_rows]
     origin = f"Hub dataset {name} at revision {builder.hash}"
     return _corpus(train, origin, identity, chosen, lambda: _check_rows(rows(), max_rows), scored)
 

@@ -191,6 +191,7 @@ def _datasets(record: TrainedRun | None) -> list[str] | None:
     if record is None or not record["data"]["origin"].startswith("Hub dataset"):
         return None
     name = record["data"]["name"]
+    name = name.partition("@")[0]
     return [REPO if name in NAMED else name.partition(":")[0]]
 
 

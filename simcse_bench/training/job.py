@@ -151,7 +151,7 @@ class Job:
                 f"but each anchor still meets the {config.batch_size - 1} other rows of its own batch only; "
                 "for more negatives set batch_size, with cached_gradients true to fit them into memory."
             )
-        if config.objective != "self" and self.corpus.name == "wiki1m":
+        if config.objective != "self" and self.corpus.name.partition("@")[0] == "wiki1m":
             notes.append(f"objective {config.objective}: the lines of wiki1m are in random order, not a document's.")
         if self.checkpoint.prompt != NO_PROMPT and not config.template:
             notes.append(

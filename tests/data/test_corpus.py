@@ -347,17 +347,15 @@ def test_names_that_lead_nowhere(tmp_path):
         assert problems(name) == (f"{name}: no such file.",)
     assert problems("wiki1") == (
         f"unknown training data 'wiki1'; did you mean 'wiki1m'? Expected a file ({', '.join(TEXT_FORMATS)}), a dataset on the "
-        "Hub (owner/name or owner/name:config), or one of: wiki1m, nli, mini-sentences, mini-nli.",
+        "Hub (owner/name, owner/name:config, with @revision or without), or one of: wiki1m, nli, mini-sentences, mini-nli.",
     )
     path = write(tmp_path / "a.doc", "text")
     assert problems("a.doc")[0].startswith(
         "a.doc: unknown suffix '.doc'. Known, all but .parquet also with .gz:\n  .txt"
     )
-    path = write(tmp_path / "a.txt", "text")
-    assert problems(str(path), revision="main") == (
-        f"revision 'main': {path} is a file; splits and revisions belong to a dataset on the Hub.",
-    )
-    assert problems("a.txt", split="test")[0].startswith("split 'test': a.txt is a file")
+    path = write(tmp_path / "a@b.txt", "text")
+    assert list(open_corpus(str(path)).rows()) == [("text",)]
+    assert problems("a.txt@main")[0].startswith("unknown training data 'a.txt@main'")
 
 
 def test_fingerprint_tells_content_format_columns_and_limit_apart(tmp_path):
@@ -424,8 +422,8 @@ OFFICIAL = {"wiki": {"train": "wiki1m"}, "nli": {"train": "nli", "max_rows": 1, 
 WHOLE = {"train": "me/pairs"}
 FEW = WHOLE | {"columns": ["a"], "max_rows": 3}
 WRONG = {
-    "number": WHOLE | {"columns": ["n"]}, "unknown": WHOLE | {"columns": ["b"]}, "split": WHOLE | {"split": "test"},
-    "revision": WHOLE | {"revision": "v9"}, "config": {"train": "me/pairs:other"}, "nothing": {"train": "me/nothing"},
+    "number": WHOLE | {"columns": ["n"]}, "unknown": WHOLE | {"columns": ["b"]},
+    "revision": {"train": "me/pairs@v9"}, "config": {"train": "me/pairs:other"}, "nothing": {"train": "me/nothing"},
 }  # fmt: skip
 DAMAGED = {"train": "me/damaged"}
 ONLINE = {
@@ -434,7 +432,7 @@ ONLINE = {
     "null": {"train": "me/null", "max_rows": 5}, "damaged": DAMAGED, "damaged streamed": DAMAGED | {"max_rows": 5},
 }  # fmt: skip
 OFFLINE = {
-    **OFFICIAL, "few": FEW, "whole": WHOLE, "commit": WHOLE | {"revision": COMMIT}, "other": WHOLE | {"revision": "v9"},
+    **OFFICIAL, "few": FEW, "whole": WHOLE, "commit": {"train": f"me/pairs@{COMMIT}"}, "other": {"train": "me/pairs@v9"},
 }  # fmt: skip
 
 
@@ -477,7 +475,7 @@ def test_simcse_files_from_the_hub_and_then_from_its_cache(hub, online, offline)
 def test_a_simcse_file_that_is_gone(hub, monkeypatch, tmp_path):
     with serving(Hub()) as endpoint:
         ask(monkeypatch, endpoint, tmp_path / "hf")
-        assert problems("nli", revision="v9")[0].startswith(
+        assert problems("nli@v9")[0].startswith(
             f"nli_for_simcse.csv of dataset {DATA!r} at revision 'v9' does not exist on the Hub (404)"
         )
 
@@ -488,20 +486,17 @@ def test_dataset_from_the_hub(online, offline):
     assert streamed[3:] == [1, [["a0"], ["a1"], ["a2"]], True]
     assert full[3:] == [2, [[f"q{i}", f"a{i}"] for i in range(2500)], True]
     assert full[2] != streamed[2]
-    number, unknown, split, revision, config, nothing = (online[name][0] for name in WRONG)
+    number, unknown, revision, config, nothing = (online[name][0] for name in WRONG)
     assert number.endswith("column 'n' holds no text. Those that do: q, a.")
     assert "unknown column 'b'" in unknown
     assert "Known: q, a, n." in unknown
-    assert (
-        split
-        == "Hub dataset 'me/pairs', split 'test' could not be loaded: Unknown split \"test\". Should be one of ['train']."
-    )
     assert "Revision 'v9' doesn't exist" in revision
     assert "BuilderConfig 'other' not found" in config
     assert "Dataset 'me/nothing' doesn't exist on the Hub or cannot be accessed" in nothing
-    assert [offline[name] for name in ("whole", "few", "commit")] == [full, streamed, full]
+    assert [offline[name] for name in ("whole", "few")] == [full, streamed]
+    assert offline["commit"] == [f"me/pairs@{COMMIT}", *full[1:]]
     assert offline["other"][0].endswith(
-        f"revision 'v9': the Hub cannot be reached, and the cache holds revision {COMMIT}."
+        f"'me/pairs@v9', split 'train': the Hub cannot be reached, and the cache holds revision {COMMIT}."
     )
 
 
