@@ -190,8 +190,7 @@ def _datasets(record: TrainedRun | None) -> list[str] | None:
     """The Hub dataset of the training text, where it came from the Hub."""
     if record is None or not record["data"]["origin"].startswith("Hub dataset"):
         return None
-    name = record["data"]["name"]
-    name = name.partition("@")[0]
+    name = record["data"]["name"].partition("@")[0]  # without its revision
     return [REPO if name in NAMED else name.partition(":")[0]]
 
 
