@@ -130,6 +130,17 @@ def _bars_in_a_terminal(library: Any) -> Iterator[None]:
             library.enable_progress_bars()
 
 
+def hide_transformers_bars() -> None:
+    """Of loading weights; transformers disables huggingface_hub's with them, which a later download needs."""
+    import transformers
+    from huggingface_hub import utils
+
+    disabled = utils.are_progress_bars_disabled()
+    transformers.utils.logging.disable_progress_bar()
+    if not disabled:
+        utils.enable_progress_bars()
+
+
 @contextmanager
 def hub_errors(what: str, advice: str = "") -> Iterator[None]:
     """Turn every failure of huggingface_hub into a UserError that names the thing, the cause and the remedy."""

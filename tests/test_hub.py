@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tiny import tiny_bert
 
 from simcse_bench.hub import quiet_datasets, quiet_hub, wanted_files
+from simcse_bench.models.checkpoints import resolve
+from simcse_bench.models.loading import load_encoder
 
 MODEL = "princeton-nlp/sup-simcse-bert-base-uncased"
 DATA = "princeton-nlp/datasets-for-simcse"
@@ -113,7 +115,7 @@ def test_an_adapters_safetensors_are_taken_before_its_pickle():
 @pytest.mark.parametrize("quiet, library", [(quiet_hub, "huggingface_hub.utils"), (quiet_datasets, "datasets.utils")])
 def test_bars_that_a_user_disabled_stay_so(quiet, library):
     bars = importlib.import_module(library)
-    assert not bars.are_progress_bars_disabled()
+    bars.enable_progress_bars()  # other libraries' tests may have disabled them
     with quiet():
         assert bars.are_progress_bars_disabled()
     assert not bars.are_progress_bars_disabled()
@@ -124,6 +126,14 @@ def test_bars_that_a_user_disabled_stay_so(quiet, library):
         assert bars.are_progress_bars_disabled()
     finally:
         bars.enable_progress_bars()
+
+
+def test_loading_a_model_leaves_the_bars_of_downloads(bert):
+    from huggingface_hub import utils
+
+    utils.enable_progress_bars()
+    load_encoder(resolve(str(bert), pooling="mean"))
+    assert not utils.are_progress_bars_disabled()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 
 from simcse_bench.bundled import text_file
 from simcse_bench.errors import UserError
+from simcse_bench.hub import hide_transformers_bars
 from simcse_bench.models.encoders import Array, pool
 from simcse_bench.models.saving import Parts
 
@@ -111,11 +112,10 @@ def _onnx(folder: Path, texts: Sequence[str]) -> Array:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep other libraries' warnings and log lines from the user: what matters is told by the comparison."""
-    import transformers
 
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
+    hide_transformers_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from simcse_bench.errors import UserError, first_line, unknown
 from simcse_bench.files import read_json, sha256
+from simcse_bench.hub import hide_transformers_bars
 from simcse_bench.models import cpu_kernels, int8
 from simcse_bench.models.agreement import Probe, padded, probe, run_of
 from simcse_bench.models.catalog import DTYPES, INT8, pooling_parts
@@ -65,7 +66,7 @@ def load_backbone(
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    hide_transformers_bars()
     with _plain_words(f"{checkpoint.name}: transformers cannot load {checkpoint.folder}"):
         tokenizer = load_tokenizer(checkpoint)
         config = load_config(checkpoint)

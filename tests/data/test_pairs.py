@@ -208,7 +208,7 @@ def test_builtin_layouts(senteval):
 
 
 def test_wrong_kind_and_split():
-    with pytest.raises(UserError, match="'mr' is a transfer task; pairs are read from STS tasks"):
+    with pytest.raises(UserError, match="'mr' is a transfer task; pairs are read from STS and paraphrase tasks"):
         read_task_pairs(load_task("mr"), "all", "senteval", None)
     with pytest.raises(UserError, match="no split 'dev'; it has: test"):
         read_task_pairs(load_task("sts12"), "dev", "senteval", None)
