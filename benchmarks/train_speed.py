@@ -19,9 +19,13 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sides
 from sides import OURS
+
+if TYPE_CHECKING:
+    from simcse_bench.training.train import Run
 
 BATCH, LENGTH, WARM = 64, 32, 2
 
@@ -54,6 +58,19 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     """Seconds of every update of our trainer."""
     import torch
 
+    run = our_run(args)
+    seconds = []
+    for _ in range(args.updates + WARM):
+        start = time.perf_counter()
+        run.update()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(seconds[WARM:])}
+
+
+def our_run(args: argparse.Namespace) -> Run:
+    """Our trainer, before its first update."""
     from simcse_bench.models.checkpoints import resolve
     from simcse_bench.training.config import TrainConfig
     from simcse_bench.training.folder import RunFolder
@@ -66,19 +83,11 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
         f"model={args.model}", f"train={args.train}", f"max_rows={rows(args)}", f"max_length={LENGTH}", "mlp=none",
         f"batch_size={BATCH}", "eval_every=0", f"dtype={args.dtype[0]}", f"pooling={resolve(args.model).spec.pooling}",
     )  # fmt: skip
-    run = Run(
+    return Run(
         prepare_job(with_settings(TrainConfig(), settings), join_processes(args.device)),
         RunFolder(args.out),
         lambda entry: None,
     )
-    seconds = []
-    for _ in range(args.updates + WARM):
-        start = time.perf_counter()
-        run.update()
-        if args.device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[WARM:])}
 
 
 def theirs(args: argparse.Namespace) -> dict[str, float]:

@@ -11,27 +11,19 @@ from simcse_bench.search import nearest
 from simcse_bench.threads import ProductThreads
 
 
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
 def overlapping(first, second):
     """``first`` begins before ``second`` and ends before it."""
-    begun, over = threading.Event(), threading.Event()
+    within, over = threading.Event(), threading.Event()
 
     def late():
-        begun.wait(10)
         with second():
-            over.wait(10)
+            within.set()
+            assert over.wait(10)
 
     other = threading.Thread(target=late)
-    other.start()
     with first():
-        begun.set()
+        other.start()
+        assert within.wait(10)
     over.set()
     other.join(10)
 
@@ -56,7 +48,8 @@ def test_calls_that_overlap_leave_the_setting_as_it_was():
     assert (setting, threads.usual()) == ([4], 4)
 
 
-def test_torchs_threads(three_threads):
+def test_torchs_threads(set_threads):
+    set_threads(3)
     seen = []
 
     def work():

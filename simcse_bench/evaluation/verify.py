@@ -134,7 +134,7 @@ def verification_table(verification: Verification) -> Table:
         apart = None if theirs is None else round(entry["value"], 2) - theirs
         rows.append([task["title"], f"{entry['value']:.2f}", interval, shown_numbers("{:.2f}", theirs),
                      shown_numbers("{:+.2f}", apart), verification.verdicts.get(name, MISSING)])  # fmt: skip
-    title = f"{report.model['name']} ({shown_settings(report.model)}) against {row.row}, {row.source}"
+    title = f"{report.model['name']} (pooling and head {shown_settings(report.model)}) against {row.row}, {row.source}"
     note = f"OK: at most {OK} points apart; close: at most {CLOSE}. Protocol {report.protocol['name']}."
     return Table(title, ["", "score", "95 %", "published", "difference", "verdict"], rows, [note])
 

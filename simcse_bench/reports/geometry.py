@@ -212,7 +212,7 @@ def geometry_rows(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
 def geometry_provenance(analyses: Sequence[Analysis]) -> dict[str, str]:
     """What decided the numbers, model by model."""
     return {
-        m["model"]["name"]: f"{shown_settings(m['model'])}; "
+        m["model"]["name"]: f"pooling and head {shown_settings(m['model'])}; "
         f"{_data(m)}, {m['data']['pairs']} pairs, {m['data']['aligned_pairs']} of them above 4, "
         f"{m['data']['sentences']} sentences, {m['data']['fingerprint']}; "
         f"{m['environment']['processor']}, {m['created']}"

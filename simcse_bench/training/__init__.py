@@ -18,5 +18,6 @@ Open ``run`` first (names -> a model folder), then ``train`` (the loop).
 - ``selection``   the dev score that selects weights; geometry on the way
 - ``folder``      train.json, log, checkpoints that are whole or not there
 - ``train``       the loop, and what happens in it
+- ``optimizer``   AdamW, the learning rate, one update of the weights
 - ``dry_run``     steps, memory and time by a few updates
 """

@@ -1,4 +1,4 @@
-"""One loop for unsupervised and supervised SimCSE, from a prepared job to a model folder; its optimiser."""
+"""One loop for unsupervised and supervised SimCSE, from a prepared job to a model folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from simcse_bench.models import cpu_kernels
 from simcse_bench.models.encoders import free_memory, out_of_memory
 from simcse_bench.models.saving import Parts, fill_folder, write_parts
 from simcse_bench.progress import Say, Show, silent, unseen
-from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder, State
 from simcse_bench.training.gradients import backward
 from simcse_bench.training.job import Job
 from simcse_bench.training.methods.simcse import BatchRows
 from simcse_bench.training.model import SentenceModel, load_model, merged_state
-from simcse_bench.training.processes import Processes, average_gradients
+from simcse_bench.training.optimizer import apply_update, learning_rate, make_optimizer
 
 
 def write_model(model: SentenceModel, folder: Path, embedded: bool = False) -> dict[str, str]:
@@ -375,60 +374,3 @@ def signals() -> Iterator[list[int]]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults, which SimCSE keeps
-
-
-def make_optimizer(model: SentenceModel, config: TrainConfig) -> torch.optim.AdamW:
-    """SimCSE's AdamW, that of transformers 4.2.1: see also ``epsilon``. Biases and LayerNorms are not decayed."""
-    # differs from SimCSE: weights are decayed before the update, there after it; of second order, and 0 by default
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = model.device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=_BETAS, eps=_EPSILON, fused=fused)
-
-
-def epsilon(update: int) -> float:
-    """What torch's AdamW takes in its ``update`` (from 1) for transformers 4.2.1's epsilon.
-
-    optimization.py adds it to the root of the second moment before the bias is corrected, torch after it.
-    """
-    return _EPSILON / math.sqrt(1 - _BETAS[1] ** update)
-
-
-def apply_update(
-    model: SentenceModel,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    config: TrainConfig,
-    step: int,
-    rate: float,
-    processes: Processes,
-) -> Tensor:
-    """Average the gradients over the processes, clip them, update the weights; gives the norm before clipping.
-
-    ``step``: updates before this one, those included that float16's scaler has skipped.
-    """
-    average_gradients(model.parameters(), processes)
-    scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
-    if scaler.is_enabled():  # of those taken the optimiser itself keeps count
-        step = int(next(iter(optimizer.state.values()), {"step": 0})["step"])
-    for group in optimizer.param_groups:
-        group["lr"], group["eps"] = rate, epsilon(step + 1)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad()
-    return norm.detach()
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Of update ``step`` (from 0): linear warm-up, then linear decay to 0 (transformers' linear schedule)."""
-    warm = config.warmup_steps
-    if step < warm:
-        return config.learning_rate * step / warm
-    return config.learning_rate * max(0, steps - step) / max(1, steps - warm)

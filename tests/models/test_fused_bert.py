@@ -17,11 +17,8 @@ from simcse_bench.models.loading import load_backbone, load_encoder
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_threads(set_threads):
+    set_threads(2)
 
 
 def loaded(folder, pooling="mean", **options):

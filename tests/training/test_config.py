@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from simcse_bench.errors import UserError
 from simcse_bench.training.config import TrainConfig, read_config
 from simcse_bench.training.job import Job
+from simcse_bench.training.optimizer import learning_rate
 from simcse_bench.training.processes import Processes
 from simcse_bench.training.recipes import RECIPES, recipe, with_settings
-from simcse_bench.training.train import learning_rate
 
 
 def one(setting):

@@ -23,8 +23,8 @@ from simcse_bench.training import train as training
 from simcse_bench.training.config import TrainConfig
 from simcse_bench.training.folder import RunFolder
 from simcse_bench.training.job import Job, prepare_job
+from simcse_bench.training.optimizer import apply_update, learning_rate, make_optimizer
 from simcse_bench.training.processes import Processes
-from simcse_bench.training.train import apply_update, learning_rate, make_optimizer
 
 CPU = Processes(0, 1, torch.device("cpu"))
 OUT = Path("runs/x")

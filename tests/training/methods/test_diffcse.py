@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMas
 from simcse_bench.errors import UserError
 from simcse_bench.models.open import open_model
 from simcse_bench.training.gradients import masked_copies
-from simcse_bench.training.train import make_optimizer
+from simcse_bench.training.optimizer import make_optimizer
 
 
 def masked_lm(folder, width=32, layers=3, seed=0, spare=0, words=()):

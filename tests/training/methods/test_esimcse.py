@@ -22,7 +22,7 @@ from steps import (
 
 from simcse_bench.errors import UserError
 from simcse_bench.training.methods.esimcse import repeated
-from simcse_bench.training.train import make_optimizer
+from simcse_bench.training.optimizer import make_optimizer
 
 
 def esimcse(bert, batch_size=8, cached_gradients=False, dropout=None, **settings):

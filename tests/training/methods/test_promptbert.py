@@ -11,7 +11,7 @@ from transformers import AutoModel
 from simcse_bench.errors import UserError
 from simcse_bench.models.encoders import template_positions
 from simcse_bench.models.open import open_model
-from simcse_bench.training.train import make_optimizer
+from simcse_bench.training.optimizer import make_optimizer
 
 FIRST = "the dog , {sentence} . a [MASK] ."
 SECOND = "a man sees {sentence} . red [MASK] , ."
